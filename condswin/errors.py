@@ -1,0 +1,37 @@
+"""Errors that a user can mend: each message names the file or key, the value and what to do."""
+
+from pathlib import Path
+
+
+class CondswinError(Exception):
+    """Base of every error that the command line reports as one line instead of a traceback."""
+
+
+class ConfigError(CondswinError):
+    """A parameter is unknown, of the wrong type or impossible; the message starts with the key's path."""
+
+
+class BadFileError(CondswinError):
+    """An input file cannot be used.
+
+    Args:
+        path: The file.
+        reason: What is wrong, with the offending value.
+    """
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["BadFileError"], tuple[Path, str]]:
+        # Exceptions cross process pools by their args; two arguments need saying.
+        return type(self), (self.path, self.reason)
+
+
+class BadDataError(CondswinError):
+    """A set of files cannot be used together (a report of several bad files, a patient in two splits)."""
+
+
+class GateError(CondswinError):
+    """A promotion protocol step failed in a way that a user must look at (the champion moved meanwhile)."""

@@ -1,0 +1,97 @@
+"""A trained network on disk: `model.safetensors` (weights) and `model.json` (how to build it). No pickle."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import nn
+
+from condswin.errors import BadFileError
+from condswin.files import atomic_file, read_json, sha256, write_json
+from condswin.networks.models import create_model
+
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """How to build a network again, and what it was made for.
+
+    Attributes:
+        task: `reconstruction` or `segmentation`.
+        variant: As in `list_variants()`.
+        preset: As in `create_model`.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        overrides: Settings that differ from the preset.
+        provenance: JSON-able facts: data checksum, parameters and their fingerprint, seed, epochs.
+    """
+
+    task: str
+    variant: str
+    preset: str
+    in_channels: int
+    out_channels: int
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """The network with fresh weights."""
+        return create_model(
+            self.variant,
+            preset=self.preset,
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            **self.overrides,
+        )
+
+
+def save_model(folder: Path, model: nn.Module, spec: ModelSpec) -> None:
+    """Writes weights, then the description that carries their checksum: a folder with a description is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    with atomic_file(folder / WEIGHTS) as temporary:
+        state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        safetensors.torch.save_file(state, temporary)
+    write_json(folder / DESCRIPTION, {"format": 1, "weights_sha256": sha256(folder / WEIGHTS), **asdict(spec)})
+
+
+def read_spec(folder: Path) -> ModelSpec:
+    """Reads the description of a saved network.
+
+    Raises:
+        BadFileError: It is missing or not one of ours.
+    """
+    path = folder / DESCRIPTION
+    values = read_json(path)
+    try:
+        if values.pop("format") != 1:
+            raise BadFileError(path, "written by a newer condswin; update this one")
+        values.pop("weights_sha256")
+        return ModelSpec(**values)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BadFileError(path, f"not a condswin model description ({error})") from None
+
+
+def load_model(folder: Path) -> tuple[nn.Module, ModelSpec]:
+    """Rebuilds a saved network in evaluation mode on the CPU.
+
+    Raises:
+        BadFileError: A file is missing, damaged, or does not fit the description.
+    """
+    spec = read_spec(folder)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise BadFileError(weights, "no such file; the model folder is incomplete, train again")
+    if sha256(weights) != read_json(folder / DESCRIPTION)["weights_sha256"]:
+        raise BadFileError(weights, f"checksum differs from {DESCRIPTION}; the file is damaged, fetch or train it again")
+    model = spec.build()
+    try:
+        model.load_state_dict(safetensors.torch.load_file(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise BadFileError(weights, f"does not fit the network that {DESCRIPTION} describes: {error}") from None
+    return model.eval(), spec

@@ -1,0 +1,59 @@
+"""Progress on whatever takes longer than two seconds: a bar on a terminal, a line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+#: Seconds between the lines of a log.
+LOG_EVERY = 10.0
+
+
+class Advance(Protocol):
+    """Counts one piece of work as done; `note` is shown behind the bar."""
+
+    def __call__(self, note: str = "") -> None: ...
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Advance]:
+    """Shows progress on standard error while the block runs."""
+    if sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+            task = bar.add_task(label, total=total, note="")
+            yield lambda note="": bar.update(task, advance=1, **({"note": note} if note else {}))
+        return
+    started = said = time.monotonic()
+    done = 0
+
+    def advance(note: str = "") -> None:
+        nonlocal done, said
+        done += 1
+        now = time.monotonic()
+        if now - said >= LOG_EVERY or (done == total and now - started > 2):
+            said = now
+            print(f"{label}: {done}/{total} after {now - started:.0f} s {note}".rstrip(), file=sys.stderr, flush=True)
+
+    yield advance
+
+
+def track(items: Iterable[T], label: str, *, total: int) -> Iterator[T]:
+    """Yields the items and shows how many are done."""
+    with progress(label, total) as advance:
+        for item in items:
+            yield item
+            advance()
