@@ -1,0 +1,5 @@
+"""Swin U-Nets, plain and conditional."""
+
+from condswin.networks.models import PRESETS, create_model, list_variants
+
+__all__ = ["PRESETS", "create_model", "list_variants"]

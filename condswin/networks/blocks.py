@@ -1,0 +1,132 @@
+"""Feed-forward sublayers and the (conditional) Swin block.
+
+Axes: B batch, H height, W width, C channels, k routed patches of an image.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from condswin.networks.attention import ConditionalWindowAttention, WindowAttention
+from condswin.networks.routers import Router
+from condswin.networks.windows import partition, unpartition, window_plan
+
+
+class FeedForward(nn.Sequential):
+    """Linear, GELU, dropout, linear, dropout on the last axis.
+
+    Args:
+        dim: Channels C.
+        hidden: Channels in between.
+        dropout: Probability.
+    """
+
+    def __init__(self, dim: int, *, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim), nn.Dropout(dropout)
+        )
+
+
+class ConditionalFeedForward(nn.Module):
+    """`CondFF(X_i, s~_i) = LightFF(X_i) + s~_i HeavyFF(X_i)`: hidden C for all patches, 4C for the routed ones.
+
+    Args:
+        dim: Channels C.
+        router: Picks the patches of an image that get the heavy branch.
+        dropout: Probability.
+    """
+
+    def __init__(self, dim: int, *, router: Router, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.light = FeedForward(dim, hidden=dim, dropout=dropout)
+        self.heavy = FeedForward(dim, hidden=4 * dim, dropout=dropout)
+        self.router = router
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transforms (B, H, W, C)."""
+        patches = x.flatten(1, 2)  # (B, H*W, C)
+        routing = self.router(patches)
+        index = routing.indices[..., None].expand(-1, -1, patches.shape[-1])
+        heavy = self.heavy(patches.gather(1, index))  # (B, k, C)
+        gated = routing.gates[..., None].to(heavy.dtype) * heavy
+        return self.light(patches).scatter_add(1, index, gated).view_as(x)
+
+
+class SwinBlock(nn.Module):
+    """Pre-norm attention in windows and feed-forward, each with a residual connection.
+
+    Args:
+        dim: Channels C.
+        window: Largest window side.
+        shift: Displacement of the windows; 0 or half a window.
+        attention: Attention over windows (B, M, N, C).
+        feed_forward: Feed-forward over (B, H, W, C).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        window: int,
+        shift: int,
+        attention: WindowAttention | ConditionalWindowAttention,
+        feed_forward: FeedForward | ConditionalFeedForward,
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.shift = shift
+        self.norm_attention = nn.LayerNorm(dim)
+        self.attention = attention
+        self.norm_feed_forward = nn.LayerNorm(dim)
+        self.feed_forward = feed_forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transforms (B, H, W, C)."""
+        plan = window_plan(x.shape[1], x.shape[2], self.window, self.shift, x.device)
+        windows = partition(self.norm_attention(x), plan)
+        x = x + unpartition(self.attention(windows, plan), plan)
+        result: Tensor = x + self.feed_forward(self.norm_feed_forward(x))
+        return result
+
+
+#: Makes the block of one stage: (channels, heads, shift) -> block.
+BlockFactory = Callable[[int, int, int], SwinBlock]
+
+
+def initialise(module: nn.Module) -> None:
+    """Swin's initial weights: linear layers normal with standard deviation 0.02 and no bias."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+def two_blocks(make_block: BlockFactory, dim: int, heads: int, window: int) -> nn.Sequential:
+    """A stage: regular windows, then windows shifted by half."""
+    return nn.Sequential(make_block(dim, heads, 0), make_block(dim, heads, window // 2))
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Trainable numbers in a module."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def fold_patches(x: Tensor, factor: int) -> Tensor:
+    """Moves channels to space: (B, H, W, factor*factor*C) to (B, factor*H, factor*W, C)."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, factor, factor, channels // factor**2)
+    return x.transpose(2, 3).reshape(batch, height * factor, width * factor, -1)
+
+
+def unfold_patches(x: Tensor) -> Tensor:
+    """Moves 2x2 neighbourhoods to channels: (B, H, W, C), sides made even with zeros, to (B, H/2, W/2, 4C)."""
+    height, width = x.shape[1:3]
+    if height % 2 or width % 2:
+        x = torch.nn.functional.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    return x.transpose(2, 3).reshape(batch, height // 2, width // 2, 4 * channels)

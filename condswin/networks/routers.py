@@ -1,0 +1,174 @@
+"""Routers: trainable scores that pick the few patches which get the heavy branch.
+
+Axes: n patches to choose from, k chosen, d channels; any leading axes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from condswin.networks.windows import MASKED
+
+
+class Routing(NamedTuple):
+    """What a router decided.
+
+    Attributes:
+        scores: (..., n) non-negative weights of all patches, differentiable.
+        indices: (..., k) the chosen patches, highest score first.
+        gates: (..., k) weights of the chosen patches, about 1 on average, differentiable.
+    """
+
+    scores: Tensor
+    indices: Tensor
+    gates: Tensor
+
+
+def count(k: int | float, n: int) -> int:
+    """How many of n patches `k` means: a count if an integer, else a fraction of n; at least 1, at most n."""
+    return max(1, min(n, k if isinstance(k, int) else round(k * n)))
+
+
+class Router(nn.Module):
+    """Scores patches by their product with one trained vector.
+
+    The vector starts at the scale d^-1/2 that keeps the raw scores of normalised patches near unit variance: with
+    unit-variance entries instead, a softmax over the scores is all but one-hot and never moves.
+
+    Args:
+        dim: Channels d.
+        k: How many patches to choose; an integer counts, a float is a fraction of n.
+    """
+
+    def __init__(self, dim: int, *, k: int | float) -> None:
+        super().__init__()
+        self.k = k
+        self.vector = nn.Parameter(torch.randn(dim) * dim**-0.5)
+
+    def forward(self, x: Tensor, *, real: Tensor | None = None) -> Routing:
+        """Routes patches.
+
+        Args:
+            x: (..., n, d) patches.
+            real: (..., n) booleans, broadcastable; patches where it is False (padding) score 0.
+        """
+        # Small differences between large scores decide, so this stays in fp32 inside autocast.
+        with torch.autocast(x.device.type, enabled=False):
+            raw = x.float() @ self.vector.float()
+            if real is not None:
+                raw = raw.masked_fill(~real, MASKED)
+            scores, gates, indices = self.select(raw, count(self.k, raw.shape[-1]))
+            if real is not None:
+                # A window may hold fewer real patches than k.
+                gates = gates * real.expand_as(raw).gather(-1, indices)
+        return Routing(scores, indices, gates)
+
+    def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores (..., n), gates (..., k) and indices (..., k) from raw scores (..., n)."""
+        raise NotImplementedError
+
+
+class LightRouter(Router):
+    """Softmax router: no hyperparameter but k.
+
+    A softmax over n patches gives scores near 1/n, which would silence the heavy branch. Scores are therefore scaled
+    to a mean of 1 over all patches, and gates to a mean of 1 over the chosen ones; equal raw scores give exactly 1.
+    """
+
+    def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Router.select`."""
+        n = raw.shape[-1]
+        scores = n * raw.softmax(-1)
+        chosen, indices = raw.topk(k, dim=-1)
+        # A single gate normalised over itself is the constant 1 and its router would never learn.
+        gates = k * chosen.softmax(-1) if k > 1 else scores.gather(-1, indices)
+        return scores, gates, indices
+
+
+class IterativeRouter(Router):
+    """Soft top-k by coordinate descent (Wright 2015; CoDA, arXiv:2304.04947; CoLT5, arXiv:2303.09752).
+
+    Scores lie in [0, 1] and sum to about k. Where a patch is clearly chosen its score is exactly 1 and the exact
+    gradient 0, so the router would stop learning just where it decides; gates and scores therefore carry, straight
+    through, the gradient of a softmax over the raw scores beside their own.
+
+    Args:
+        dim: Channels d.
+        k: As for `Router`.
+        iterations: Coordinate descent steps.
+        epsilon: Final temperature; smaller is closer to a hard top-k.
+        epsilon_init: First temperature.
+        epsilon_decay: Factor per step from `epsilon_init` down to `epsilon`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        k: int | float,
+        iterations: int = 20,
+        epsilon: float = 0.1,
+        epsilon_init: float = 4.0,
+        epsilon_decay: float = 0.7,
+        straight_through: bool = True,
+    ) -> None:
+        super().__init__(dim, k=k)
+        if iterations < 1 or not 0 < epsilon <= epsilon_init or not 0 < epsilon_decay <= 1:
+            raise ValueError(
+                f"iterations={iterations}, epsilon={epsilon}, epsilon_init={epsilon_init}, epsilon_decay={epsilon_decay}: "
+                "needs iterations >= 1, 0 < epsilon <= epsilon_init and 0 < epsilon_decay <= 1"
+            )
+        self.iterations = iterations
+        self.epsilon = epsilon
+        self.epsilon_init = epsilon_init
+        self.epsilon_decay = epsilon_decay
+        self.straight_through = straight_through
+
+    def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Router.select`."""
+        scores = soft_top_k(
+            raw,
+            k,
+            iterations=self.iterations,
+            epsilon=self.epsilon,
+            epsilon_init=self.epsilon_init,
+            epsilon_decay=self.epsilon_decay,
+        )
+        # Ties among scores of exactly 1 are broken by the raw scores, whose order is the same.
+        indices = raw.topk(k, dim=-1).indices
+        if self.straight_through and self.training:
+            smooth = k * raw.softmax(-1)
+            scores = scores + (smooth - smooth.detach())
+        return scores, scores.gather(-1, indices), indices
+
+
+def soft_top_k(
+    raw: Tensor, k: int, *, iterations: int, epsilon: float, epsilon_init: float, epsilon_decay: float
+) -> Tensor:
+    """Maximises <x, raw> + epsilon * entropy(x) over 0 <= x <= 1, sum(x) = k, by coordinate descent on the dual.
+
+    Args:
+        raw: (..., n) scores.
+        k: Target sum.
+        iterations: Steps.
+        epsilon: Final temperature.
+        epsilon_init: First temperature.
+        epsilon_decay: Factor per step.
+
+    Returns:
+        (..., n) weights in [0, 1].
+    """
+    n = raw.shape[-1]
+    if k >= n:
+        # Every patch is chosen: the optimum is the corner x = 1.
+        return torch.ones_like(raw) + (raw - raw.detach()) * 0
+    log_k = float(torch.log(torch.tensor(float(k))))
+    temperature = epsilon_init
+    b = torch.zeros_like(raw)
+    for _ in range(iterations):
+        a = temperature * (log_k - ((raw + b) / temperature).logsumexp(-1, keepdim=True))
+        b = -torch.relu(raw + a)
+        final = temperature
+        temperature = max(temperature * epsilon_decay, epsilon)
+    return ((raw + a + b) / final).exp()

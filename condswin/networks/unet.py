@@ -1,0 +1,186 @@
+"""The U-Net around the blocks: embedding, merging, expanding, skips, and the way back to pixels.
+
+Axes: B batch, H height, W width, C channels.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from condswin.networks.blocks import BlockFactory, fold_patches, initialise, two_blocks, unfold_patches
+
+#: Smallest image side in pixels.
+SMALLEST = 8
+
+
+class PatchEmbedding(nn.Module):
+    """Cuts an image into patches and maps each to C channels: (B, in, H, W) to (B, H/p, W/p, C)."""
+
+    def __init__(self, in_channels: int, dim: int, *, patch: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, dim, kernel_size=patch, stride=patch)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Embeds an image whose sides the patch divides."""
+        result: Tensor = self.norm(self.convolution(image).permute(0, 2, 3, 1))
+        return result
+
+
+class PatchMerging(nn.Module):
+    """Halves height and width, doubles channels: (B, H, W, C) to (B, H/2, W/2, 2C)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Merges 2x2 neighbours."""
+        result: Tensor = self.reduction(self.norm(unfold_patches(x)))
+        return result
+
+
+class PatchExpanding(nn.Module):
+    """Multiplies height and width: (B, H, W, dim) to (B, factor*H, factor*W, out)."""
+
+    def __init__(self, dim: int, out: int, *, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.expansion = nn.Linear(dim, factor**2 * out, bias=False)
+        self.norm = nn.LayerNorm(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Expands each patch to `factor` x `factor` patches."""
+        result: Tensor = self.norm(fold_patches(self.expansion(x), self.factor))
+        return result
+
+
+class DecoderStage(nn.Module):
+    """Expands, joins the encoder's features of the same scale, and refines: two blocks at `dim` channels."""
+
+    def __init__(self, dim: int, *, blocks: nn.Sequential) -> None:
+        super().__init__()
+        self.expanding = PatchExpanding(2 * dim, dim, factor=2)
+        self.join = nn.Linear(2 * dim, dim)
+        self.blocks = blocks
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Combines (B, H/2, W/2, 2C) with the skip (B, H, W, C)."""
+        x = self.expanding(x)[:, : skip.shape[1], : skip.shape[2]]
+        result: Tensor = self.blocks(self.join(torch.cat([x, skip], dim=-1)))
+        return result
+
+
+class FullResolutionStem(nn.Module):
+    """Two convolutions at full resolution, whose features skip the patches and meet the output again."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, in, H, W) to (B, channels, H, W)."""
+        result: Tensor = self.layers(image)
+        return result
+
+
+class SwinUNet(nn.Module):
+    """A U-Net of Swin blocks; which blocks, `make_block` decides, so variants differ in nothing else.
+
+    Args:
+        in_channels: Channels of the input image.
+        out_channels: Channels of the output image.
+        embedding: Channels C of the first stage; doubles per stage.
+        patch: Side of a patch in pixels.
+        window: Largest window side in patches.
+        heads: Heads per stage, the bottleneck's last; their number less one is the number of stages ("basic layers").
+        make_block: Makes one block.
+        stem_channels: Channels of a full-resolution stem whose features are joined again before the output; 0 for the
+            thesis's network, which leaves pixels to the patches.
+        residual: Add the input to the output where both have the same channels, so that the network learns a
+            correction (of the zero-filled image).
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        embedding: int,
+        patch: int,
+        window: int,
+        heads: tuple[int, ...],
+        make_block: BlockFactory,
+        stem_channels: int = 0,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.patch = patch
+        self.residual = residual and in_channels == out_channels
+        stages = len(heads) - 1
+        dims = [embedding * 2**stage for stage in range(stages + 1)]
+        self.stem = FullResolutionStem(in_channels, stem_channels) if stem_channels else None
+        self.embedding = PatchEmbedding(stem_channels or in_channels, embedding, patch=patch)
+        self.encoder = nn.ModuleList(
+            two_blocks(make_block, dims[stage], heads[stage], window) for stage in range(stages)
+        )
+        self.merging = nn.ModuleList(PatchMerging(dims[stage]) for stage in range(stages))
+        self.bottleneck = two_blocks(make_block, dims[-1], heads[-1], window)
+        self.bottleneck_norm = nn.LayerNorm(dims[-1])
+        self.decoder = nn.ModuleList(
+            DecoderStage(dims[stage], blocks=two_blocks(make_block, dims[stage], heads[stage], window))
+            for stage in reversed(range(stages))
+        )
+        self.output_norm = nn.LayerNorm(embedding)
+        self.apply(initialise)
+        if self.stem is None:
+            self.output_expanding = PatchExpanding(embedding, embedding, factor=patch)
+            self.projection: nn.Module = nn.Conv2d(embedding, out_channels, 1, bias=False)
+        else:
+            self.output_expanding = PatchExpanding(embedding, stem_channels, factor=patch)
+            self.projection = nn.Sequential(
+                nn.Conv2d(2 * stem_channels, stem_channels, 3, padding=1),
+                nn.GELU(),
+                nn.Conv2d(stem_channels, out_channels, 3, padding=1),
+            )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps an image (B, in, H, W) of any height and width of at least 8 pixels to (B, out, H, W).
+
+        Raises:
+            ValueError: The image has another number of axes or channels, or a side is too small.
+        """
+        self._check(image)
+        height, width = image.shape[-2:]
+        padded = F.pad(image, (0, -width % self.patch, 0, -height % self.patch))
+        stem = padded if self.stem is None else self.stem(padded)
+        x = self.embedding(stem)
+        skips = []
+        for blocks, merging in zip(self.encoder, self.merging, strict=True):
+            x = blocks(x)
+            skips.append(x)
+            x = merging(x)
+        x = self.bottleneck_norm(self.bottleneck(x))
+        for stage, skip in zip(self.decoder, reversed(skips), strict=True):
+            x = stage(x, skip)
+        pixels = self.output_expanding(self.output_norm(x)).permute(0, 3, 1, 2)
+        if self.stem is not None:
+            pixels = torch.cat([pixels, stem], dim=1)
+        output: Tensor = self.projection(pixels)[..., :height, :width]
+        return image + output if self.residual else output
+
+    def _check(self, image: Tensor) -> None:
+        if image.ndim != 4:
+            raise ValueError(f"image has {image.ndim} axes; give (batch, channels, height, width)")
+        if image.shape[1] != self.in_channels:
+            raise ValueError(f"image has {image.shape[1]} channels; this network takes {self.in_channels}")
+        for axis, size in zip(("height", "width"), image.shape[-2:], strict=True):
+            if size < SMALLEST:
+                raise ValueError(f"image {axis} is {size}; it must be at least {SMALLEST}")

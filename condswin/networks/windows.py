@@ -1,0 +1,115 @@
+"""Non-overlapping (shifted) windows of a feature map, for any height and width (Swin Transformer, arXiv:2103.14030, section 3.2).
+
+Axes: B batch, H height, W width, C channels, M windows, N patches of a window.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: Added to the score of a key that a query must not see: large enough to vanish in a softmax, and held by fp16.
+MASKED = -1e4
+
+
+class WindowPlan(NamedTuple):
+    """How one size of feature map is cut, and who may look at whom.
+
+    Attributes:
+        height: Rows of the feature map.
+        width: Columns of the feature map.
+        window: Rows and columns of a window; smaller than asked where the map is smaller.
+        shift: Rows and columns by which the windows are displaced; 0 where one window spans the map.
+        padding: Rows and columns added at the lower and right edge so that windows fill the map.
+        region: (M, N) integers; a query sees the keys of its own region only. Patches that the cyclic shift brought
+            from the opposite edge, and padding, have regions of their own. None where every window is one region.
+        mask: (M, N, N) float, 0 or `MASKED`, from `region`. None likewise.
+        real: (M, N) booleans, False for padding. None where there is none.
+    """
+
+    height: int
+    width: int
+    window: tuple[int, int]
+    shift: tuple[int, int]
+    padding: tuple[int, int]
+    region: Tensor | None
+    mask: Tensor | None
+    real: Tensor | None
+
+
+@lru_cache(maxsize=256)
+def window_plan(height: int, width: int, window: int, shift: int, device: torch.device) -> WindowPlan:
+    """The plan for a feature map of `height` x `width` patches, made once per size and device."""
+    sizes = min(window, height), min(window, width)
+    shifts = shift if height > window else 0, shift if width > window else 0
+    padding = -height % sizes[0], -width % sizes[1]
+    # A plan first made in inference mode must still serve a later training step.
+    with torch.inference_mode(False), torch.no_grad():
+        rows = torch.arange(height + padding[0]).roll(-shifts[0])
+        columns = torch.arange(width + padding[1]).roll(-shifts[1])
+        wrapped_row = (torch.arange(len(rows)) >= len(rows) - shifts[0]).long()
+        wrapped_column = (torch.arange(len(columns)) >= len(columns) - shifts[1]).long()
+        region_map = 2 * wrapped_row[:, None] + wrapped_column[None, :]
+        real_map = (rows < height)[:, None] & (columns < width)[None, :]
+        region_map = torch.where(real_map, region_map, 4)
+        region, real = (_cut(grid[None, :, :, None], sizes)[0, :, :, 0].to(device) for grid in (region_map, real_map))
+        mask = torch.where(region[:, :, None] == region[:, None, :], 0.0, MASKED)
+    parted = bool((mask != 0).any())
+    return WindowPlan(
+        height=height,
+        width=width,
+        window=sizes,
+        shift=shifts,
+        padding=padding,
+        region=region if parted else None,
+        mask=mask if parted else None,
+        real=None if bool(real.all()) else real,
+    )
+
+
+@lru_cache(maxsize=64)
+def relative_position_index(window: int, rows: int, columns: int, device: torch.device) -> Tensor:
+    """Row of a bias table of (2 * window - 1)^2 rows for each query and key of a `rows` x `columns` window.
+
+    Returns:
+        (N, N) integers; row offset times 2 * window - 1 plus column offset, both counted from -(window - 1).
+    """
+    with torch.inference_mode(False):
+        row, column = (axis.reshape(-1) for axis in torch.meshgrid(
+            torch.arange(rows), torch.arange(columns), indexing="ij"
+        ))  # fmt: skip
+        row_offset = row[:, None] - row[None, :] + window - 1
+        column_offset = column[:, None] - column[None, :] + window - 1
+        return (row_offset * (2 * window - 1) + column_offset).to(device)
+
+
+def partition(x: Tensor, plan: WindowPlan) -> Tensor:
+    """Cuts (B, H, W, C) into windows (B, M, N, C), shifted and padded with zeros as planned."""
+    if any(plan.padding):
+        x = F.pad(x, (0, 0, 0, plan.padding[1], 0, plan.padding[0]))
+    if any(plan.shift):
+        x = x.roll((-plan.shift[0], -plan.shift[1]), dims=(1, 2))
+    return _cut(x, plan.window)
+
+
+def unpartition(windows: Tensor, plan: WindowPlan) -> Tensor:
+    """Undoes `partition`: (B, M, N, C) to (B, H, W, C)."""
+    batch, _, _, channels = windows.shape
+    height, width = plan.height + plan.padding[0], plan.width + plan.padding[1]
+    rows, columns = plan.window
+    x = windows.reshape(batch, height // rows, width // columns, rows, columns, channels)
+    x = x.transpose(2, 3).reshape(batch, height, width, channels)
+    if any(plan.shift):
+        x = x.roll(plan.shift, dims=(1, 2))
+    if any(plan.padding):
+        x = x[:, : plan.height, : plan.width].contiguous()
+    return x
+
+
+def _cut(x: Tensor, window: tuple[int, int]) -> Tensor:
+    batch, height, width, channels = x.shape
+    rows, columns = window
+    x = x.reshape(batch, height // rows, rows, width // columns, columns, channels)
+    return x.transpose(2, 3).reshape(batch, -1, rows * columns, channels)
