@@ -1,0 +1,361 @@
+"""The command line: one command per step, the same functions that DVC and Kubeflow call."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from condswin import layout
+from condswin.config import TASKS, Config, TaskName, compose, load_config, profile_names, write_config
+from condswin.errors import CondswinError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Conditional Swin U-Nets: retrain, evaluate and promote MRI reconstruction and CT segmentation networks.",
+)
+params_app = typer.Typer(no_args_is_help=True, help="Choose, check and show parameters.")
+app.add_typer(params_app, name="params")
+
+
+def _task(name: str) -> str:
+    if name not in TASKS:
+        raise typer.BadParameter(f"no task {name!r}; there are: {', '.join(TASKS)}")
+    return name
+
+
+Params = Annotated[Path, typer.Option("--params", help="Parameters file.", show_default=True)]
+Task = Annotated[str, typer.Argument(callback=_task, help=" or ".join(TASKS))]
+Variant = Annotated[str, typer.Argument(help="A variant named in the parameters.")]
+OptionalPath = Annotated[Path | None, typer.Option(help="Default: the place in dvc.yaml.")]
+DEFAULT_PARAMS = Path("params.yaml")
+
+
+def main() -> None:
+    """Runs the command line; errors that a user can mend are one message and exit status 1."""
+    # MLflow's own notices on telemetry are nobody's business here.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        app()
+    except CondswinError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def _named(name: str) -> TaskName:
+    return cast(TaskName, name)
+
+
+@params_app.command("use")
+def params_use(
+    profiles: Annotated[list[str], typer.Argument(help="Profiles; later ones win over earlier ones.")],
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Write the parameters of one or more profiles.
+
+    Example: condswin params use thesis-fastmri cluster
+    """
+    config = compose(profiles)
+    write_config(
+        config, params, comment=f"Written by `condswin params use {' '.join(profiles)}`; every key is yours to change."
+    )
+    print(f"{params}: {' + '.join(profiles)}")
+
+
+@params_app.command("list")
+def params_list() -> None:
+    """List the ready profiles."""
+    print("\n".join(profile_names()))
+
+
+@params_app.command("show")
+def params_show(params: Params = DEFAULT_PARAMS) -> None:
+    """Check the parameters and print them, defaults included, as JSON."""
+    print(json.dumps(load_config(params).model_dump(mode="json"), indent=2))
+
+
+@app.command("demo-data")
+def demo_data(task: Task, out: OptionalPath = None, params: Params = DEFAULT_PARAMS) -> None:
+    """Generate demo data in fastMRI's or LiTS's format.
+
+    Example: condswin demo-data reconstruction
+    """
+    from condswin.steps.demo_data import demo_data as step
+
+    name = _named(task)
+    target = out or layout.demo(name)
+    count = step(load_config(params), name, out=target)
+    print(f"{target}: {count} volumes")
+
+
+@app.command()
+def ingest(
+    task: Task,
+    source: Annotated[str | None, typer.Option(help="Folder or s3:// prefix; default: from the parameters.")] = None,
+    out: OptionalPath = None,
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Check all files of a source, split them by patient, copy them with checksums.
+
+    Example: condswin ingest reconstruction --source s3://bucket/fastmri
+    """
+    from condswin.steps.ingest import ingest as step
+    from condswin.steps.ingest import split_counts
+
+    config, name = load_config(params), _named(task)
+    target = out or layout.ingested(name)
+    manifest = step(config, name, source=source or config.task(name).source, out=target)
+    counts = ", ".join(f"{count} {split}" for split, count in split_counts(manifest).items())
+    print(f"{target}: {counts}, {len(manifest.rejected)} rejected")
+
+
+def _prepare(name: TaskName, data: Path | None, out: Path | None, shard: str, params: Path) -> None:
+    from condswin.steps.prepare import prepare as step
+
+    part, slash, parts = shard.partition("/")
+    if not (slash and part.isdigit() and parts.isdigit()):
+        raise typer.BadParameter(f"{shard!r} is not of the form i/n, e.g. 0/4", param_hint="--shard")
+    target = out or layout.prepared(name)
+    manifest = step(
+        load_config(params),
+        name,
+        ingested=data or layout.ingested(name),
+        out=target,
+        shard=(int(part), int(parts)),
+    )
+    print(f"{target}: {'other shards are not done yet' if manifest is None else f'{len(manifest.cases)} cases'}")
+
+
+Data = Annotated[Path | None, typer.Option(help="Output of ingest. Default: the place in dvc.yaml.")]
+Shard = Annotated[str, typer.Option(help="Part i of n, counted from 0; run the parts anywhere, into one folder.")]
+
+
+@app.command()
+def undersample(
+    data: Data = None, out: OptionalPath = None, shard: Shard = "0/1", params: Params = DEFAULT_PARAMS
+) -> None:
+    """Undersample ingested k-space into fastMRI test-set files with target and zero-filled image.
+
+    Example: condswin undersample --shard 0/8
+    """
+    _prepare("reconstruction", data, out, shard, params)
+
+
+@app.command("prepare-ct")
+def prepare_ct(
+    data: Data = None, out: OptionalPath = None, shard: Shard = "0/1", params: Params = DEFAULT_PARAMS
+) -> None:
+    """Cut ingested CT volumes into windowed slices.
+
+    Example: condswin prepare-ct
+    """
+    _prepare("segmentation", data, out, shard, params)
+
+
+Prepared = Annotated[
+    Path | None, typer.Option(help="Output of undersample or prepare-ct. Default: the place in dvc.yaml.")
+]
+
+
+@app.command()
+def train(
+    task: Task,
+    variant: Variant,
+    prepared: Prepared = None,
+    checkpoints: OptionalPath = None,
+    out: OptionalPath = None,
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Train one variant; an interrupted training goes on from its last checkpoint.
+
+    Example: condswin train reconstruction conditional-light
+    """
+    from condswin.steps.train import train as step
+
+    name = _named(task)
+    target = out or layout.model(name, variant)
+    step(
+        load_config(params),
+        name,
+        variant,
+        prepared=prepared or layout.prepared(name),
+        checkpoints=checkpoints or layout.checkpoints(name, variant),
+        out=target,
+    )
+    print(f"{target}: trained")
+
+
+@app.command()
+def evaluate(
+    task: Task,
+    variant: Annotated[str | None, typer.Argument(help="Evaluate this trained variant.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder. Default: of the variant.")] = None,
+    prepared: Prepared = None,
+    targets: Annotated[Path | None, typer.Option(help="Instead of a model: folder of targets ...")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="... and folder of predictions of the same names.")] = None,
+    out: OptionalPath = None,
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Score a trained variant, or any folder of predictions.
+
+    Examples:
+
+    condswin evaluate reconstruction swin
+
+    condswin evaluate segmentation --targets labels/ --predictions mine/ --out scores/
+    """
+    from condswin.reporting.text import print_summary
+    from condswin.steps.evaluate import evaluate as step
+    from condswin.steps.evaluate import score_folders
+
+    name = _named(task)
+    if (targets is None) != (predictions is None):
+        raise typer.BadParameter("give --targets and --predictions together")
+    if targets is not None and predictions is not None:
+        # Scoring files needs no parameters; a missing file is no reason to refuse.
+        config = load_config(params) if params.exists() else compose(["demo"])
+        print_summary(score_folders(config, name, targets=targets, predictions=predictions, out=out))
+        return
+    if variant is None and model is None:
+        raise typer.BadParameter("give a variant, --model, or --targets with --predictions")
+    folder = model or layout.model(name, cast(str, variant))
+    target = out or (layout.evaluation(name, variant) if variant else Path("evaluation", name, folder.name))
+    result = step(load_config(params), name, model=folder, prepared=prepared or layout.prepared(name), out=target)
+    print_summary(result["test"])
+
+
+@app.command()
+def compare(
+    task: Task,
+    evaluations: Annotated[Path | None, typer.Option(help="Folder with one evaluation per variant.")] = None,
+    out: OptionalPath = None,
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Set the evaluated variants beside each other and choose the best on validation cases.
+
+    Example: condswin compare segmentation
+    """
+    from condswin.steps.compare import compare as step
+
+    config, name = load_config(params), _named(task)
+    target = out or layout.comparison(name)
+    folders = {
+        variant: (evaluations / variant if evaluations else layout.evaluation(name, variant))
+        for variant in config.task(name).variants
+    }
+    result = step(config, name, evaluations=folders, out=target)
+    print(f"{target}: best on {result['chosen_on']} by {result['metric']} is {result['best']}")
+
+
+@app.command()
+def register(
+    task: Task,
+    comparison: OptionalPath = None,
+    models: Annotated[Path | None, typer.Option(help="Folder with one model folder per variant.")] = None,
+    out: OptionalPath = None,
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Register the best variant in MLflow as a version with the alias "challenger"; again is a no-op.
+
+    Example: condswin register reconstruction
+    """
+    from condswin.steps.register import register as step
+
+    name = _named(task)
+    record = step(
+        load_config(params),
+        name,
+        comparison=comparison or layout.comparison(name),
+        models=models or Path("models", name),
+        out=out or layout.registered(name),
+    )
+    print(f"{record['name']} version {record['version']}")
+
+
+@app.command()
+def promote(
+    task: Task,
+    registered: OptionalPath = None,
+    prepared: Prepared = None,
+    out: OptionalPath = None,
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Make the challenger champion if it loads cleanly and passes the gate against today's champion.
+
+    Example: condswin promote reconstruction
+    """
+    from condswin.steps.promote import promote as step
+
+    name = _named(task)
+    target = out or layout.promoted(name)
+    passed = step(
+        load_config(params),
+        name,
+        registered=registered or layout.registered(name),
+        prepared=prepared or layout.prepared(name),
+        out=target,
+    )
+    print(f"{target}: {'the challenger is champion' if passed else 'the champion stays'}")
+    for reason in json.loads(target.read_text())["reasons"]:
+        print(f"  {reason}")
+
+
+@app.command()
+def rollback(task: Task, params: Params = DEFAULT_PARAMS) -> None:
+    """Make the previous champion champion again.
+
+    Example: condswin rollback reconstruction
+    """
+    from condswin.steps.promote import rollback as step
+
+    print(f"champion is version {step(load_config(params), _named(task))} again")
+
+
+@app.command()
+def predict(
+    inputs: Annotated[list[Path], typer.Argument(help="fastMRI HDF5 files or CT NIfTI volumes.")],
+    model: Annotated[str, typer.Option(help="Model folder, models:/NAME@champion or models:/NAME/VERSION.")],
+    out: Annotated[Path, typer.Option(help="Folder for the predictions.")],
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Reconstruct k-space files or segment CT volumes, with or without targets.
+
+    Example: condswin predict --model models:/condswin-reconstruction@champion scans/*.h5 --out reconstructions/
+    """
+    from condswin.steps.predict import predict as step
+
+    config = load_config(params) if params.exists() else compose(["demo"])
+    for path in step(config, inputs, model=model, out=out):
+        print(path)
+
+
+@app.command()
+def report(out: OptionalPath = None, params: Params = DEFAULT_PARAMS) -> None:
+    """Write the HTML report of the last pipeline run.
+
+    Example: condswin report
+    """
+    from condswin.steps.report import report as step
+
+    print(step(load_config(params), out=out or layout.report()))
+
+
+@app.command()
+def summary(params: Params = DEFAULT_PARAMS) -> None:
+    """Print the variants x metrics table of the last pipeline run and where to look further.
+
+    Example: condswin summary
+    """
+    from condswin.reporting.text import print_tables
+    from condswin.steps.report import read_comparisons
+
+    config: Config = load_config(params)
+    print_tables(config, read_comparisons())
+
+

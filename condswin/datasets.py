@@ -1,0 +1,105 @@
+"""Manifests: what a folder of ingested or prepared cases holds, with checksums, split and provenance."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from condswin.config import Split, TaskName
+from condswin.errors import BadDataError, BadFileError
+from condswin.files import MANIFEST, fingerprint, read_json, sha256, write_json
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file of a dataset: path relative to the manifest's folder, bytes, checksum."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, folder: Path, path: str) -> "FileRecord":
+        """The record of an existing file."""
+        return cls(path=path, bytes=(folder / path).stat().st_size, sha256=sha256(folder / path))
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """A case of a dataset.
+
+    Attributes:
+        name: Unique in the dataset.
+        split: Where it belongs.
+        patient: Key of the person scanned; not an identifier.
+        files: By role.
+        details: Facts found by ingestion.
+    """
+
+    name: str
+    split: Split
+    patient: str
+    files: dict[str, FileRecord]
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All cases of one folder, sorted by name.
+
+    Attributes:
+        task: Whose data it is.
+        cases: The cases.
+        parameters: Those that decided the content.
+        rejected: File names and reasons of cases that were left out.
+    """
+
+    task: TaskName
+    cases: list[CaseRecord]
+    parameters: dict[str, Any]
+    rejected: list[dict[str, str]]
+
+    def write(self, folder: Path) -> None:
+        """Writes `manifest.json`, last of all files of the folder."""
+        write_json(folder / MANIFEST, {"format": 1, **asdict(self)})
+
+    @classmethod
+    def read(cls, folder: Path, task: TaskName) -> "Manifest":
+        """Reads the manifest of a folder.
+
+        Raises:
+            BadFileError: There is none, it is damaged, or it belongs to the other task.
+        """
+        path = folder / MANIFEST
+        values = read_json(path)
+        try:
+            cases = [
+                CaseRecord(**{**case, "files": {role: FileRecord(**file) for role, file in case["files"].items()}})
+                for case in values["cases"]
+            ]
+            manifest = cls(values["task"], cases, values["parameters"], values["rejected"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BadFileError(path, f"not a condswin manifest ({error}); run the step that writes it again") from None
+        if manifest.task != task:
+            raise BadFileError(path, f"holds {manifest.task} data, {task} was asked for")
+        return manifest
+
+    def fingerprint(self) -> str:
+        """Fingerprint of names, splits and contents; the version of the data."""
+        return fingerprint(
+            [[case.name, case.split, {role: file.sha256 for role, file in case.files.items()}] for case in self.cases]
+        )
+
+    def verify(self, folder: Path) -> None:
+        """Checks that the files are there with the sizes that the manifest names (checksums are for transfers).
+
+        Raises:
+            BadDataError: Lists the files that are not.
+        """
+        wrong = [
+            f"{folder / file.path}: {'missing' if not (folder / file.path).is_file() else 'size differs from manifest'}"
+            for case in self.cases
+            for file in case.files.values()
+            if not (folder / file.path).is_file() or (folder / file.path).stat().st_size != file.bytes
+        ]
+        if wrong:
+            raise BadDataError("\n".join([*wrong, "run the step that writes these files again"]))

@@ -1,0 +1,55 @@
+"""Where the steps keep their files below a working folder, unless told otherwise; `dvc.yaml` names the same places."""
+
+from pathlib import Path
+
+from condswin.config import TaskName
+
+
+def demo(task: TaskName) -> Path:
+    """Generated raw files."""
+    return Path("data/demo", task)
+
+
+def ingested(task: TaskName) -> Path:
+    """Checked and split raw files."""
+    return Path("data/ingested", task)
+
+
+def prepared(task: TaskName) -> Path:
+    """Undersampled k-space or windowed slices."""
+    return Path("data/prepared", task)
+
+
+def model(task: TaskName, variant: str) -> Path:
+    """A trained network."""
+    return Path("models", task, variant)
+
+
+def checkpoints(task: TaskName, variant: str) -> Path:
+    """What an interrupted training goes on from."""
+    return Path("checkpoints", task, variant)
+
+
+def evaluation(task: TaskName, variant: str) -> Path:
+    """Predictions, scores and pictures of one variant."""
+    return Path("evaluation", task, variant)
+
+
+def comparison(task: TaskName) -> Path:
+    """Variants beside each other."""
+    return Path("comparison", f"{task}.json")
+
+
+def registered(task: TaskName) -> Path:
+    """Which registry version the best variant became."""
+    return Path("promotion", task, "registered.json")
+
+
+def promoted(task: TaskName) -> Path:
+    """The gate's decision on it."""
+    return Path("promotion", task, "promoted.json")
+
+
+def report() -> Path:
+    """The HTML report."""
+    return Path("report", "report.html")

@@ -1,0 +1,78 @@
+"""Tables in the terminal."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from condswin import layout
+from condswin.config import Config, TaskName
+from condswin.registry.tracking import tracking_uri, without_password
+from condswin.tasks import Task, get_task
+
+#: Decimals of a metric's value; others have three.
+DECIMALS = {"psnr": 2}
+
+
+def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) -> None:
+    """Prints variants x metrics per task, baselines first, and where to look further."""
+    console = Console()
+    for task_name, comparison in comparisons.items():
+        task = get_task(task_name, config)
+        cases = next(iter(comparison["variants"].values()))["test"][comparison["metric"]]["cases"]
+        table = Table(title=f"{task_name}: {cases} test cases, mean ± standard deviation", title_justify="left")
+        for row in table_rows(task, comparison):
+            if not table.columns:
+                for name in row:
+                    table.add_column(name, justify="left" if name == "variant" else "right")
+            table.add_row(*row.values())
+        console.print(table)
+        console.print(f"* best on the {comparison['chosen_on']} cases by {comparison['metric']}\n")
+    if layout.report().exists():
+        console.print(f"report:    {layout.report()}", soft_wrap=True)
+    uri = tracking_uri(config)
+    if uri.startswith("http"):
+        console.print(f"MLflow UI: {without_password(uri)}", soft_wrap=True)
+    else:
+        console.print(f"MLflow UI: .venv/bin/mlflow ui --backend-store-uri {config.tracking.uri}", soft_wrap=True)
+
+
+def print_summary(split: dict[str, Any]) -> None:
+    """Prints the metrics of one evaluation, baselines beside them."""
+    table = Table()
+    baselines = [name for name, value in split.items() if "mean" not in value and name != "acquisitions"]
+    for column in ("metric", "mean", "std", "95 % interval", "cases", *baselines):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for name, value in split.items():
+        if "mean" in value:
+            interval = f"{shown(name, value['low'])} to {shown(name, value['high'])}"
+            others = [shown(name, split[baseline][name]["mean"]) for baseline in baselines]
+            std = shown(name, value["std"])
+            table.add_row(name, shown(name, value["mean"]), std, interval, str(value["cases"]), *others)
+    Console().print(table)
+
+
+def table_rows(task: Task, comparison: dict[str, Any]) -> list[dict[str, str]]:
+    """Rows of the test table: a cell per metric, baselines first, a star at the best variant."""
+    variants = comparison["variants"]
+    rows = []
+    for baseline in task.baselines:
+        summaries = next(iter(variants.values()))["test"][baseline]
+        if any(summaries[metric]["mean"] is not None for metric in task.metrics):
+            rows.append({"variant": baseline, **{metric: _cell(metric, summaries[metric]) for metric in task.metrics}})
+    for variant, splits in variants.items():
+        star = " *" if variant == comparison["best"] else ""
+        cells = {metric: _cell(metric, splits["test"][metric]) for metric in task.metrics}
+        rows.append({"variant": variant + star, **cells})
+    return rows
+
+
+def shown(metric: str, value: float | None) -> str:
+    """A value with the decimals that the field gives."""
+    return "-" if value is None else f"{value:.{DECIMALS.get(metric, 3)}f}"
+
+
+def _cell(metric: str, summary: dict[str, Any]) -> str:
+    if summary["mean"] is None:
+        return "-"
+    return f"{shown(metric, summary['mean'])} ± {shown(metric, summary['std'])}"

@@ -1,0 +1,61 @@
+"""Where raw files come from: a folder, or an S3 prefix that is fetched first."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from condswin.errors import BadDataError
+from condswin.files import atomic_file
+from condswin.progress import track
+
+
+@contextmanager
+def local_source(source: str, scratch: Path) -> Iterator[Path]:
+    """Yields a folder with the source's files; an S3 prefix is downloaded to `scratch` for as long as the block runs.
+
+    An interrupted download goes on where it stopped: files that are there with the object's ETag are kept. Endpoint and
+    credentials come from the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...), never from parameters.
+
+    Raises:
+        BadDataError: The folder does not exist, or S3 refuses or holds nothing under the prefix.
+    """
+    if not source.startswith("s3://"):
+        folder = Path(source)
+        if not folder.is_dir():
+            raise BadDataError(f"{source}: no such folder; set `source` in the parameters to a folder or an s3:// prefix")
+        yield folder
+        return
+    _download(source, scratch)
+    yield scratch
+    shutil.rmtree(scratch)
+
+
+def _download(source: str, folder: Path) -> None:
+    bucket, _, prefix = source.removeprefix("s3://").partition("/")
+    prefix = f"{prefix.rstrip('/')}/" if prefix else ""
+    try:
+        client = boto3.client("s3")
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        objects = [entry for page in pages for entry in page.get("Contents", []) if not entry["Key"].endswith("/")]
+        if not objects:
+            raise BadDataError(f"{source}: no objects under this prefix")
+        for entry in track(objects, f"fetch {source}", total=len(objects)):
+            relative = PurePosixPath(entry["Key"].removeprefix(prefix))
+            if relative.is_absolute() or ".." in relative.parts:
+                raise BadDataError(f"s3://{bucket}/{entry['Key']}: a key with '..' would leave the target folder; rename it")
+            target = folder / relative
+            mark = target.with_name(f".{target.name}.etag")
+            if target.is_file() and mark.is_file() and mark.read_text() == entry["ETag"]:
+                continue
+            with atomic_file(target) as temporary:
+                client.download_file(bucket, entry["Key"], os.fspath(temporary))
+            mark.write_text(entry["ETag"])
+    except (BotoCoreError, ClientError) as error:
+        raise BadDataError(
+            f"{source}: {error}; check the name, AWS_ENDPOINT_URL and the credentials in the environment"
+        ) from None

@@ -1,0 +1,169 @@
+"""Step: check every source file, split cases by patient, and copy them with checksums."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from pathlib import Path
+
+from condswin.config import SPLITS, Config, IngestConfig, Split, TaskName
+from condswin.datasets import CaseRecord, FileRecord, Manifest
+from condswin.errors import BadDataError, BadFileError
+from condswin.files import MANIFEST, copy_with_sha256, sha256, write_json
+from condswin.progress import progress
+from condswin.sources import local_source
+from condswin.tasks import Case, CaseInfo, get_task
+
+BAD_FILES = "bad-files.json"
+
+
+def ingest(config: Config, task_name: TaskName, *, source: str, out: Path) -> Manifest:
+    """Makes a checked, split copy of a source.
+
+    Args:
+        config: Parameters; the task's `ingest` section decides.
+        task_name: Which task.
+        source: Folder or `s3://` prefix with fastMRI or LiTS files.
+        out: Folder for `<split>/<file>`, `manifest.json` and, if any file is bad, `bad-files.json` beside it.
+
+    Raises:
+        BadDataError: Files are bad and the policy is to fail (the message lists all), no case is left, or one person
+            or one file is in two splits.
+    """
+    task = get_task(task_name, config)
+    policy = config.task(task_name).ingest
+    report = out.with_name(f"{out.name}-{BAD_FILES}")
+    report.unlink(missing_ok=True)
+    with local_source(source, out.with_name(f".{out.name}-download")) as folder:
+        cases = task.find_cases(folder)
+        infos: dict[str, CaseInfo] = {}
+        rejected: list[dict[str, str]] = []
+        with progress(f"check {task_name}", len(cases)) as advance, ThreadPoolExecutor(cpu_count()) as pool:
+            for case, result in zip(cases, pool.map(lambda case: _check(task.check_case, case), cases), strict=True):
+                if isinstance(result, CaseInfo):
+                    infos[case.name] = result
+                else:
+                    rejected.append({"file": _relative(result.path, folder), "reason": result.reason})
+                advance()
+        if rejected:
+            write_json(report, rejected)
+            listed = "\n".join(f"  {bad['file']}: {bad['reason']}" for bad in rejected)
+            if policy.on_bad_file == "fail":
+                raise BadDataError(
+                    f"{source}: {len(rejected)} of {len(cases)} cases cannot be used (also in {report}):\n{listed}\n"
+                    f"mend or remove them, or set {task_name}.ingest.on_bad_file to quarantine to go on without them"
+                )
+            if not infos:
+                raise BadDataError(f"{source}: no case can be used:\n{listed}")
+        good = [case for case in cases if case.name in infos]
+        splits = assign_splits(good, infos, policy, seed=config.seed)
+        records = _copy(good, infos, splits, out, task_name)
+    _refuse_leaks(records)
+    kept = {file.path for record in records for file in record.files.values()}
+    for stale in [path for path in out.rglob("*") if path.is_file() and str(path.relative_to(out)) not in kept]:
+        if stale.name != MANIFEST:
+            stale.unlink()
+    manifest = Manifest(task_name, records, policy.model_dump(mode="json"), rejected)
+    manifest.write(out)
+    return manifest
+
+
+def assign_splits(
+    cases: list[Case], infos: dict[str, CaseInfo], policy: IngestConfig, *, seed: int
+) -> dict[str, Split]:
+    """Split of each case by name: by folder where the policy names the folder, else drawn by patient.
+
+    A split that has a folder takes that folder's cases. The others are drawn, a patient at a time, from the training
+    folder's cases and those of unnamed folders; each drawn split gets at least one patient while there are enough.
+
+    Raises:
+        BadDataError: A patient has cases in folders of different splits.
+    """
+    folder_split: dict[str, Split] = {folder: split for split, folder in policy.folders.items()}
+    present = {folder_split[case.folder] for case in cases if case.folder in folder_split}
+    result: dict[str, Split] = {}
+    fixed: dict[str, Split] = {}
+    pool: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        split = folder_split.get(case.folder, "train")
+        if split == "train":
+            pool[infos[case.name].patient].append(case.name)
+        else:
+            result[case.name] = fixed[infos[case.name].patient] = split
+    if both := sorted(set(pool) & set(fixed)):
+        names = ", ".join(pool[both[0]])
+        raise BadDataError(
+            f"{names}: the same patient also has cases in folder {policy.folders[fixed[both[0]]]!r}; "
+            "a person may be in one split only, remove the cases from one of the folders"
+        )
+    # A keyed order instead of a shuffle: adding a patient moves few of the others.
+    patients = sorted(pool, key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest())
+    wanted = {"test": policy.test_fraction, "val": policy.val_fraction}
+    total = len(patients)
+    for split in ("test", "val"):
+        if split in present:
+            continue
+        size = min(max(1, round(wanted[split] * total)), len(patients) - 1)
+        for patient in patients[:size]:
+            result.update(dict.fromkeys(pool[patient], split))
+        patients = patients[size:]
+    for patient in patients:
+        result.update(dict.fromkeys(pool[patient], "train"))
+    return result
+
+
+def _check(check: object, case: Case) -> CaseInfo | BadFileError:
+    try:
+        info: CaseInfo = check(case)  # type: ignore[operator]
+        return info
+    except BadFileError as error:
+        return error
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
+
+
+def _copy(
+    cases: list[Case], infos: dict[str, CaseInfo], splits: dict[str, Split], out: Path, task_name: TaskName
+) -> list[CaseRecord]:
+    records = []
+    with progress(f"copy {task_name}", len(cases)) as advance:
+        for case in cases:
+            files = {}
+            for role, source in sorted(case.files.items()):
+                path = f"{splits[case.name]}/{source.name}"
+                target = out / path
+                # An interrupted ingestion goes on: what is there and equal is not written again.
+                checksum = sha256(source)
+                if not (target.is_file() and sha256(target) == checksum):
+                    written = copy_with_sha256(source, target)
+                    if written != checksum:
+                        raise BadFileError(source, "changed while it was copied; wait until it is complete, run again")
+                files[role] = FileRecord(path, target.stat().st_size, checksum)
+            info = infos[case.name]
+            records.append(CaseRecord(case.name, splits[case.name], info.patient, files, dict(info.details)))
+            advance()
+    return records
+
+
+def _refuse_leaks(records: Iterable[CaseRecord]) -> None:
+    """Raises if one file's content is in two splits."""
+    seen: dict[str, tuple[str, Split]] = {}
+    for record in records:
+        for role in record.files:
+            if role == "segmentation":
+                # Two patients may well have the same label file, an empty one in a generated set for one.
+                continue
+            name, split = seen.setdefault(record.files[role].sha256, (record.name, record.split))
+            if split != record.split:
+                raise BadDataError(
+                    f"{name} ({split}) and {record.name} ({record.split}) have the same content; "
+                    "a test case that was trained on measures nothing, remove one of them"
+                )
+
+
+def split_counts(manifest: Manifest) -> dict[Split, int]:
+    """Cases per split."""
+    return {split: sum(case.split == split for case in manifest.cases) for split in SPLITS}

@@ -1,0 +1,119 @@
+"""Steps: undersample k-space, or cut CT volumes into windowed slices, case by case.
+
+A case is done again only if its source, the parameters or the format changed, so an interrupted run goes on, and
+shards of one dataset can be prepared by different machines into one folder.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+from condswin.config import SPLITS, Config, Split, TaskName
+from condswin.datasets import CaseRecord, FileRecord, Manifest
+from condswin.errors import BadDataError, BadFileError, ConfigError
+from condswin.files import MANIFEST, fingerprint, read_json, write_json
+from condswin.progress import progress
+from condswin.tasks import Task, get_task
+
+#: Raise it when the layout of prepared files changes, so that old ones are made again.
+FORMAT = 1
+RECORDS = "records"
+
+
+def prepare(
+    config: Config, task_name: TaskName, *, ingested: Path, out: Path, shard: tuple[int, int] = (0, 1)
+) -> Manifest | None:
+    """Prepares the cases of an ingested dataset.
+
+    Args:
+        config: Parameters.
+        task_name: Which task.
+        ingested: Output of the ingest step.
+        out: Folder for `<split>/<files>`, `records/` and `manifest.json`.
+        shard: This machine's part and the number of parts. The manifest is written by the run that finds all cases
+            done, whichever that is.
+
+    Returns:
+        The manifest, or None while other shards have cases to do.
+
+    Raises:
+        ConfigError: The shard is impossible.
+        BadDataError: Ingested files are missing or not those that the manifest names.
+    """
+    part, parts = shard
+    if not 0 <= part < parts:
+        raise ConfigError(f"shard {part}/{parts}: the part must be from 0 to {parts - 1}")
+    task = get_task(task_name, config)
+    parameters = _parameters(config, task_name)
+    source = Manifest.read(ingested, task_name)
+    source.verify(ingested)
+    keys = {case.name: _key(case, parameters) for case in source.cases}
+    mine = [case for number, case in enumerate(source.cases) if number % parts == part]
+    with progress(f"prepare {task_name}", len(mine)) as advance, ThreadPoolExecutor(cpu_count()) as pool:
+        for _ in pool.map(lambda case: _prepare_case(task, case, keys[case.name], ingested, out), mine):
+            advance()
+    records = [_done(out, case, keys[case.name]) for case in source.cases]
+    if any(record is None for record in records):
+        return None
+    manifest = Manifest(task_name, [record for record in records if record], parameters, source.rejected)
+    _remove_stale(out, manifest)
+    manifest.write(out)
+    return manifest
+
+
+def _parameters(config: Config, task_name: TaskName) -> dict[str, Any]:
+    section = config.reconstruction.undersample if task_name == "reconstruction" else config.segmentation.prepare
+    return section.model_dump(mode="json")
+
+
+def _key(case: CaseRecord, parameters: dict[str, Any]) -> str:
+    return fingerprint([FORMAT, case.split, {role: file.sha256 for role, file in case.files.items()}, parameters])
+
+
+def _prepare_case(task: Task, case: CaseRecord, key: str, ingested: Path, out: Path) -> None:
+    if _done(out, case, key):
+        return
+    folder = out / case.split
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {role: ingested / file.path for role, file in case.files.items()}
+    written = task.prepare_case(case.name, files, case.split, folder)
+    records = [FileRecord.of(out, f"{case.split}/{name}") for name in written]
+    write_json(
+        out / RECORDS / f"{case.name}.json",
+        {"key": key, "files": [[file.path, file.bytes, file.sha256] for file in records]},
+    )
+
+
+def _done(out: Path, case: CaseRecord, key: str) -> CaseRecord | None:
+    """The record of a case that was prepared from this very source with these parameters, if it is still whole."""
+    try:
+        record = read_json(out / RECORDS / f"{case.name}.json")
+    except BadFileError:
+        return None
+    files = [FileRecord(*file) for file in record["files"]]
+    whole = all((out / file.path).is_file() and (out / file.path).stat().st_size == file.bytes for file in files)
+    if record["key"] != key or not whole:
+        return None
+    named = {Path(file.path).suffix.lstrip("."): file for file in files}
+    return CaseRecord(case.name, case.split, case.patient, named, case.details)
+
+
+def _remove_stale(out: Path, manifest: Manifest) -> None:
+    kept = {out / file.path for case in manifest.cases for file in case.files.values()}
+    kept |= {out / RECORDS / f"{case.name}.json" for case in manifest.cases} | {out / MANIFEST}
+    for path in [path for path in out.rglob("*") if path.is_file() and path not in kept]:
+        path.unlink()
+
+
+def require_split(prepared: Path, task: Task, split: Split) -> None:
+    """Raises if a split has no case.
+
+    Raises:
+        BadDataError: It has none.
+    """
+    if not task.case_files(prepared / split):
+        raise BadDataError(
+            f"{prepared / split}: no {split} cases; splits are {', '.join(SPLITS)} and come from "
+            f"{task.name}.ingest (folders, val_fraction, test_fraction): ingest more patients or other fractions"
+        )

@@ -1,0 +1,86 @@
+"""Step: the HTML report of a working folder."""
+
+from pathlib import Path
+from typing import Any
+
+from condswin import layout
+from condswin.config import TASKS, Config, TaskName
+from condswin.datasets import Manifest
+from condswin.errors import BadDataError
+from condswin.files import read_json
+from condswin.networks.saving import read_spec
+from condswin.reporting.figures import curves_figure, data_uri, png, read_csv, spread_figure
+from condswin.reporting.html import TaskReport, write_report
+from condswin.reporting.text import table_rows
+from condswin.steps.ingest import split_counts
+from condswin.steps.train import HISTORY
+from condswin.tasks import Task, get_task
+
+
+def read_comparisons() -> dict[TaskName, dict[str, Any]]:
+    """Comparisons of the working folder by task.
+
+    Raises:
+        BadDataError: There is none yet.
+    """
+    found = {name: read_json(layout.comparison(name)) for name in TASKS if layout.comparison(name).is_file()}
+    if not found:
+        raise BadDataError(f"{layout.comparison(TASKS[0]).parent}: no comparison yet; run `make repro`")
+    return found
+
+
+def report(config: Config, *, out: Path) -> Path:
+    """Writes one HTML file from what the other steps left in the working folder.
+
+    Args:
+        config: Parameters.
+        out: The file.
+
+    Raises:
+        BadDataError: Nothing was compared yet.
+    """
+    write_report(out, [_task_report(config, name, comparison) for name, comparison in read_comparisons().items()])
+    return out
+
+
+def _task_report(config: Config, name: TaskName, comparison: dict[str, Any]) -> TaskReport:
+    task = get_task(name, config)
+    metric, best = comparison["metric"], comparison["best"]
+    manifest = Manifest.read(layout.prepared(name), name)
+    promotion = layout.promoted(name)
+    spec = read_spec(layout.model(name, best))
+    histories = {variant: read_csv(layout.model(name, variant) / HISTORY) for variant in comparison["variants"]}
+    pictures = sorted((layout.evaluation(name, best) / "pictures").glob("*.png"))
+    return TaskReport(
+        name=name,
+        table=table_rows(task, comparison),
+        best=best,
+        metric=metric,
+        chosen_on=comparison["chosen_on"],
+        splits=split_counts(manifest),
+        rejected=manifest.rejected,
+        figures={
+            "Each line is one test case.": data_uri(png(spread_figure(metric, _columns(task, metric, comparison)))),
+            "Training.": data_uri(png(curves_figure(histories, f"val/{task.monitor[0]}"))),
+        },
+        pictures={
+            f"{best}, {path.stem} test case by {metric}.": data_uri(path.read_bytes()) for path in pictures
+        },
+        promotion=read_json(promotion) if promotion.is_file() else None,
+        facts={
+            "data (SHA-256 of the prepared cases)": comparison["data_sha256"],
+            "parameters (SHA-256)": comparison["params_sha256"],
+            "best network": f"{spec.variant}, preset {spec.preset}, {dict(spec.overrides)}",
+        },
+    )
+
+
+def _columns(task: Task, metric: str, comparison: dict[str, Any]) -> dict[str, list[float]]:
+    """The metric's values per row of the table, cases in one order, baselines first."""
+    columns: dict[str, list[float]] = {}
+    for variant in comparison["variants"]:
+        rows = sorted(read_csv(layout.evaluation(task.name, variant) / "test-cases.csv"), key=lambda row: row["case"])
+        for baseline, prefix in task.baselines.items():
+            columns.setdefault(baseline, [float(row[f"{prefix}{metric}"]) for row in rows])
+        columns[variant] = [float(row[metric]) for row in rows]
+    return columns

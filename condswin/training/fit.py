@@ -1,0 +1,195 @@
+"""One training run: resumed if it was interrupted, the best epoch's weights at its end."""
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from condswin.config import TrainConfig
+from condswin.errors import BadFileError
+from condswin.files import read_json, write_json
+from condswin.progress import progress
+from condswin.tasks import Batch, Task
+from condswin.training.module import TrainingModule
+
+#: Exit status of a process that was asked to stop; an orchestrator then knows that the work is not done.
+TERMINATED = 143
+
+#: Called with the network (in evaluation mode), the epoch and one validation batch after each improvement.
+Picture = Callable[[nn.Module, int, Batch], None]
+
+
+class Fitted(NamedTuple):
+    """A trained network.
+
+    Attributes:
+        network: In evaluation mode, on the CPU, with the weights of the best epoch.
+        history: One row per epoch: `epoch` and what was logged.
+        best_epoch: Its number, from 0.
+    """
+
+    network: nn.Module
+    history: list[dict[str, float]]
+    best_epoch: int
+
+
+class _Shown(Callback):
+    """Progress by training step, with the latest losses and scores behind it."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._open = ExitStack()
+
+    def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        total = int(trainer.estimated_stepping_batches)
+        self._advance = self._open.enter_context(progress(self._label, total))
+        for _done in range(trainer.global_step):
+            self._advance()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._advance(", ".join(f"{name} {value:.4g}" for name, value in sorted(logged.items())))
+
+    def teardown(self, *_: Any) -> None:
+        self._open.close()
+
+
+class _History(Callback):
+    """Rows of logged values per epoch, carried through checkpoints."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        self.rows.append({"epoch": trainer.current_epoch, **values})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": list(self.rows)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = list(state["rows"])
+
+
+def fit(
+    task: Task,
+    network: nn.Module,
+    train: TrainConfig,
+    *,
+    prepared: Path,
+    checkpoints: Path,
+    key: str,
+    seed: int,
+    label: str,
+    loggers: list[Logger],
+) -> Fitted:
+    """Trains a network, or goes on from the last checkpoint of the same training.
+
+    Args:
+        task: Gives data, loss and scores.
+        network: With fresh weights.
+        train: Epochs, optimiser, schedule.
+        prepared: Folder with `train` and `val`; without validation cases the last epoch counts as the best.
+        checkpoints: Folder for checkpoints. Those of a training with another key are removed.
+        key: Fingerprint of everything that decides the result (data, parameters, network).
+        seed: For the order of slices, masks, augmentation, dropout.
+        label: Stands before the progress.
+        loggers: Lightning loggers.
+
+    Raises:
+        SystemExit: Status 143 when the process was asked to terminate; the last checkpoint stays.
+    """
+    _forget_other_trainings(checkpoints, key)
+    training_set = task.dataset(prepared, "train", training=True)
+    validated = bool(task.case_files(prepared / "val"))
+    monitor, higher_is_better = task.monitor
+    best = ModelCheckpoint(
+        dirpath=checkpoints,
+        filename="best",
+        monitor=f"val/{monitor}" if validated else None,
+        mode="max" if higher_is_better else "min",
+        save_last=True,
+        enable_version_counter=False,
+    )
+    history = _History()
+    module = TrainingModule(network, task, train, seed=seed)
+    with warnings.catch_warnings():
+        _hush_lightning()
+        trainer = pl.Trainer(
+            accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[train.device],
+            devices=1 if train.device == "cpu" else "auto",
+            precision=train.precision,
+            max_epochs=train.epochs,
+            gradient_clip_val=train.gradient_clip or None,
+            deterministic="warn",
+            logger=loggers or False,
+            callbacks=[history, best, _Shown(label)],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+        )
+        last = checkpoints / "last.ckpt"
+        trainer.fit(
+            module,
+            train_dataloaders=_loader(training_set, train, seed=seed, training=True),
+            val_dataloaders=_loader(task.dataset(prepared, "val", training=False), train, seed=seed, training=False)
+            if validated
+            else None,
+            ckpt_path=str(last) if last.is_file() else None,
+            # Checkpoints hold tensors and plain values only; nothing in them is ever executed.
+            weights_only=True,
+        )
+    if trainer.received_sigterm:
+        raise SystemExit(TERMINATED)
+    state = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
+    module.load_state_dict(state["state_dict"])
+    return Fitted(network=module.network.cpu().eval(), history=history.rows, best_epoch=int(state["epoch"]))
+
+
+def _loader(dataset: Dataset[Batch], train: TrainConfig, *, seed: int, training: bool) -> DataLoader[Batch]:
+    size: int = len(dataset)  # type: ignore[arg-type]
+    # With one replica this is a plain shuffle that depends on seed and epoch alone, so resuming repeats nothing.
+    sampler: DistributedSampler[Batch] | None = (
+        DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=seed) if training else None
+    )
+    return DataLoader(
+        dataset,
+        batch_size=min(train.batch_size, size) if training else 1,
+        sampler=sampler,
+        drop_last=training,
+        num_workers=train.workers,
+        persistent_workers=train.workers > 0,
+        pin_memory=torch.cuda.is_available() and train.device != "cpu",
+    )
+
+
+def _forget_other_trainings(checkpoints: Path, key: str) -> None:
+    mark = checkpoints / "training.json"
+    try:
+        known = read_json(mark)["key"]
+    except (BadFileError, KeyError, TypeError):
+        known = None
+    if known != key:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        write_json(mark, {"key": key})
+
+
+def _hush_lightning() -> None:
+    """Leaves out advice that does not concern our users: workers are a parameter, checkpoints are ours to resume."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    os.environ.setdefault("PYTORCH_LIGHTNING_SUPPRESS_TIPS", "1")
+    for message in (".*does not have many workers.*", ".*Checkpoint directory.*exists and is not empty.*"):
+        warnings.filterwarnings("ignore", message)
+    warnings.filterwarnings("ignore", category=FutureWarning)

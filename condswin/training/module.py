@@ -1,0 +1,97 @@
+"""The network, its optimiser and what is logged, as Lightning sees them."""
+
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from condswin.config import ScheduleConfig, TrainConfig
+from condswin.tasks import Batch, Task
+
+
+class TrainingModule(LightningModule):
+    """Optimises a network for a task.
+
+    Logs `train/loss` per step, `val/loss` and `val/<score>` per epoch.
+
+    Args:
+        network: From images to outputs.
+        task: Gives the loss and the validation scores.
+        train: Optimiser, schedule.
+        seed: Reseeds the random generators at each epoch, so that a resumed training draws what an unbroken one does.
+    """
+
+    def __init__(self, network: nn.Module, task: Task, train: TrainConfig, *, seed: int) -> None:
+        super().__init__()
+        self.network = network
+        self.task = task
+        self.train_config = train
+        self.seed = seed
+        self._scores: dict[str, list[Tensor]] = {}
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Network output (B, C, H, W)."""
+        output: Tensor = self.network(image)
+        return output
+
+    def on_train_epoch_start(self) -> None:
+        """Reseeds; see the class."""
+        torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) % 2**63)
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Loss of one batch.
+
+        Raises:
+            FloatingPointError: The loss is not finite; going on would only ruin the weights.
+        """
+        loss = self.task.loss(self(batch["image"]), batch)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"training loss became {loss.item()} at epoch {self.current_epoch}, step {self.global_step}; "
+                "lower train.learning_rate or train.gradient_clip"
+            )
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Collects the loss and slice-wise scores of one batch."""
+        output = self(batch["image"])
+        size = len(batch["image"])
+        self.log("val/loss", self.task.loss(output, batch), batch_size=size, sync_dist=True)
+        for name, values in self.task.validation_scores(output, batch).items():
+            self._scores.setdefault(name, []).append(values.detach().float().cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means of the scores that are defined."""
+        for name, parts in self._scores.items():
+            values = torch.cat(parts)
+            self.log(f"val/{name}", values[values.isfinite()].mean(), sync_dist=True)
+        self._scores.clear()
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser and per-step learning rate."""
+        config = self.train_config
+        kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+        optimizer: Optimizer = kind(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        factor = LambdaLR(optimizer, lambda step: learning_rate_factor(config.schedule, step, steps, config.epochs))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
+
+
+def learning_rate_factor(schedule: ScheduleConfig, step: int, steps: int, epochs: int) -> float:
+    """Learning rate at `step` of `steps`, relative to the configured one; the stepwise schedule counts whole epochs."""
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    if schedule.name == "constant":
+        return 1.0
+    if schedule.name == "step":
+        epoch = step * epochs // max(steps, 1)
+        return float(schedule.gamma ** (epoch // schedule.step_size))
+    done = (step - schedule.warmup_steps) / max(steps - schedule.warmup_steps, 1)
+    return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
