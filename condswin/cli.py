@@ -241,15 +241,17 @@ def compare(
 
     Example: condswin compare segmentation
     """
+    from condswin.files import read_json
     from condswin.steps.compare import compare as step
+    from condswin.steps.evaluate import METRICS
 
     config, name = load_config(params), _named(task)
     target = out or layout.comparison(name)
-    folders = {
-        variant: (evaluations / variant if evaluations else layout.evaluation(name, variant))
+    results = {
+        variant: read_json((evaluations / variant if evaluations else layout.evaluation(name, variant)) / METRICS)
         for variant in config.task(name).variants
     }
-    result = step(config, name, evaluations=folders, out=target)
+    result = step(config, name, results=results, out=target)
     print(f"{target}: best on {result['chosen_on']} by {result['metric']} is {result['best']}")
 
 
@@ -257,7 +259,7 @@ def compare(
 def register(
     task: Task,
     comparison: OptionalPath = None,
-    models: Annotated[Path | None, typer.Option(help="Folder with one model folder per variant.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder. Default: of the best variant.")] = None,
     out: OptionalPath = None,
     params: Params = DEFAULT_PARAMS,
 ) -> None:
@@ -265,14 +267,16 @@ def register(
 
     Example: condswin register reconstruction
     """
+    from condswin.files import read_json
     from condswin.steps.register import register as step
 
     name = _named(task)
+    compared = comparison or layout.comparison(name)
     record = step(
         load_config(params),
         name,
-        comparison=comparison or layout.comparison(name),
-        models=models or Path("models", name),
+        comparison=compared,
+        model=model or layout.model(name, read_json(compared)["best"]),
         out=out or layout.registered(name),
     )
     print(f"{record['name']} version {record['version']}")

@@ -211,7 +211,17 @@ class SegmentationConfig(Section):
 
 
 class ClusterConfig(Section):
-    """What the compiled Kubeflow pipeline asks of a cluster."""
+    """What the compiled Kubeflow pipeline asks of a cluster.
+
+    Attributes:
+        image: Image of every task; give it by digest, since Kubeflow's cache does not look behind a tag.
+        gpus: GPUs of a task that trains or evaluates.
+        cpu: CPU limit of a task.
+        memory: Memory limit of a task.
+        gpu_node_selector: Labels of the GPU node pool.
+        retries: How often a failed task is tried again.
+        checkpoints_claim: PersistentVolumeClaim for checkpoints, so that a retried training goes on; empty for none.
+    """
 
     image: str = "condswin:latest"
     gpus: Annotated[int, Field(ge=0)] = 0
@@ -219,6 +229,7 @@ class ClusterConfig(Section):
     memory: str = "4Gi"
     gpu_node_selector: dict[str, str] = {}
     retries: Annotated[int, Field(ge=0)] = 2
+    checkpoints_claim: str = ""
 
 
 class Config(Section):

@@ -3,6 +3,7 @@
 Axes: n patches to choose from, k chosen, d channels; any leading axes.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -60,7 +61,8 @@ class Router(nn.Module):
                 raw = raw.masked_fill(~real, MASKED)
             scores, gates, indices = self.select(raw, count(self.k, raw.shape[-1]))
             if real is not None:
-                # A window may hold fewer real patches than k.
+                # A window may hold fewer real patches than k, and scores sum to k all the same.
+                scores = scores * real
                 gates = gates * real.expand_as(raw).gather(-1, indices)
         return Routing(scores, indices, gates)
 
@@ -148,6 +150,11 @@ def soft_top_k(
 ) -> Tensor:
     """Maximises <x, raw> + epsilon * entropy(x) over 0 <= x <= 1, sum(x) = k, by coordinate descent on the dual.
 
+    The published step, `a = epsilon * (log k - logsumexp((raw + b) / epsilon))` with `b = -relu(raw + a)`, closes the
+    gap to the sum by a factor of m / k only, where m patches are saturated at 1: too slow when nearly all chosen are.
+    Here the saturated patches are taken out of the equation (they hold m of the sum, whatever `a` is) and `a` is solved
+    for the others; the fixed point is the same and is reached in a few steps.
+
     Args:
         raw: (..., n) scores.
         k: Target sum.
@@ -159,16 +166,18 @@ def soft_top_k(
     Returns:
         (..., n) weights in [0, 1].
     """
-    n = raw.shape[-1]
-    if k >= n:
+    if k >= raw.shape[-1]:
         # Every patch is chosen: the optimum is the corner x = 1.
-        return torch.ones_like(raw) + (raw - raw.detach()) * 0
-    log_k = float(torch.log(torch.tensor(float(k))))
+        return torch.ones_like(raw)
     temperature = epsilon_init
-    b = torch.zeros_like(raw)
-    for _ in range(iterations):
-        a = temperature * (log_k - ((raw + b) / temperature).logsumexp(-1, keepdim=True))
-        b = -torch.relu(raw + a)
-        final = temperature
+    a = temperature * (math.log(k) - (raw / temperature).logsumexp(-1, keepdim=True))
+    for _ in range(iterations - 1):
         temperature = max(temperature * epsilon_decay, epsilon)
-    return ((raw + a + b) / final).exp()
+        b = -torch.relu(raw + a)
+        saturated = b < 0
+        free = k - saturated.sum(-1, keepdim=True)
+        others = (raw.masked_fill(saturated, -torch.inf) / temperature).logsumexp(-1, keepdim=True)
+        solved = temperature * (free.clamp(min=1).log() - others)
+        # After a fall of the temperature more than k may be saturated; the published step then leads back.
+        a = torch.where(free > 0, solved, temperature * (math.log(k) - ((raw + b) / temperature).logsumexp(-1, keepdim=True)))
+    return ((raw + a).clamp(max=0) / temperature).exp()

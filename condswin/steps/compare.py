@@ -5,12 +5,11 @@ from typing import Any
 
 from condswin.config import Config, TaskName
 from condswin.errors import BadDataError
-from condswin.files import read_json, write_json
-from condswin.steps.evaluate import METRICS
+from condswin.files import write_json
 from condswin.tasks import get_task
 
 
-def compare(config: Config, task_name: TaskName, *, evaluations: dict[str, Path], out: Path) -> dict[str, Any]:
+def compare(config: Config, task_name: TaskName, *, results: dict[str, Any], out: Path) -> dict[str, Any]:
     """Compares evaluated variants.
 
     The best is chosen on validation cases, so that the test figures stay an honest estimate; where there are none,
@@ -19,7 +18,7 @@ def compare(config: Config, task_name: TaskName, *, evaluations: dict[str, Path]
     Args:
         config: Parameters.
         task_name: Which task.
-        evaluations: Output folder of the evaluate step by variant.
+        results: What the evaluate step returned (and wrote as `metrics.json`), by variant.
         out: JSON file to write.
 
     Returns:
@@ -31,11 +30,9 @@ def compare(config: Config, task_name: TaskName, *, evaluations: dict[str, Path]
     """
     task = get_task(task_name, config)
     metric, higher_is_better = next(iter(task.metrics.items()))
-    results = {variant: read_json(folder / METRICS) for variant, folder in sorted(evaluations.items())}
+    results = dict(sorted(results.items()))
     if len({result["data_sha256"] for result in results.values()}) != 1:
-        raise BadDataError(
-            f"{', '.join(str(folder) for folder in evaluations.values())}: evaluated on different data; evaluate again"
-        )
+        raise BadDataError(f"{task_name}: {', '.join(results)} were evaluated on different data; evaluate them again")
     chosen_on = "val" if all("val" in result for result in results.values()) else "test"
     scores = {variant: result[chosen_on][metric]["mean"] for variant, result in results.items()}
     defined = {variant: score for variant, score in scores.items() if score is not None}

@@ -1,12 +1,10 @@
 """Promotes a registered challenger to champion, if it earns it; and takes a promotion back."""
 
+import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import json
 
 import torch
 from mlflow import MlflowClient
@@ -14,10 +12,10 @@ from torch import nn
 
 from condswin.config import Config, TaskName
 from condswin.errors import BadFileError, GateError
-from condswin.evaluation import Summary, evaluate_split
+from condswin.evaluation import evaluate_split
 from condswin.files import fingerprint, read_json, sha256, write_json
+from condswin.networks.saving import ModelSpec
 from condswin.registry.aliases import (
-    CHAMPION,
     PREVIOUS,
     RECORD,
     ROLLED_BACK,
@@ -32,7 +30,7 @@ from condswin.registry.gate import check_metric, decide
 from condswin.registry.package import ModelUnavailableError, load_registered, model_name
 from condswin.registry.smoke import smoke
 from condswin.registry.tracking import connect, tracking_errors, tracking_uri
-from condswin.tasks import Row, Task, get_task
+from condswin.tasks import Task, get_task
 
 
 def promote(config: Config, task_name: TaskName, registered: Path, prepared: Path, out: Path) -> bool:
@@ -41,7 +39,7 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
     1. A version that is champion already is left alone: a rerun changes nothing and writes the same record.
     2. Smoke test: a clean process loads the version and gives this process's output for a golden batch.
     3. Challenger and champion are both evaluated now, on the same test cases; the gate decides.
-    4. Under a lock: the champion is read again, then `previous-champion` and `champion` move, then the tags are written.
+    4. Under a lock: the champion is read again, `previous-champion` and `champion` move, the journal is written.
 
     A version that was rolled back stays rejected until its tag `condswin.rolled_back` is deleted.
 
@@ -59,12 +57,11 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
         BadFileError: `registered` is missing or not the register step's.
         ConfigError: The gate names a metric that the task does not have.
         TrackingError: MLflow cannot be reached.
-        GateError: The challenger or the champion cannot be loaded, or the champion moved meanwhile. No alias was changed.
+        GateError: The challenger or the champion cannot be loaded, or the champion moved meanwhile; no alias changed.
     """
     name, version = _read_registered(registered, task_name)
     task = get_task(task_name, config)
-    gate = config.task(task_name).gate
-    check_metric(task, gate)
+    check_metric(task, config.task(task_name).gate)
     client = connect(config)
     uri = tracking_uri(config)
     with tracking_errors(uri):
@@ -75,43 +72,29 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
         if champion == version:
             write_json(out, _settle(client, name, version, entry.tags))
             return True
+        previous = aliased(client, name, PREVIOUS)
 
     record: dict[str, Any] = {
         "name": name,
         "version": version,
         "champion": champion,
-        "previous": aliased_previous(client, uri, name),
+        "previous": previous,
         "promoted": False,
         "reasons": [],
         "metrics": {},
-        "gate": gate.model_dump(mode="json"),
+        "gate": config.task(task_name).gate.model_dump(mode="json"),
     }
     if ROLLED_BACK in entry.tags:
         when = json.loads(entry.tags[ROLLED_BACK])["at"]
-        record["reasons"] = [f"version {version} was rolled back at {when}; delete its tag {ROLLED_BACK!r} to try again"]
+        record["reasons"] = [
+            f"version {version} was rolled back at {when}; delete its tag {ROLLED_BACK!r} to try again"
+        ]
         write_json(out, record)
         return False
 
-    model, spec = _load(config, name, version, "challenger")
-    smoked = smoke(f"models:/{name}/{version}", model, spec, tracking=uri)
-    record["latency_ms"] = smoked.latency_ms
-    reasons = smoked.problems
-    if not reasons:
-        device = _device(config, task_name)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-promote-", dir=out.parent) as temporary:
-            predictions = Path(temporary)
-            challenger_rows = _evaluate(task, model, prepared, predictions / "challenger", device)
-            champion_rows = None
-            if champion is not None:
-                other, _ = _load(config, name, champion, "champion")
-                champion_rows = _evaluate(task, other, prepared, predictions / "champion", device)
-        decision = decide(task, gate, challenger_rows, champion_rows)
-        reasons = decision.failed or decision.passed
-        record["promoted"] = decision.promoted
-        record["metrics"] = decision.metrics
-        record["test_sha256"] = _cases_fingerprint(task, prepared)
-    record["reasons"] = reasons
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-promote-", dir=out.parent) as predictions:
+        record |= _judge(config, task, name, version, champion, prepared, Path(predictions))
     with tracking_errors(uri):
         if record["promoted"]:
             record |= {"champion": version, "previous": champion}
@@ -120,3 +103,101 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
             client.set_model_version_tag(name, version, RECORD, json.dumps(record, sort_keys=True))
     write_json(out, record)
     return bool(record["promoted"])
+
+
+def rollback(config: Config, task_name: TaskName) -> str:
+    """Makes the previous champion champion again, after making sure that it loads.
+
+    Returns:
+        The version that is champion now.
+
+    Raises:
+        TrackingError: MLflow cannot be reached.
+        GateError: There is no previous champion, it cannot be loaded, or the champion moved meanwhile.
+    """
+    client = connect(config)
+    name = model_name(task_name)
+    with tracking_errors(tracking_uri(config)):
+        _, champion = roll_back(client, name, lambda version: _check_loads(config, name, version))
+    return champion
+
+
+def _read_registered(path: Path, task_name: TaskName) -> tuple[str, str]:
+    values = read_json(path)
+    name, version = (values.get(key) if isinstance(values, dict) else None for key in ("name", "version"))
+    if not isinstance(name, str) or not isinstance(version, str):
+        raise BadFileError(path, "not written by register; run register again")
+    if name != model_name(task_name):
+        raise BadFileError(path, f"names the model {name}, expected {model_name(task_name)}")
+    return name, version
+
+
+def _settle(client: MlflowClient, name: str, version: str, tags: Mapping[str, str]) -> dict[str, Any]:
+    """The record of a version that is champion already; completes the journal of an interrupted promotion."""
+    record: dict[str, Any] = json.loads(tags.get(RECORD, "{}"))
+    if not record.get("promoted"):  # somebody set the alias by hand
+        previous = aliased(client, name, PREVIOUS)
+        reasons = [f"version {version} is champion already, but not by the gate"]
+        return {
+            "name": name,
+            "version": version,
+            "champion": version,
+            "previous": previous,
+            "promoted": True,
+            "reasons": reasons,
+            "metrics": {},
+        }
+    journal(client, name, version, previous=record["previous"])
+    return record
+
+
+def _judge(
+    config: Config, task: Task, name: str, version: str, champion: str | None, prepared: Path, predictions: Path
+) -> dict[str, Any]:
+    """Smoke test, evaluation and gate: the part of the record that they decide."""
+    model, spec = _load(config, name, version, "challenger")
+    smoked = smoke(f"models:/{name}/{version}", model, spec, tracking=tracking_uri(config))
+    if smoked.problems:
+        return {"reasons": smoked.problems, "latency_ms": smoked.latency_ms}
+    device = _device(config.task(task.name).train.device)
+    rows = evaluate_split(task, model.to(device), prepared, "test", predictions / "challenger")
+    champion_rows = None
+    if champion is not None:
+        other, _ = _load(config, name, champion, "champion")
+        champion_rows = evaluate_split(task, other.to(device), prepared, "test", predictions / "champion")
+    decision = decide(task, config.task(task.name).gate, rows, champion_rows)
+    return {
+        "promoted": decision.promoted,
+        "reasons": decision.failed or decision.passed,
+        "metrics": decision.metrics,
+        "latency_ms": smoked.latency_ms,
+        "test_sha256": _test_fingerprint(task, prepared),
+    }
+
+
+def _load(config: Config, name: str, version: str, role: str) -> tuple[nn.Module, ModelSpec]:
+    try:
+        return load_registered(f"models:/{name}/{version}", config)
+    except ModelUnavailableError as error:
+        mend = "run register again"
+        if role == "champion":
+            mend = "`condswin rollback` restores its predecessor, or delete the alias 'champion' to start without one"
+        raise GateError(f"the {role} cannot be loaded, nothing was changed: {error}; {mend}") from error
+
+
+def _check_loads(config: Config, name: str, version: str) -> None:
+    try:
+        load_registered(f"models:/{name}/{version}", config)
+    except ModelUnavailableError as error:
+        raise GateError(f"cannot roll back, nothing was changed: {error}") from error
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def _test_fingerprint(task: Task, prepared: Path) -> str:
+    """Says which test set decided; equal for equal files."""
+    return fingerprint({case: sha256(file) for case, file in task.case_files(prepared / "test").items()})

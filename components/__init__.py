@@ -1,0 +1,17 @@
+"""Kubeflow Pipelines components: each wraps one step of `condswin` and holds no logic of its own.
+
+Every body imports from `condswin` and makes one call. Parameters travel as the JSON text of a validated `params.yaml`
+(Kubeflow turns integers inside dictionaries into floats; in a text they stay what they are). The image holds condswin
+and kfp, so nothing is installed when a task starts.
+"""
+
+from components.compare import compare
+from components.demo_data import demo_data
+from components.evaluate import evaluate
+from components.ingest import ingest
+from components.prepare import prepare
+from components.promote import promote
+from components.register import register
+from components.train import train
+
+__all__ = ["compare", "demo_data", "evaluate", "ingest", "prepare", "promote", "register", "train"]

@@ -1,0 +1,28 @@
+"""Component: undersample k-space, or cut CT volumes into slices."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def prepare(
+    params: str,
+    task: str,
+    ingested: dsl.Input[dsl.Dataset],  # type: ignore[type-arg]
+    prepared: dsl.Output[dsl.Dataset],  # type: ignore[type-arg]
+) -> str:
+    """Prepares every ingested case.
+
+    Args:
+        params: Parameters as JSON.
+        task: `reconstruction` or `segmentation`.
+        ingested: Folder that the ingest component wrote.
+        prepared: Folder of files and manifest.
+
+    Returns:
+        Fingerprint of the prepared data.
+    """
+    from condswin.steps import kubeflow
+
+    return kubeflow.prepare(params, task, ingested.path, prepared.path)

@@ -1,0 +1,30 @@
+"""Component: make the challenger champion if it passes the gate."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def promote(
+    params: str,
+    task: str,
+    registered: dsl.Input[dsl.Artifact],  # type: ignore[type-arg]
+    prepared: dsl.Input[dsl.Dataset],  # type: ignore[type-arg]
+    decision: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
+) -> bool:
+    """Compares challenger and champion on the same test cases and moves the alias if the gate allows.
+
+    Args:
+        params: Parameters as JSON.
+        task: `reconstruction` or `segmentation`.
+        registered: File that the register component wrote.
+        prepared: Folder that the prepare component wrote.
+        decision: JSON file with the reasons.
+
+    Returns:
+        Whether the challenger is champion now.
+    """
+    from condswin.steps import kubeflow
+
+    return kubeflow.promote(params, task, registered.path, prepared.path, decision.path)

@@ -1,0 +1,30 @@
+"""Component: register the best variant."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def register(
+    params: str,
+    task: str,
+    comparison: dsl.Input[dsl.Artifact],  # type: ignore[type-arg]
+    model: dsl.Input[dsl.Model],  # type: ignore[type-arg]
+    registered: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
+) -> str:
+    """Registers a model in MLflow as challenger; again is a no-op.
+
+    Args:
+        params: Parameters as JSON.
+        task: `reconstruction` or `segmentation`.
+        comparison: File that the compare component wrote.
+        model: Folder of the best model.
+        registered: JSON file that names the version.
+
+    Returns:
+        The version.
+    """
+    from condswin.steps import kubeflow
+
+    return kubeflow.register(params, task, comparison.path, model.path, registered.path)

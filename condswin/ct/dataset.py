@@ -1,0 +1,118 @@
+"""Slices of prepared CT volumes as a map-style dataset."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from condswin.ct.augment import augment
+from condswin.ct.prepare import open_prepared, read_slices
+from condswin.errors import BadDataError
+
+#: Splits up to this many bytes are held in memory; larger ones are read slice by slice.
+CACHE_BYTES = 1 << 30
+
+
+class Slice(NamedTuple):
+    """Where a slice is: index of its case in `SliceDataset.files`, and its position within the case."""
+
+    case: int
+    position: int
+
+
+class SliceDataset(Dataset[dict[str, Tensor]]):
+    """Axial slices of one split, each with its neighbours.
+
+    Items are dictionaries of `image` (1 + 2 * neighbours, H, W), float32 in -1..1, and `label` (H, W), int64.
+    Without `foreground` and augmentation, item i is slice i. With `foreground`, item i is replaced with that
+    probability by a random slice that shows liver; so an ordinary shuffling loader sees that share of liver slices
+    plus those among the rest. All draws come from torch's global generator.
+
+    Args:
+        files: Prepared cases.
+        neighbours: Slices on either side given as extra channels.
+        foreground: Probability of a liver slice in place of the one asked for.
+        augmented: Whether to change slices at random.
+        one_size: Whether to refuse slices of several sizes, which do not batch.
+
+    Raises:
+        BadDataError: There is no slice, no liver slice to draw, or sizes differ although `one_size` is asked for.
+        BadFileError: A file is unusable.
+    """
+
+    def __init__(
+        self,
+        files: list[Path],
+        *,
+        neighbours: int = 0,
+        foreground: float = 0.0,
+        augmented: bool = False,
+        one_size: bool = False,
+    ) -> None:
+        self.files = files
+        self.neighbours = neighbours
+        self.foreground = foreground
+        self.augmented = augmented
+        self.slices: list[Slice] = []
+        self.liver: list[Slice] = []
+        sizes: dict[tuple[int, int], list[str]] = defaultdict(list)
+        needed = 0
+        for case, path in enumerate(files):
+            with open_prepared(path) as file:
+                count, height, width = file["image"].shape
+                needed += file["image"].nbytes + file["label"].nbytes
+                self.slices += [Slice(case, index) for index in range(count)]
+                self.liver += [Slice(case, int(index)) for index in file["liver_slices"]]
+            sizes[height, width].append(path.name)
+        if not self.slices:
+            raise BadDataError("no slices to learn from or to validate on: the split has no prepared case")
+        if foreground and not self.liver:
+            raise BadDataError(f"foreground is {foreground}, but no slice of the {len(files)} cases shows liver")
+        if one_size and len(sizes) > 1:
+            raise BadDataError(_sizes_message(sizes))
+        # Loaded here, not on first use, so that worker processes share the pages instead of each loading its own.
+        self._cache = [self._load(path) for path in files] if needed <= CACHE_BYTES else None
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def __getitem__(self, item: int) -> dict[str, Tensor]:
+        case, position = self.slices[item]
+        if self.foreground and torch.rand(()) < self.foreground:
+            case, position = self.liver[int(torch.randint(len(self.liver), ()))]
+        image, label = self._read(case, position)
+        if self.augmented:
+            image, label = augment(image, label)
+        return {"image": image, "label": label}
+
+    def _read(self, case: int, position: int) -> tuple[Tensor, Tensor]:
+        if self._cache is not None:
+            images, labels = self._cache[case]
+            wanted = np.clip(np.arange(position - self.neighbours, position + self.neighbours + 1), 0, len(images) - 1)
+            image, label = images[wanted].astype(np.float32), labels[position]
+        else:  # opened per item: HDF5 handles do not survive the fork into worker processes
+            with open_prepared(self.files[case]) as file:
+                image, label = read_slices(file, position, position + 1, self.neighbours)[0], file["label"][position]
+        return torch.from_numpy(image), torch.from_numpy(label.astype(np.int64))
+
+    @staticmethod
+    def _load(path: Path) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+        with open_prepared(path) as file:
+            return file["image"][:], file["label"][:]
+
+
+def _sizes_message(sizes: dict[tuple[int, int], list[str]]) -> str:
+    lines = []
+    for (height, width), names in sorted(sizes.items()):
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        lines.append(f"{height}x{width}: {shown}")
+    return (
+        "training slices must all have one size (rows x columns), found "
+        + "; ".join(lines)
+        + "; leave the odd ones out, or resample to one grid before ingestion"
+    )

@@ -1,0 +1,183 @@
+"""Segmentation as a task that every step can run."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import ClassVar
+
+import matplotlib.figure
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from condswin.config import Split, TaskName
+from condswin.ct.cases import case_of_target, check_case, find_cases, target_stem
+from condswin.ct.dataset import SliceDataset
+from condswin.ct.demo import write_demo_case
+from condswin.ct.metrics import score_case
+from condswin.ct.nifti import LABELS, SUFFIXES, Volume, read_labels, stem
+from condswin.ct.pictures import draw_case
+from condswin.ct.predict import predict_case
+from condswin.ct.prepare import prepare_case
+from condswin.errors import BadDataError, BadFileError
+from condswin.tasks import Advance, Batch, Case, CaseInfo, Row, Task
+
+
+class SegmentationTask(Task):
+    """Liver and tumours in CT volumes.
+
+    A case is `volume-N`; its target and its prediction are both files named `segmentation-N.nii.gz`, so that folders of
+    segmentations are compared by equal names, whoever made them.
+    """
+
+    name: ClassVar[TaskName] = "segmentation"
+    metrics: ClassVar[dict[str, bool]] = {
+        "liver_dice": True,
+        "tumour_dice": True,
+        "mean_dice": True,
+        "tumour_sensitivity": True,
+        "tumour_precision": True,
+        "lesion_recall": True,
+        "liver_volume_error": False,
+    }
+    baselines: ClassVar[dict[str, str]] = {}
+    monitor: ClassVar[tuple[str, bool]] = ("liver_dice", True)
+
+    def make_demo(self, folder: Path, advance: Advance) -> None:
+        """Writes generated abdomens as `volume-N.nii.gz` and `segmentation-N.nii.gz`."""
+        for case in range(self.config.segmentation.demo.cases):
+            write_demo_case(folder, case, seed=self.config.seed, config=self.config.segmentation.demo)
+            advance()
+
+    def demo_count(self) -> int:
+        """One step per case."""
+        return self.config.segmentation.demo.cases
+
+    def find_cases(self, source: Path) -> list[Case]:
+        """Lists LiTS or MSD pairs."""
+        return find_cases(source)
+
+    def check_case(self, case: Case) -> CaseInfo:
+        """Reads both files and checks that they are a usable pair."""
+        return check_case(case)
+
+    def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> list[str]:
+        """Writes `<name>.h5` and the target `segmentation-N.nii[.gz]`; the same for every split."""
+        return prepare_case(name, files["volume"], files["segmentation"], folder, self.config.segmentation.prepare)
+
+    def channels(self) -> tuple[int, int]:
+        """A slice and its neighbours in; background, liver and tumour out."""
+        return 1 + 2 * self.config.segmentation.prepare.neighbours, len(LABELS)
+
+    def dataset(self, prepared: Path, split: Split, *, training: bool) -> Dataset[Batch]:
+        """Slices with `image` (1 + 2n, H, W) and `label` (H, W)."""
+        train = self.config.segmentation.train
+        return SliceDataset(
+            list(self.case_files(prepared / split).values()),
+            neighbours=self.config.segmentation.prepare.neighbours,
+            foreground=train.foreground if training else 0.0,
+            augmented=train.augment and training,
+            one_size=training,
+        )
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """Dice + cross entropy, or the thesis's cross entropy, of logits (B, 3, H, W)."""
+        label = batch["label"]
+        if self.config.segmentation.train.loss == "cross_entropy":
+            return F.cross_entropy(output, label)
+        loss: Tensor = _dice_cross_entropy()(output, label[:, None])
+        return loss
+
+    def validation_scores(self, output: Tensor, batch: Batch) -> Batch:
+        """Dice of liver (tumour included) and of tumour per slice; NaN where neither shows it."""
+        predicted, label = output.argmax(dim=1), batch["label"]
+        return {
+            "liver_dice": _slice_dice(label > 0, predicted > 0),
+            "tumour_dice": _slice_dice(label == 2, predicted == 2),
+        }
+
+    def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:
+        """Writes labels as NIfTI in the shape and affine of the case's source file."""
+        predict_case(model, case_file, out, neighbours=self.config.segmentation.prepare.neighbours)
+
+    def case_files(self, folder: Path) -> dict[str, Path]:
+        """Prepared `<case>.h5` files by case name."""
+        return {path.stem: path for path in sorted(folder.glob("*.h5")) if not path.name.startswith(".")}
+
+    def prediction_name(self, case: str) -> str:
+        """The name of the case's target: `volume-N` -> `segmentation-N.nii.gz`."""
+        return f"{target_stem(case)}.nii.gz"
+
+    def score(self, targets: Path, predictions: Path) -> list[Row]:
+        """Scores every segmentation of one folder against the file of the same name in another.
+
+        Any two folders of NIfTI label volumes will do. Files count as equally named with or without `.gz`, and images
+        (`volume-*`) in the folder of targets are passed over. Beyond `metrics`, rows hold IoU and counts of lesions.
+
+        Raises:
+            BadDataError: A target has no prediction, or there is nothing to score.
+            BadFileError: A file is unusable, or shape or affine of a pair differ.
+        """
+        references, candidates = _label_files(targets), _label_files(predictions)
+        if not references:
+            raise BadDataError(f"{targets}: no segmentations (*.nii or *.nii.gz) to score against")
+        missing = [path.name for name, path in references.items() if name not in candidates]
+        if missing:
+            raise BadDataError(f"{predictions}: no prediction for {', '.join(missing)}")
+        rows: list[Row] = []
+        for name, path in references.items():
+            target, prediction = _read_comparable(path, candidates[name])
+            rows.append({"case": case_of_target(path), **score_case(target.data, prediction.data)})
+        return rows
+
+    def picture(self, targets: Path, predictions: Path, case: str) -> matplotlib.figure.Figure:
+        """CT, outlines of target and prediction, and their disagreement, in the slice with most tumour (or liver).
+
+        Raises:
+            BadDataError: Target or prediction of the case is missing.
+            BadFileError: A file is unusable.
+        """
+        paths = []
+        for folder in (targets, predictions):
+            files = _label_files(folder)
+            if target_stem(case) not in files:
+                raise BadDataError(f"{folder}: no segmentation of {case} ({self.prediction_name(case)})")
+            paths.append(files[target_stem(case)])
+        target, prediction = _read_comparable(*paths)
+        prepared = targets / f"{case}.h5"
+        return draw_case(case, target.geometry, target.data, prediction.data, prepared if prepared.is_file() else None)
+
+
+TASK = SegmentationTask
+
+
+def _label_files(folder: Path) -> dict[str, Path]:
+    files = sorted(path for path in folder.glob("*.nii*") if path.name.endswith(SUFFIXES))
+    return {stem(path): path for path in files if not path.name.startswith((".", "volume-"))}
+
+
+def _read_comparable(target_path: Path, prediction_path: Path) -> tuple[Volume, Volume]:
+    target, prediction = read_labels(target_path), read_labels(prediction_path)
+    mismatch = target.geometry.mismatch(prediction.geometry)
+    if mismatch:
+        raise BadFileError(prediction_path, f"{mismatch}, that of the target {target_path}")
+    return target, prediction
+
+
+@cache
+def _dice_cross_entropy() -> nn.Module:
+    # nnU-Net's choice for 2D: Dice over the whole batch, since most slices lack a class, without background, plus
+    # cross entropy over all classes. MONAI takes seconds to import, so only those who train pay for it.
+    from monai.losses import DiceCELoss
+
+    loss: nn.Module = DiceCELoss(
+        softmax=True, to_onehot_y=True, include_background=False, batch=True, smooth_nr=1e-5, smooth_dr=1e-5
+    )
+    return loss
+
+
+def _slice_dice(target: Tensor, prediction: Tensor) -> Tensor:
+    common = (target & prediction).sum(dim=(1, 2))
+    total = target.sum(dim=(1, 2)) + prediction.sum(dim=(1, 2))
+    return 2 * common / torch.where(total > 0, total, torch.nan)

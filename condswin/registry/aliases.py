@@ -1,0 +1,272 @@
+"""The champion of a registered model: who it is, and moving it under a lock that holds across machines.
+
+MLflow's aliases are last-writer-wins, and deleting a version silently deletes its alias. So the champion moves only
+under `promotion_lock`, each move is journaled in tags, and a champion that vanished is told from one that never was.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from condswin.errors import GateError
+
+CHALLENGER = "challenger"
+CHAMPION = "champion"
+PREVIOUS = "previous-champion"
+
+#: Version tags. The record is the JSON that `promote` writes; it stays when the champion moves on.
+RECORD = "condswin.promotion"
+PROMOTED_AT = "condswin.promoted_at"
+PREVIOUS_CHAMPION = "condswin.previous_champion"
+ROLLED_BACK = "condswin.rolled_back"
+#: Tag of the registered model: the version that was made champion last.
+LAST_CHAMPION = "condswin.champion"
+
+#: Seconds after which a lock that nobody released is broken; its holder stops writing after half of it.
+STALE_AFTER = 60.0
+#: Seconds to wait for others before giving up.
+WAIT_AT_MOST = 300.0
+
+_HOLDER = "condswin.holder"
+_MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+def aliased(client: MlflowClient, name: str, alias: str) -> str | None:
+    """Version that an alias points at, None if there is no such alias or model."""
+    try:
+        return str(client.get_model_version_by_alias(name, alias).version)
+    except MlflowException as error:
+        if error.error_code in _MISSING:  # 3.17 says "invalid parameter" for an alias that is not there
+            return None
+        raise
+
+
+def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion | None:
+    """A version, None if it does not exist (any more)."""
+    try:
+        return client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def current_champion(client: MlflowClient, name: str) -> str | None:
+    """The champion's version, None before the first promotion and after somebody took the alias away.
+
+    Raises:
+        GateError: The champion's version was deleted, and its alias with it.
+    """
+    version = aliased(client, name, CHAMPION)
+    if version is not None:
+        return version
+    last = client.get_registered_model(name).tags.get(LAST_CHAMPION)
+    if last is not None and find_version(client, name, last) is None:
+        raise GateError(
+            f"{name}: champion version {last} was deleted, so there is nothing to compare with; `condswin rollback` "
+            f"makes its predecessor champion again, or delete the tag {LAST_CHAMPION!r} of the registered model to "
+            "start without a champion"
+        )
+    return None
+
+
+def move_champion(
+    client: MlflowClient, name: str, version: str, *, expected: str | None, record: Mapping[str, Any]
+) -> None:
+    """Makes `version` champion and the champion previous-champion, if `expected` still is the champion.
+
+    Does nothing if `version` became champion meanwhile.
+
+    Raises:
+        GateError: The champion moved since it was read; nothing was changed. Or another program moved it meanwhile.
+    """
+    with promotion_lock(client, name) as still_held:
+        now = aliased(client, name, CHAMPION)
+        if now == version:  # the same promotion, run twice at once
+            return
+        if now != expected:
+            raise GateError(
+                f"{name}: the champion moved from {_spoken(expected)} to {_spoken(now)} while version {version} was "
+                "compared with it; nothing was changed, promote again"
+            )
+        client.set_model_version_tag(name, version, RECORD, json.dumps(record, sort_keys=True))
+        client.set_registered_model_tag(name, LAST_CHAMPION, version)
+        if expected is not None:
+            still_held()
+            client.set_registered_model_alias(name, PREVIOUS, expected)
+        still_held()
+        client.set_registered_model_alias(name, CHAMPION, version)
+        _confirm(client, name, version)
+        journal(client, name, version, previous=expected)
+
+
+def journal(client: MlflowClient, name: str, version: str, *, previous: str | None) -> None:
+    """Notes on a version when it became champion, and after whom; keeps an earlier note."""
+    tags = client.get_model_version(name, version).tags
+    if previous is not None and PREVIOUS_CHAMPION not in tags:
+        client.set_model_version_tag(name, version, PREVIOUS_CHAMPION, previous)
+    if PROMOTED_AT not in tags:
+        client.set_model_version_tag(name, version, PROMOTED_AT, _utc())
+
+
+def roll_back(client: MlflowClient, name: str, check: Callable[[str], None]) -> tuple[str | None, str]:
+    """Makes the previous champion champion again, and its predecessor the previous champion.
+
+    An interrupted roll-back is completed by running it again. The version rolled back from is tagged and not promoted
+    again while it has the tag.
+
+    Args:
+        client: Connected.
+        name: Registered model.
+        check: Raises if a version cannot serve; called before anything changes.
+
+    Returns:
+        The version rolled back from (None if it was deleted) and the champion now.
+
+    Raises:
+        GateError: There is nothing to roll back to, or another program moved the champion meanwhile.
+    """
+    with promotion_lock(client, name):
+        target, _ = _roll_back_target(client, name)
+    check(target)  # takes long: not under the lock
+    with promotion_lock(client, name) as still_held:
+        again, champion = _roll_back_target(client, name)
+        if again != target:
+            raise GateError(f"{name}: the champion moved while version {target} was tried out; nothing was changed")
+        if champion is not None:
+            note = json.dumps({"at": _utc(), "to": target}, sort_keys=True)
+            client.set_model_version_tag(name, champion, ROLLED_BACK, note)
+        client.set_registered_model_tag(name, LAST_CHAMPION, target)
+        before = _predecessor(client, name, target)
+        still_held()
+        if before is not None:
+            client.set_registered_model_alias(name, PREVIOUS, before)
+        elif aliased(client, name, PREVIOUS) is not None:
+            client.delete_registered_model_alias(name, PREVIOUS)
+        client.set_registered_model_alias(name, CHAMPION, target)
+        _confirm(client, name, target)
+    return champion, target
+
+
+@contextmanager
+def promotion_lock(client: MlflowClient, name: str) -> Iterator[Callable[[], None]]:
+    """Holds the right to move the champion of `name`, against every client of the same registry.
+
+    MLflow has no compare-and-swap for aliases, but the names of registered models are unique in its database: whoever
+    creates the model `NAME.lock` holds the lock. This works alike for sqlite and for a server. It is held for about a
+    second. If a process dies holding it, whoever waits breaks it after `STALE_AFTER` seconds by their own clock. The
+    limit: a holder that hangs inside a single request for longer than that can still write afterwards.
+
+    Yields:
+        A function that raises GateError if the lock was held for so long that others may soon break it.
+
+    Raises:
+        GateError: Others hold it for `WAIT_AT_MOST` seconds.
+    """
+    lock, holder = f"{name}.lock", uuid.uuid4().hex
+    started = time.monotonic()
+    seen: tuple[str, float] | None = None
+    while True:
+        asked = time.monotonic()
+        if _create_lock(client, lock, name, holder):
+            break
+        other = _holder(client, lock)
+        if other == holder:  # created by a request whose answer was lost and that MLflow's client sent again
+            break
+        now = time.monotonic()
+        if other is None:
+            seen = None
+        elif seen is None or seen[0] != other:
+            seen = (other, now)
+        elif now - seen[1] > STALE_AFTER:
+            with suppress(MlflowException):
+                client.delete_registered_model(lock)
+            seen = None
+            continue
+        if now - started > WAIT_AT_MOST:
+            raise GateError(f"{name}: another promotion has been going on for {WAIT_AT_MOST:.0f} s; try again later")
+        time.sleep(0.3)
+
+    def still_held() -> None:
+        if time.monotonic() - asked > STALE_AFTER / 2:
+            raise GateError(
+                f"{name}: the registry is too slow to promote safely (lock held for {STALE_AFTER / 2:.0f} s)"
+            )
+
+    try:
+        yield still_held
+    finally:
+        # Without a server there is no releasing; the lock then grows stale. The error that matters is the block's.
+        with suppress(Exception):
+            if _holder(client, lock) == holder:
+                client.delete_registered_model(lock)
+
+
+def _create_lock(client: MlflowClient, lock: str, name: str, holder: str) -> bool:
+    try:
+        client.create_registered_model(
+            lock,
+            tags={_HOLDER: holder},
+            description=f"Held for a moment while the champion of {name} moves; broken after {STALE_AFTER:.0f} s.",
+        )
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_ALREADY_EXISTS":
+            return False
+        raise
+    return True
+
+
+def _holder(client: MlflowClient, lock: str) -> str | None:
+    try:
+        return str(client.get_registered_model(lock).tags.get(_HOLDER, "unknown"))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _roll_back_target(client: MlflowClient, name: str) -> tuple[str, str | None]:
+    """Where a roll-back leads, and the champion."""
+    champion, previous = aliased(client, name, CHAMPION), aliased(client, name, PREVIOUS)
+    target = previous
+    if champion is not None:
+        begun = client.get_model_version(name, champion).tags.get(ROLLED_BACK)
+        if begun is not None:
+            # A roll-back that was interrupted before it moved the alias.
+            target = str(json.loads(begun)["to"])
+        elif previous == champion:
+            # A promotion that was interrupted between its two aliases: the promoted one never was champion.
+            target = _predecessor(client, name, champion)
+    if target is None or target == champion:
+        raise GateError(f"{name}: champion is {_spoken(champion)}, and there is no champion before it to roll back to")
+    return target, champion
+
+
+def _predecessor(client: MlflowClient, name: str, version: str) -> str | None:
+    """The champion before a version, by the journal, if that version still exists."""
+    before = client.get_model_version(name, version).tags.get(PREVIOUS_CHAMPION)
+    return None if before is None or find_version(client, name, before) is None else str(before)
+
+
+def _confirm(client: MlflowClient, name: str, version: str) -> None:
+    now = aliased(client, name, CHAMPION)
+    if now != version:
+        raise GateError(
+            f"{name}: champion was set to version {version}, but is {_spoken(now)}: another program moved it"
+        )
+
+
+def _spoken(version: str | None) -> str:
+    return "none" if version is None else f"version {version}"
+
+
+def _utc() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

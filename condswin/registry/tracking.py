@@ -1,0 +1,176 @@
+"""Where runs and models are kept, and runs to log to."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import mlflow
+import requests  # type: ignore[import-untyped]
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from condswin.config import Config
+from condswin.errors import CondswinError, ConfigError
+
+#: Seconds within which a server must give a sign of life.
+PATIENCE = 8.0
+
+_SQLITE = "sqlite:///"
+_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+
+
+class TrackingError(CondswinError):
+    """The tracking server or database does not answer, or refuses; the message names it without credentials."""
+
+
+def tracking_uri(config: Config) -> str:
+    """The tracking (and registry) URI: MLFLOW_TRACKING_URI if set, else `tracking.uri`; sqlite paths absolute.
+
+    Raises:
+        ConfigError: MLflow cannot keep models there.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    origin, uri = ("MLFLOW_TRACKING_URI", given) if given else ("tracking.uri", config.tracking.uri)
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme not in _SCHEMES:
+        raise ConfigError(
+            f"{origin}: {without_password(uri)!r} is no place for MLflow's registry; "
+            "give sqlite:///file.db, http(s)://server or postgresql+psycopg2://..."
+        )
+    if uri.startswith(_SQLITE):
+        return _SQLITE + str(Path(uri.removeprefix(_SQLITE)).absolute())
+    return uri
+
+
+def without_password(uri: str) -> str:
+    """A URI fit for messages and logs."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()
+
+
+def connect(config: Config) -> MlflowClient:
+    """Points MLflow at the configured place and makes sure that it answers.
+
+    Raises:
+        ConfigError: The URI is not usable.
+        TrackingError: Nothing answers there within `PATIENCE` seconds.
+    """
+    uri = tracking_uri(config)
+    wait_for_server(uri)
+    if uri.startswith(_SQLITE):
+        Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    with tracking_errors(uri), _environment_kept("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def wait_for_server(uri: str) -> None:
+    """Returns once a tracking server gives any sign of life; at once where `uri` is a database.
+
+    Raises:
+        TrackingError: It gives none within `PATIENCE` seconds.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            response = requests.get(uri.rstrip("/") + "/health", timeout=PATIENCE / 2)
+            # A gateway in front of the server may ask for a login here (401); then it is up.
+            if response.status_code < 500:
+                return
+            reason = f"it answers {response.status_code} {response.reason}"
+        except requests.RequestException as error:
+            reason = type(error).__name__
+        if time.monotonic() + 1 > give_up:
+            raise TrackingError(
+                f"MLflow server {without_password(uri)} cannot be reached ({reason}); "
+                "start it, or set MLFLOW_TRACKING_URI or tracking.uri to another"
+            )
+        time.sleep(1)
+
+
+@contextmanager
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Turns MLflow's errors into one that names the server or database."""
+    try:
+        yield
+    except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        text = lines[0].replace(uri, without_password(uri))
+        raise TrackingError(f"MLflow at {without_password(uri)}: {text[:400]}") from error
+
+
+@contextmanager
+def tracked_run(config: Config, name: str, tags: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Runs the block inside an MLflow run, active for `mlflow.log_*`, and yields its id.
+
+    MLFLOW_RUN_ID (Kubeflow Pipelines' MLflow plugin sets it) names a run to adopt: it keeps its name and experiment.
+    The run ends as FINISHED, or as FAILED if the block raises.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, or the run to adopt does not exist there.
+    """
+    client = connect(config)
+    uri = tracking_uri(config)
+    adopted = os.environ.get("MLFLOW_RUN_ID", "").strip() or None
+    nested = mlflow.active_run() is not None
+    with tracking_errors(uri):
+        if adopted:
+            run = mlflow.start_run(run_id=adopted, tags=dict(tags or {}), nested=nested)
+        else:
+            experiment = _experiment(client, config, uri)
+            run = mlflow.start_run(experiment_id=experiment, run_name=name, tags=dict(tags or {}), nested=nested)
+    # MLflow forgets MLFLOW_RUN_ID when a run ends, but the next step of this process shall adopt it as well.
+    with _environment_kept("MLFLOW_RUN_ID"):
+        try:
+            yield str(run.info.run_id)
+        except BaseException:
+            with suppress(Exception):
+                mlflow.end_run("FAILED")
+            raise
+        with tracking_errors(uri):
+            mlflow.end_run()
+
+
+def _experiment(client: MlflowClient, config: Config, uri: str) -> str:
+    name = config.tracking.experiment
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # A server knows where its artifacts belong; beside a database file they go to a folder that git ignores.
+        location = None
+        if uri.startswith(_SQLITE):
+            location = (Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts").as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)  # made by a process beside this one
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"experiment {name!r} was deleted in MLflow at {without_password(uri)}; "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}` or choose another tracking.experiment"
+        )
+    return str(found.experiment_id)
+
+
+@contextmanager
+def _environment_kept(*names: str) -> Iterator[None]:
+    """Undoes MLflow's writing of its settings into the environment, which would outlive the config they came from."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

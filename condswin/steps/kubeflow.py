@@ -1,0 +1,113 @@
+"""The steps as Kubeflow components call them: texts and paths in, texts out. Knows nothing of kfp."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from condswin import layout
+from condswin.config import Config, TaskName, parse_config
+from condswin.steps import compare as compare_step
+from condswin.steps import demo_data as demo_step
+from condswin.steps import evaluate as evaluate_step
+from condswin.steps import ingest as ingest_step
+from condswin.steps import prepare as prepare_step
+from condswin.steps import promote as promote_step
+from condswin.steps import register as register_step
+from condswin.steps import train as train_step
+
+
+class Best(NamedTuple):
+    """The best variant and the address of its model."""
+
+    variant: str
+    model_uri: str
+
+
+def demo_data(params: str, task: str, raw: str) -> str:
+    """Generates demo data if the parameters ask for it; returns the source to ingest."""
+    config, name = _read(params, task)
+    source = config.task(name).source
+    if Path(source) != layout.demo(name):
+        Path(raw).mkdir(parents=True, exist_ok=True)
+        return source
+    section = config.task(name).model_copy(update={"source": raw})
+    demo_step.demo_data(config.model_copy(update={name: section}), name, out=Path(raw))
+    return raw
+
+
+def ingest(params: str, task: str, source: str, ingested: str) -> str:
+    """Ingests a source; returns the data's fingerprint."""
+    config, name = _read(params, task)
+    return ingest_step.ingest(config, name, source=source, out=Path(ingested)).fingerprint()
+
+
+def prepare(params: str, task: str, ingested: str, prepared: str) -> str:
+    """Prepares all cases; returns the prepared data's fingerprint."""
+    config, name = _read(params, task)
+    manifest = prepare_step.prepare(config, name, ingested=Path(ingested), out=Path(prepared))
+    assert manifest is not None  # a single shard always finishes
+    return manifest.fingerprint()
+
+
+def train(params: str, task: str, variant: str, checkpoints: str, prepared: str, model: str) -> None:
+    """Trains a variant."""
+    config, name = _read(params, task)
+    with tempfile.TemporaryDirectory() as scratch:
+        train_step.train(
+            config,
+            name,
+            variant,
+            prepared=Path(prepared),
+            checkpoints=Path(checkpoints, name, variant) if checkpoints else Path(scratch),
+            out=Path(model),
+        )
+
+
+def evaluate(
+    params: str,
+    task: str,
+    prepared: str,
+    model: str,
+    model_uri: str,
+    evaluation: str,
+    log_metric: Callable[[str, float], None],
+) -> str:
+    """Evaluates a model; returns its scores and address as JSON."""
+    config, name = _read(params, task)
+    result = evaluate_step.evaluate(config, name, model=Path(model), prepared=Path(prepared), out=Path(evaluation))
+    for metric, summary in result["test"].items():
+        if summary.get("mean") is not None:
+            log_metric(metric, summary["mean"])
+    return json.dumps({"model_uri": model_uri, "result": result})
+
+
+def compare(params: str, task: str, evaluations: list[str], comparison: str) -> Best:
+    """Compares evaluated variants."""
+    config, name = _read(params, task)
+    parsed = {evaluation["result"]["variant"]: evaluation for evaluation in map(json.loads, evaluations)}
+    results: dict[str, Any] = {variant: evaluation["result"] for variant, evaluation in parsed.items()}
+    best = compare_step.compare(config, name, results=results, out=Path(comparison))["best"]
+    return Best(best, parsed[best]["model_uri"])
+
+
+def register(params: str, task: str, comparison: str, model: str, registered: str) -> str:
+    """Registers the best model; returns its version."""
+    config, name = _read(params, task)
+    record = register_step.register(
+        config, name, comparison=Path(comparison), model=Path(model), out=Path(registered)
+    )
+    return str(record["version"])
+
+
+def promote(params: str, task: str, registered: str, prepared: str, decision: str) -> bool:
+    """Runs the promotion protocol; returns whether the challenger is champion."""
+    config, name = _read(params, task)
+    return promote_step.promote(
+        config, name, registered=Path(registered), prepared=Path(prepared), out=Path(decision)
+    )
+
+
+def _read(params: str, task: str) -> tuple[Config, TaskName]:
+    return parse_config(json.loads(params), origin="pipeline parameter params"), cast(TaskName, task)

@@ -1,0 +1,187 @@
+"""Registers the best network of a comparison as challenger."""
+
+import math
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from condswin.config import Config, TaskName
+from condswin.errors import BadFileError
+from condswin.files import fingerprint, read_json, sha256, write_json
+from condswin.networks.saving import DESCRIPTION, WEIGHTS, load_model
+from condswin.registry.aliases import CHALLENGER
+from condswin.registry.package import ModelUnavailableError, fetch, log_package, model_name
+from condswin.registry.tracking import connect, tracked_run, tracking_errors, tracking_uri
+
+#: Version tag that makes registering idempotent.
+KEY = "condswin.key"
+
+#: What decides whether a file of the code that made a model differs from its commit.
+_CODE = (":(top)condswin", ":(top)params.yaml", ":(top)dvc.yaml", ":(top)requirements.lock", ":(top)pyproject.toml")
+
+
+def register(config: Config, task_name: TaskName, comparison: Path, model: Path, out: Path) -> dict[str, Any]:
+    """Registers the best network as a new version of the task's model, and points the alias `challenger` at it.
+
+    The same weights, description, data and parameters are registered once: a rerun finds the version and keeps it.
+    A version is created together with its tags, after its files are stored: an interrupted run leaves no half version.
+
+    Args:
+        config: All parameters.
+        task_name: Which task.
+        comparison: JSON of the compare step: `task`, `best`, `data_sha256`, `params_sha256`, `variants`.
+        model: Folder of the best network.
+        out: JSON to write: `name`, `version`, `run_id`, `uri`, `key`, `variant`. A rerun writes the same bytes.
+
+    Returns:
+        The content of `out`, and `already_registered`.
+
+    Raises:
+        BadFileError: The comparison or the network is missing, damaged or belongs to another task.
+        TrackingError: MLflow cannot be reached.
+    """
+    compared = _read_comparison(comparison, task_name)
+    best = compared["best"]
+    _, spec = load_model(model)  # proves that files and description fit together before anybody relies on them
+    if (spec.task, spec.variant) != (task_name, best):
+        raise BadFileError(model / DESCRIPTION, f"describes {spec.task}/{spec.variant}, expected {task_name}/{best}")
+    weights = sha256(model / WEIGHTS)
+    identity = [weights, read_json(model / DESCRIPTION), compared["data_sha256"], compared["params_sha256"]]
+    key = fingerprint(identity)
+    name = model_name(task_name)
+
+    client = connect(config)
+    with tracking_errors(tracking_uri(config)):
+        known = _whole_versions(client, config, name, key, weights)
+        if known:
+            chosen = known[0]
+        else:
+            chosen = _register_new(client, config, name, model, key, _tags(config, compared, key, weights), compared)
+        client.set_registered_model_alias(name, CHALLENGER, str(chosen.version))
+    result = {
+        "name": name,
+        "version": str(chosen.version),
+        "run_id": chosen.run_id,
+        "uri": f"models:/{name}/{chosen.version}",
+        "key": key,
+        "variant": best,
+    }
+    write_json(out, result)
+    return {**result, "already_registered": bool(known)}
+
+
+def _read_comparison(path: Path, task_name: TaskName) -> dict[str, Any]:
+    compared = read_json(path)
+    if not isinstance(compared, dict):
+        raise BadFileError(path, "not a comparison; run compare again")
+    for key in ("task", "best", "data_sha256", "params_sha256"):
+        if not isinstance(compared.get(key), str):
+            raise BadFileError(path, f"{key!r} is missing or no text; run compare again")
+    if compared["task"] != task_name:
+        raise BadFileError(path, f"compares networks for {compared['task']}, expected {task_name}")
+    variants = compared.get("variants")
+    best = variants.get(compared["best"]) if isinstance(variants, dict) else None
+    if not isinstance(best, dict) or not isinstance(best.get("test"), dict):
+        raise BadFileError(path, f"has no test results of its best variant {compared['best']!r}; run compare again")
+    return compared
+
+
+def _whole_versions(client: MlflowClient, config: Config, name: str, key: str, weights: str) -> list[ModelVersion]:
+    """Versions with this key, oldest first, that are ready and whose files are still there."""
+    found = client.search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
+    ready = sorted((version for version in found if version.status == "READY"), key=lambda v: int(v.version))
+    return [version for version in ready if _is_stored(config, version, weights)]
+
+
+def _is_stored(config: Config, version: ModelVersion, weights: str) -> bool:
+    """Whether a version's description can be fetched: wiped artifacts leave versions behind that nothing can load."""
+    with tempfile.TemporaryDirectory(prefix="condswin-register-") as temporary:
+        try:
+            uri = f"models:/{version.name}/{version.version}"
+            description = read_json(fetch(uri, config, Path(temporary), only=DESCRIPTION))
+        except (ModelUnavailableError, BadFileError):
+            return False
+    return bool(description.get("weights_sha256") == weights)
+
+
+def _register_new(
+    client: MlflowClient,
+    config: Config,
+    name: str,
+    folder: Path,
+    key: str,
+    tags: Mapping[str, str],
+    compared: Mapping[str, Any],
+) -> ModelVersion:
+    with tracked_run(config, f"register {compared['task']} {compared['best']}", {"condswin.step": "register"}):
+        mlflow.log_metrics(_means(compared))
+        uri = log_package(folder)
+        created = mlflow.register_model(uri, name, tags=dict(tags))
+    # Two processes may have registered the same network at once: both take the older version, the younger one goes.
+    twins = client.search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
+    oldest = min((twin for twin in twins if int(twin.version) <= int(created.version)), key=lambda v: int(v.version))
+    return created if str(oldest.version) == str(created.version) else _prefer(client, config, oldest, created, tags)
+
+
+def _prefer(
+    client: MlflowClient, config: Config, oldest: ModelVersion, created: ModelVersion, tags: Mapping[str, str]
+) -> ModelVersion:
+    if oldest.status != "READY" or not _is_stored(config, oldest, tags["weights_sha256"]):
+        return created
+    client.delete_model_version(created.name, str(created.version))
+    return oldest
+
+
+def _tags(config: Config, compared: Mapping[str, Any], key: str, weights: str) -> dict[str, str]:
+    """What a version is tagged with: checksums, means and names of code, never a case or a person."""
+    tags = {
+        KEY: key,
+        "task": compared["task"],
+        "variant": compared["best"],
+        "data_sha256": compared["data_sha256"],
+        "params_sha256": compared["params_sha256"],
+        "weights_sha256": weights,
+        "seed": str(config.seed),
+        **_commit(),
+        **{metric: f"{mean:.6g}" for metric, mean in _means(compared).items()},
+    }
+    for tag, variable in (("image", "CONDSWIN_IMAGE"), ("pipeline_run", "CONDSWIN_PIPELINE_RUN")):
+        if value := os.environ.get(variable, "").strip():
+            tags[tag] = value
+    return tags
+
+
+def _means(compared: Mapping[str, Any]) -> dict[str, float]:
+    """Means of the best variant on the test split, `test_<metric>`; those without a value are left out."""
+    means = {}
+    for metric, summary in compared["variants"][compared["best"]]["test"].items():
+        mean = summary.get("mean") if isinstance(summary, dict) else None
+        if mean is not None and math.isfinite(mean):
+            means[f"test_{metric}"] = float(mean)
+    return means
+
+
+def _commit() -> dict[str, str]:
+    """Commit of the code: as the image says, else as git says, else unknown."""
+    if given := os.environ.get("CONDSWIN_GIT_COMMIT", "").strip():
+        return {"git_commit": given}
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return {"git_commit": "unknown"}
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *_CODE)
+    return {"git_commit": commit, "git_dirty": "unknown" if changed is None else str(bool(changed)).lower()}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        ended = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return ended.stdout.strip()

@@ -1,0 +1,1 @@
+"""Kubeflow pipelines: the components chained, variants unrolled from the parameters."""

@@ -1,0 +1,90 @@
+"""Compile, run locally or submit the pipelines: `python -m pipelines compile|run|submit`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+from kfp import compiler, local
+
+from condswin.config import TASKS, TaskName, load_config
+from condswin.errors import CondswinError
+from pipelines.retraining import build
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+COMPILED = Path(__file__).parent / "compiled"
+Params = Annotated[Path, typer.Option("--params", help="Parameters file.")]
+Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only this task; may be given again.")]
+
+
+def _tasks(names: list[str] | None) -> tuple[TaskName, ...]:
+    for name in names or ():
+        if name not in TASKS:
+            raise typer.BadParameter(f"no task {name!r}; there are: {', '.join(TASKS)}", param_hint="--task")
+    return cast(tuple[TaskName, ...], tuple(names)) if names else TASKS
+
+
+@app.command("compile")
+def compile_all(
+    params: Params = Path("params.yaml"),
+    out: Annotated[Path, typer.Option(help="Folder for the YAML files.")] = COMPILED,
+) -> None:
+    """Write the pipelines of both tasks, and of each alone, as YAML for a Kubeflow backend.
+
+    Example: python -m pipelines compile
+    """
+    config = load_config(params)
+    out.mkdir(parents=True, exist_ok=True)
+    for tasks in (TASKS, *((task,) for task in TASKS)):
+        pipeline = build(config, tasks)
+        compiler.Compiler().compile(pipeline, package_path=str(out / f"{pipeline.name}.yaml"))
+        print(out / f"{pipeline.name}.yaml")
+
+
+@app.command()
+def run(
+    local_: Annotated[bool, typer.Option("--local", help="In processes of this machine.")] = False,
+    docker: Annotated[bool, typer.Option("--docker", help="In containers of this machine's Docker.")] = False,
+    root: Annotated[Path, typer.Option(help="Folder for the outputs of all tasks.")] = Path("build/kubeflow"),
+    task: Tasks = None,
+    params: Params = Path("params.yaml"),
+) -> None:
+    """Run the pipeline on this machine through kfp.local.
+
+    Example: python -m pipelines run --local --task reconstruction
+    """
+    if local_ == docker:
+        raise typer.BadParameter("give --local or --docker; to run on a cluster: python -m pipelines submit")
+    root.mkdir(parents=True, exist_ok=True)
+    if docker:
+        # The host's network reaches an MLflow server on loopback.
+        runner: local.DockerRunner | local.SubprocessRunner = local.DockerRunner(network_mode="host")
+    else:
+        runner = local.SubprocessRunner(use_venv=False)
+    local.init(runner=runner, pipeline_root=str(root.resolve()), raise_on_error=True)
+    build(load_config(params), _tasks(task))()
+
+
+@app.command()
+def submit(
+    host: Annotated[str, typer.Option(help="Address of the Kubeflow Pipelines API.", envvar="KFP_HOST")],
+    experiment: Annotated[str, typer.Option(help="Experiment to run in.")] = "condswin",
+    task: Tasks = None,
+    params: Params = Path("params.yaml"),
+) -> None:
+    """Start a run on a Kubeflow backend (2.14 or newer).
+
+    Example: KFP_HOST=http://localhost:8080 python -m pipelines submit
+    """
+    from kfp import Client
+
+    pipeline = build(load_config(params), _tasks(task))
+    started = Client(host=host).create_run_from_pipeline_func(pipeline, experiment_name=experiment)
+    print(started.run_id)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except CondswinError as error:
+        sys.exit(f"error: {error}")

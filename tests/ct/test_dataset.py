@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from condswin.config import PrepareCtConfig
+from condswin.ct import dataset as module
+from condswin.ct.augment import augment
+from condswin.ct.dataset import SliceDataset
+from condswin.ct.nifti import read_pair
+from condswin.ct.prepare import prepare_case
+from condswin.errors import BadDataError
+
+from .fakes import AFFINES, anatomy, write, write_pair
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    for number in range(2):
+        volume, segmentation = write_pair(folder / "in", number, (32, 24, 15), AFFINES["lits"])
+        prepare_case(f"volume-{number}", volume, segmentation, folder, PrepareCtConfig())
+    return sorted(folder.glob("*.h5"))
+
+
+def test_slices_in_order(files):
+    data = SliceDataset(files)
+    assert len(data) == 30
+    image, labels = read_pair(*(files[1].parent / "in" / f"{kind}-1.nii.gz" for kind in ("volume", "segmentation")))
+    item = data[15 + 7]
+    assert item["image"].shape == (1, 24, 32)
+    assert item["image"].dtype == torch.float32
+    assert item["label"].dtype == torch.int64
+    np.testing.assert_array_equal(item["label"], labels.canonical[7])
+    np.testing.assert_allclose(item["image"][0], image.canonical[7].clip(-160, 240) / 200 - 0.2, atol=5e-4)
+
+
+@pytest.mark.parametrize("neighbours", [0, 2])
+def test_reading_from_disk_equals_reading_from_memory(files, monkeypatch, neighbours):
+    cached = SliceDataset(files, neighbours=neighbours)
+    monkeypatch.setattr(module, "CACHE_BYTES", 0)
+    lazy = SliceDataset(files, neighbours=neighbours)
+    assert cached._cache is not None
+    assert lazy._cache is None
+    for one, two in zip((cached[i] for i in range(30)), DataLoader(lazy, None, num_workers=2), strict=True):
+        assert one["image"].shape[0] == 1 + 2 * neighbours
+        assert torch.equal(one["image"], two["image"])
+        assert torch.equal(one["label"], two["label"])
+
+
+def drawn(data, seed, workers=0):
+    torch.manual_seed(seed)
+    loader = DataLoader(data, 5, shuffle=True, num_workers=workers)
+    return [torch.cat([batch[key] for batch in loader]) for key in ("image", "label")]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_one_seed_gives_one_sequence(files, workers):
+    data = SliceDataset(files, foreground=0.5, augmented=True)
+    first, again, other = drawn(data, 1, workers), drawn(data, 1, workers), drawn(data, 2, workers)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("foreground", [0.0, 0.6, 1.0])
+def test_share_of_liver_slices(files, foreground):
+    torch.manual_seed(0)
+    data = SliceDataset(files, foreground=foreground)
+    natural = len(data.liver) / len(data)
+    assert 0.3 < natural < 0.8
+    shown = [bool((data[i % len(data)]["label"] > 0).any()) for i in range(1500)]
+    assert np.mean(shown) == pytest.approx(foreground + (1 - foreground) * natural, abs=0.04)
+
+
+def test_sizes_that_do_not_batch_are_named(files, tmp_path):
+    volume, segmentation = write_pair(tmp_path / "in", 9, (33, 24, 5), AFFINES["lits"])
+    prepare_case("volume-9", volume, segmentation, tmp_path, PrepareCtConfig())
+    mixed = [*files, tmp_path / "volume-9.h5"]
+    with pytest.raises(BadDataError, match=r"24x32: volume-0.h5, volume-1.h5; 24x33: volume-9.h5"):
+        SliceDataset(mixed, one_size=True)
+    assert len(SliceDataset(mixed)) == 35
+
+
+def test_nothing_to_draw_from(tmp_path):
+    with pytest.raises(BadDataError, match="no slices"):
+        SliceDataset([])
+    hu, labels = anatomy((12, 12, 4))
+    labels[:] = 0
+    labels[0, 0, 0] = 1
+    pair = write(tmp_path / "volume-0.nii", hu), write(tmp_path / "segmentation-0.nii", labels)
+    prepare_case("volume-0", *pair, tmp_path, PrepareCtConfig(spacing=4.0))  # the one voxel of liver is lost
+    with pytest.raises(BadDataError, match="no slice of the 1 cases shows liver"):
+        SliceDataset([tmp_path / "volume-0.h5"], foreground=0.5)
+
+
+def test_augmentation_moves_image_and_label_alike():
+    rows, columns = torch.meshgrid(torch.arange(48), torch.arange(64), indexing="ij")
+    label = (((rows - 20) / 12) ** 2 + ((columns - 40) / 9) ** 2 < 1).long()
+    label += (((rows - 22) / 5) ** 2 + ((columns - 42) / 4) ** 2 < 1).long()
+    image = torch.stack([label * 0.6 - 0.6, label * 0.6 - 0.6])
+    torch.manual_seed(0)
+    places = set()
+    for _ in range(60):
+        moved, moved_label = augment(image, label)
+        assert moved.shape == image.shape
+        assert moved_label.dtype == label.dtype
+        assert set(moved_label.unique().tolist()) <= {0, 1, 2}
+        assert moved.min() >= -1
+        assert moved.max() <= 1
+        inside, outside = moved[0][moved_label == 2].mean(), moved[0][moved_label == 0].mean()
+        assert inside > outside + 0.5
+        assert abs(moved[0] - moved[1]).max() < 0.4  # channels differ by noise only
+        places.add(tuple((moved_label > 0).nonzero().float().mean(0).round().tolist()))
+    assert len(places) > 20

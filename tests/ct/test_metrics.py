@@ -1,0 +1,98 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from condswin.ct.metrics import lesions, overlap, score_case
+
+
+def labels(*rows):
+    return np.array([rows], np.uint8)
+
+
+def test_by_hand():
+    target = labels([1, 1, 2, 2, 0, 0, 0, 0])
+    prediction = labels([0, 1, 1, 2, 2, 0, 0, 0])
+    scores = score_case(target, prediction)
+    assert scores["liver_dice"] == pytest.approx(6 / 8)  # tumour counts as liver: 3 common, 4 + 4
+    assert scores["liver_iou"] == pytest.approx(3 / 5)
+    assert scores["tumour_dice"] == pytest.approx(1 / 2)
+    assert scores["mean_dice"] == pytest.approx((1 / 2 + 1 / 2) / 2)  # classes 1 and 2 on their own
+    assert scores["tumour_sensitivity"] == scores["tumour_precision"] == pytest.approx(1 / 2)
+    assert scores["liver_volume_error"] == 0
+    assert (scores["lesions_found"], scores["lesions_missed"], scores["lesions_false"]) == (1, 0, 0)
+
+
+def test_volume_error_is_relative_and_unsigned_per_case():
+    target = np.zeros((2, 3, 4), bool)
+    target[0, 0] = True
+    assert overlap(target, np.zeros_like(target)).volume_error == -1
+    assert score_case(target.astype(np.uint8), np.zeros((2, 3, 4), np.uint8))["liver_volume_error"] == 1
+
+
+def test_nan_rules():
+    nothing, liver, both = labels([0, 0, 0]), labels([1, 1, 0]), labels([1, 2, 0])
+    absent = score_case(liver, liver)  # neither volume has tumour: left out of every mean
+    assert math.isnan(absent["tumour_dice"])
+    assert math.isnan(absent["lesion_recall"])
+    assert absent["mean_dice"] == absent["liver_dice"] == 1
+    invented = score_case(liver, both)  # false positives on an empty reference
+    assert invented["tumour_dice"] == 0
+    assert invented["tumour_precision"] == 0
+    assert math.isnan(invented["tumour_sensitivity"])
+    assert math.isnan(invented["lesion_recall"])
+    assert invented["lesions_false"] == 1
+    missed = score_case(both, liver)
+    assert missed["tumour_dice"] == missed["tumour_sensitivity"] == missed["lesion_recall"] == 0
+    assert math.isnan(missed["tumour_precision"])
+    assert all(
+        math.isnan(value) for key, value in score_case(nothing, nothing).items() if not key.startswith("lesions_")
+    )
+
+
+def test_liver_and_tumour_are_scored_per_case_not_pooled():
+    """The notebook pooled all foreground pixels of a batch: a large case hid a small one, liver hid tumour."""
+    large = np.ones((20, 20, 5), np.uint8)
+    small_target, small_prediction = np.zeros((2, 20, 20, 5), np.uint8)
+    small_target[:2, :2, :2] = 2
+    cases = [(large, large), (small_target, small_prediction)]
+    dices = [score_case(*case)["liver_dice"] for case in cases]
+    assert np.mean(dices) == 0.5
+    pooled = overlap(np.concatenate([t > 0 for t, _ in cases]), np.concatenate([p > 0 for _, p in cases])).dice
+    assert pooled > 0.99  # what the notebook would have reported
+    # Tumour called liver is right for the liver and wrong for the tumour; pooled foreground would be perfect.
+    scores = score_case(small_target, (small_target > 0).astype(np.uint8))
+    assert (scores["liver_dice"], scores["tumour_dice"], scores["mean_dice"]) == (1, 0, 0)
+
+
+def test_agrees_with_monai():
+    from monai.metrics import compute_dice, compute_iou
+
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        target, prediction = rng.choice(3, (2, 7, 8, 9), p=[0.5, 0.3, 0.2]).astype(np.uint8)
+        hot = [
+            torch.nn.functional.one_hot(torch.from_numpy(x).long(), 3).movedim(-1, 0)[None]
+            for x in (prediction, target)
+        ]
+        one, two = compute_dice(*hot, include_background=False)[0].tolist()
+        scores = score_case(target, prediction)
+        assert scores["tumour_dice"] == pytest.approx(two, abs=1e-6)
+        assert scores["mean_dice"] == pytest.approx((one + two) / 2, abs=1e-6)
+        assert scores["tumour_iou"] == pytest.approx(float(compute_iou(*hot, include_background=False)[0, 1]), abs=1e-6)
+        liver = [torch.from_numpy(x > 0)[None, None] for x in (prediction, target)]
+        assert scores["liver_dice"] == pytest.approx(float(compute_dice(*liver)), abs=1e-6)
+
+
+def test_lesions_are_counted_one_by_one():
+    target, prediction = np.zeros((2, 30, 30, 4), bool)
+    target[2:6, 2:6, 1] = target[6, 6, 2] = True  # one lesion: its parts touch by a corner
+    target[20, 20, 0] = target[25:28, 3:5, 2:4] = True  # two more
+    prediction[3, 3, 1] = prediction[5, 5, 1] = True  # two pieces in the first
+    prediction[25, 3, 2] = True
+    prediction[10, 25, 3] = prediction[15, 25, 3] = True  # two false ones
+    assert lesions(target, prediction) == (2, 1, 2)
+    assert lesions(prediction, target) == (3, 2, 1)
+    assert lesions(target & False, prediction) == (0, 0, 5)
+    assert lesions(target & False, target & False) == (0, 0, 0)

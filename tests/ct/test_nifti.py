@@ -1,0 +1,282 @@
+import gzip
+import resource
+import struct
+import warnings
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from condswin.ct.geometry import Geometry
+from condswin.ct.nifti import read_image, read_labels, read_pair, stem, write_labels
+from condswin.errors import BadFileError
+
+from .fakes import AFFINES, affine, anatomy, write, write_pair
+
+HU, LABELS = anatomy((21, 18, 7))
+
+
+def raw(array=HU, matrix=None, **header):
+    """Bytes of an uncompressed NIfTI file."""
+    image = nib.Nifti1Image(array, AFFINES["plain"] if matrix is None else matrix)
+    for field, value in header.items():
+        image.header[field] = value
+    return image.to_bytes()
+
+
+def patched(data, offset, kind, *values):
+    """Bytes with a header field overwritten, past nibabel's own checks."""
+    patch = struct.pack("<" + kind, *values)
+    return data[:offset] + patch + data[offset + len(patch) :]
+
+
+def with_value(value, dtype=np.float32):
+    array = HU.astype(dtype)
+    array[3, 4, 5] = value
+    return array
+
+
+BAD_IMAGES = {
+    "empty": (b"", "empty file"),
+    "text": (b"not an image at all", "not a NIfTI file"),
+    "tiny": (b"\x5c", "not a NIfTI file"),
+    "header cut": (raw()[:200], "truncated inside the header"),
+    "voxels cut": (raw()[:-100], "truncated"),
+    "4D": (raw(np.stack([HU, HU], -1)), "4-dimensional"),
+    "2D": (raw(HU[:, :, 0]), "2-dimensional"),
+    "no slices": (raw(HU[:, :, :0]), "no voxels"),
+    "NaN": (raw(with_value(np.nan)), "1 voxels are not finite"),
+    "infinite": (raw(with_value(np.inf)), "not finite"),
+    "beyond float32": (raw(with_value(1e300, np.float64)), "not finite"),
+    "normalised": (raw(((HU + 1200) / 1600).clip(0, 1).astype(np.float32)), "no Hounsfield units"),
+    "bytes": (raw(((HU + 1200) / 8).clip(0, 255).astype(np.uint8)), "no Hounsfield units"),
+    "offset lost": (raw((HU + 1100).astype(np.uint16)), "no Hounsfield units"),
+    "constant": (raw(np.full_like(HU, -40)), "no Hounsfield units"),
+    "scaled up": (raw(HU.astype(np.int32) * 1000), "outside"),
+    "complex": (raw(HU.astype(np.complex64)), "not real numbers"),
+    "colour": (raw(np.zeros(HU.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")])), "not real numbers"),
+    "huge": (patched(raw(), 42, "3h", 32767, 32767, 32767), "need"),
+    "negative": (patched(raw(), 42, "3h", -5, 18, 7), "no voxels"),
+    "type": (patched(raw(), 70, "h", 12345), "bad NIfTI header"),
+    "pair": (patched(raw(), 344, "4s", b"ni1\0"), "not a single-file NIfTI"),
+    "offset in header": (patched(raw(), 108, "f", 0), "inside the header"),
+    "NaN affine": (patched(raw(), 280, "f", np.nan), "voxels of nan"),
+    "flat affine": (patched(raw(), 280, "12f", 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0), "singular"),
+    "giant voxels": (raw(matrix=affine((900.0, 1, 1))), "voxels of 900"),
+    "metres": (raw(xyzt_units=1), "millimetres"),
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True], ids=["nii", "gz"])
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_bad_images_are_named_with_the_reason(tmp_path, kind, zipped):
+    data, reason = BAD_IMAGES[kind]
+    path = tmp_path / ("volume-7.nii" + (".gz" if zipped else ""))
+    path.write_bytes(gzip.compress(data) if zipped and data else data)
+    with pytest.raises(BadFileError, match=reason) as caught:
+        read_image(path)
+    assert caught.value.path == path
+    assert str(path) in str(caught.value)
+
+
+def test_containers(tmp_path):
+    whole = gzip.compress(raw())
+    cases = {
+        "cut.nii.gz": (whole[: len(whole) // 2], "damaged"),
+        "sum.nii.gz": (whole[:-8] + b"\0" * 8, "damaged"),
+        "body.nii.gz": (whole[:400] + bytes(50) + whole[450:], "damaged|not|bad|truncated"),
+        "magic.nii.gz": (whole[:2], "damaged"),
+        "plain.nii.gz": (raw(), "not gzip data"),
+        "zipped.nii": (whole, "gzip data without .gz"),
+    }
+    for name, (data, reason) in cases.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(BadFileError, match=reason):
+            read_image(tmp_path / name)
+    with pytest.raises(BadFileError, match="no such file"):
+        read_image(tmp_path / "none.nii")
+    with pytest.raises(BadFileError, match="no such file"):
+        read_image(tmp_path)
+
+
+def test_a_false_claim_of_size_allocates_nothing(tmp_path):
+    # 32767^2 x 8 voxels are 17 GB; zeros compress as far as deflate goes, so a small file might truly hold 30 MB.
+    path = tmp_path / "volume-0.nii.gz"
+    path.write_bytes(gzip.compress(patched(raw(), 42, "3h", 32767, 32767, 8)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BadFileError, match="need 17178"):
+        read_image(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "<u2", "<i4", ">f4", "<f8"])
+@pytest.mark.parametrize("name", ["volume-0.nii", "volume-0.nii.gz"])
+def test_reads_what_nibabel_reads(tmp_path, name, dtype):
+    offset = 2000 if dtype == "<u2" else 0
+    image = nib.Nifti1Image((HU + offset).astype(dtype), AFFINES["oblique"])
+    image.set_data_dtype(np.dtype(dtype))
+    image.header.set_slope_inter(1, -offset)
+    nib.save(image, tmp_path / name)
+    volume = read_image(tmp_path / name)
+    expected = nib.load(tmp_path / name)
+    np.testing.assert_array_equal(volume.data, expected.get_fdata(dtype=np.float32))
+    np.testing.assert_array_equal(volume.geometry.affine, expected.affine)
+    assert volume.data.dtype == np.float32
+    assert abs(volume.data - HU).max() < 1
+
+
+def test_nifti2_and_slope(tmp_path):
+    image = nib.Nifti2Image((HU * 2).astype(np.int16), AFFINES["lits"])
+    image.header.set_slope_inter(0.5, 10)
+    nib.save(image, tmp_path / "volume-0.nii.gz")
+    np.testing.assert_allclose(read_image(tmp_path / "volume-0.nii.gz").data, HU + 10.0, atol=0.5)
+
+
+def test_a_little_metal_is_no_error(tmp_path):
+    array = HU.astype(np.int32)
+    array[0, 0, 0] = 60000
+    assert read_image(write(tmp_path / "volume-0.nii", array)).data.max() == 60000
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        (np.where(LABELS == 2, 3, LABELS), "found 3"),
+        (LABELS.astype(np.int16) - 1, "found -1"),
+        (LABELS * 0.5, "found 0.5"),
+        (np.where(LABELS == 2, np.nan, LABELS), "found nan"),
+        (np.arange(LABELS.size, dtype=np.int32).reshape(LABELS.shape), r"found 3, 4, 5, 6, 7, \.\.\."),
+    ],
+)
+def test_other_labels_are_refused(tmp_path, labels, reason):
+    with pytest.raises(BadFileError, match=reason):
+        read_labels(write(tmp_path / "segmentation-0.nii.gz", labels))
+
+
+def test_labels_may_be_stored_as_floats(tmp_path):
+    volume = read_labels(write(tmp_path / "segmentation-0.nii.gz", LABELS.astype(np.float64)))
+    np.testing.assert_array_equal(volume.data, LABELS)
+    assert volume.data.dtype == np.uint8
+
+
+def test_pairs_must_belong_together(tmp_path):
+    volume = write(tmp_path / "volume-0.nii.gz", HU)
+    shifted, near = AFFINES["plain"].copy(), AFFINES["plain"].copy()
+    shifted[0, 3] += 0.01
+    near[0, 3] += 0.0005
+    for labels, matrix, reason in (
+        (LABELS[:-1], None, r"shape \(20, 18, 7\) differs from \(21, 18, 7\)"),
+        (LABELS, shifted, "affine differs by up to 0.01"),
+        (LABELS, affine(flips=(-1, 1, 1)), "affine differs"),
+        (LABELS * 0, None, "all voxels are background"),
+    ):
+        path = write(tmp_path / "segmentation-0.nii.gz", labels, matrix)
+        with pytest.raises(BadFileError, match=reason) as caught:
+            read_pair(volume, path)
+        assert caught.value.path == path
+    read_pair(volume, write(tmp_path / "segmentation-0.nii.gz", LABELS, near))
+
+
+def test_fuzzed_files_are_read_or_refused(tmp_path):
+    """Truncated and bit-flipped files: BadFileError or success, never another exception, in bounded memory."""
+    rng = np.random.default_rng(20)
+    volume, segmentation = write_pair(tmp_path, 0, suffix=".nii")
+    contents = [(volume.read_bytes(), segmentation.read_bytes())]
+    path, labels = tmp_path / "volume-1.nii", tmp_path / "segmentation-1.nii"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused = accepted = 0
+    for trial in range(160):
+        first, second = contents[0]
+        data = bytearray(first if trial % 2 else second)
+        if trial % 8 == 0:
+            del data[rng.integers(len(data)) :]
+        else:  # mostly the header: its 348 bytes decide about everything
+            for place in rng.integers(0, 352 if trial % 8 < 7 else len(data), rng.integers(1, 6)):
+                data[place] = rng.integers(256)
+        zipped = trial % 3 == 0
+        if zipped:
+            packed = bytearray(gzip.compress(bytes(data), 1))
+            if trial % 2:
+                packed[rng.integers(len(packed))] ^= 1 << rng.integers(8)
+            data = packed
+        names = [p.with_name(p.name + ".gz") if zipped else p for p in (path, labels)]
+        names[0].write_bytes(data if trial % 2 else (gzip.compress(first, 1) if zipped else first))
+        names[1].write_bytes((gzip.compress(second, 1) if zipped else second) if trial % 2 else data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                read_pair(*names)
+            except BadFileError as error:
+                refused += error.path in names
+            else:
+                accepted += 1
+    assert refused > 60
+    assert accepted > 10
+    assert refused + accepted == 160
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (2, 0), (0, 1), (4, 2), (0, 0)])
+@pytest.mark.parametrize("name", AFFINES)
+def test_predictions_keep_the_geometry_of_their_image(tmp_path, name, codes):
+    source = write(tmp_path / "volume-0.nii.gz", HU, AFFINES[name], codes=codes)
+    geometry = read_image(source).geometry
+    write_labels(tmp_path / "segmentation-0.nii.gz", LABELS, Geometry.from_attributes(geometry.attributes()))
+    expected, written = nib.load(source), nib.load(tmp_path / "segmentation-0.nii.gz")
+    np.testing.assert_allclose(written.affine, expected.affine, atol=1e-5)
+    np.testing.assert_array_equal(np.asanyarray(written.dataobj), LABELS)
+    assert written.get_data_dtype() == np.uint8
+    for field in ("sform_code", "qform_code"):
+        assert written.header[field] == expected.header[field]
+    np.testing.assert_allclose(written.header.get_zooms(), expected.header.get_zooms(), atol=1e-5)
+
+
+def test_written_headers_hold_no_free_text(tmp_path):
+    source = write(tmp_path / "volume-0.nii.gz", HU, descrip=b"Jane Doe", aux_file=b"123456")
+    write_labels(tmp_path / "segmentation-0.nii.gz", LABELS, read_image(source).geometry)
+    content = gzip.decompress((tmp_path / "segmentation-0.nii.gz").read_bytes())
+    assert b"Jane" not in content
+    assert b"123456" not in content
+
+
+def test_canonical_slices_run_upwards_front_to_back_and_right_to_left():
+    # An identity affine is RAS+: indices grow to the patient's right, front and head.
+    array = np.zeros((4, 5, 6), np.uint8)
+    array[3, 4, 0] = 1  # rightmost, frontmost, lowest
+    canonical = Geometry.from_affine((4, 5, 6), np.eye(4)).to_canonical(array)
+    assert canonical.shape == (6, 5, 4)
+    assert canonical[0, 0, 0] == 1  # bottom slice, first row, first column: the liver's side of the image
+
+
+@settings(deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 5)] * 3),
+    order=st.permutations([0, 1, 2]),
+    flips=st.tuples(*[st.sampled_from([-1, 1])] * 3),
+    tilt=st.floats(-20, 20),
+    spacing=st.tuples(*[st.floats(0.3, 8)] * 3),
+)
+def test_there_and_back_is_exact(shape, order, flips, tilt, spacing):
+    matrix = affine(spacing, flips=flips, order=order, tilt=tilt)
+    geometry = Geometry.from_affine(shape, matrix)
+    array = np.arange(np.prod(shape)).reshape(shape)
+    canonical = geometry.to_canonical(array)
+    np.testing.assert_array_equal(geometry.from_canonical(canonical), array)
+    assert canonical.shape == geometry.canonical_shape
+    np.testing.assert_allclose(np.sort(geometry.spacing), np.sort(spacing), rtol=1e-4)
+    # The canonical axes point up, back and left, as far as a tilted volume's can.
+    steps = matrix[:3, :3] @ np.linalg.inv(np.diag(np.linalg.norm(matrix[:3, :3], axis=0)))
+    for axis, (world, sign) in enumerate(((2, 1), (1, -1), (0, -1))):
+        if canonical.shape[axis] < 2:
+            continue
+        first, second = np.take(canonical, 0, axis).flat[0], np.take(canonical, 1, axis).flat[0]
+        moved = np.subtract(np.unravel_index(second, shape), np.unravel_index(first, shape))
+        assert (steps @ moved)[world] * sign > 0.8
+
+
+def test_stem():
+    names = {"a/volume-1.nii.gz": "volume-1", "volume-1.5.nii": "volume-1.5", "x.h5": "x.h5"}
+    assert [stem(Path(name)) for name in names] == list(names.values())

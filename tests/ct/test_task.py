@@ -1,0 +1,199 @@
+import math
+import subprocess
+import sys
+
+import matplotlib.figure
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from condswin.ct.nifti import read_labels, write_labels
+from condswin.ct.prepare import open_prepared
+from condswin.errors import BadDataError, BadFileError
+from condswin.tasks import get_task
+
+from .fakes import AFFINES, SHARED, affine, config, write, write_pair
+
+SMALL = {"demo": {"cases": 4, "slices": 8, "size": 64}}
+
+
+class Thresholds(nn.Module):
+    """Stands in for a trained network: classes by intensity of the middle channel."""
+
+    def __init__(self, channels=1):
+        super().__init__()
+        self.middle = channels // 2
+        self.channels = channels
+        self.scale = nn.Parameter(torch.tensor(20.0))
+
+    def forward(self, image):
+        assert image.shape[1] == self.channels
+        assert not torch.is_grad_enabled()
+        hu = (image[:, self.middle] + 0.2) * 200
+        return torch.stack([-(hu - 30).abs(), -(hu - 110).abs(), -(hu - 70).abs()], 1) * self.scale
+
+
+def prepare(task, folder, *, split="test"):
+    cases = task.find_cases(folder / "raw")
+    for case in cases:
+        task.prepare_case(case.name, case.files, split, folder / "prepared" / split)
+    return folder / "prepared" / split
+
+
+def test_the_whole_way_on_demo_data(tmp_path):
+    task = get_task("segmentation", config(**SMALL))
+    steps = []
+    task.make_demo(tmp_path / "raw", lambda: steps.append(1))
+    assert len(steps) == task.demo_count() == 4
+    targets = prepare(task, tmp_path)
+    assert list(task.case_files(targets)) == [f"volume-{number}" for number in range(4)]
+    for case, file in task.case_files(targets).items():
+        task.predict(Thresholds(), file, tmp_path / "out" / task.prediction_name(case))
+    rows = task.score(targets, tmp_path / "out")
+    assert [row["case"] for row in rows] == list(task.case_files(targets))
+    assert all(set(task.metrics) <= set(row) for row in rows)
+    assert all(0 < row["liver_dice"] < 0.9 for row in rows)
+    assert math.isnan(task.score(targets, targets)[2]["tumour_dice"])  # (2 + seed 10) % 4 == 0: tumour-free
+    figure = task.picture(targets, tmp_path / "out", "volume-1")
+    assert isinstance(figure, matplotlib.figure.Figure)
+    figure.savefig(tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize("spacing", [None, 1.1])
+@pytest.mark.parametrize("neighbours", [0, 1])
+@pytest.mark.parametrize("name", AFFINES)
+def test_predictions_lie_on_their_image(tmp_path, name, neighbours, spacing):
+    task = get_task("segmentation", config(prepare={"neighbours": neighbours, "spacing": spacing}))
+    volume, segmentation = write_pair(tmp_path / "raw", 4, (37, 30, 21), AFFINES[name], codes=(2, 1))
+    targets = prepare(task, tmp_path)
+    out = tmp_path / "out" / task.prediction_name("volume-4")
+    task.predict(Thresholds(task.channels()[0]), targets / "volume-4.h5", out)
+    image, written = nib.load(volume), nib.load(out)
+    assert out.name == segmentation.name
+    assert written.shape == image.shape
+    np.testing.assert_allclose(written.affine, image.affine, atol=1e-5)
+    (row,) = task.score(targets, tmp_path / "out")
+    assert row["liver_dice"] > 0.8  # a wrong axis or flip falls far below
+
+
+def test_prediction_does_not_depend_on_the_batch(tmp_path, monkeypatch):
+    from condswin.ct import predict as module
+
+    task = get_task("segmentation", config(prepare={"neighbours": 1}))
+    write_pair(tmp_path / "raw", 0, (20, 16, 19), AFFINES["lits"])
+    targets = prepare(task, tmp_path)
+    for batch in (1, 5, 100):
+        monkeypatch.setattr(module, "_BATCH", batch)
+        task.predict(Thresholds(3), targets / "volume-0.h5", tmp_path / f"{batch}.nii.gz")
+    assert (tmp_path / "1.nii.gz").read_bytes() == (tmp_path / "5.nii.gz").read_bytes()
+    assert (tmp_path / "1.nii.gz").read_bytes() == (tmp_path / "100.nii.gz").read_bytes()
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no real data beside the repository")
+def test_real_scans_go_through(tmp_path):
+    task = get_task("segmentation", config())
+    for case in task.find_cases(SHARED):
+        task.check_case(case)
+        task.prepare_case(case.name, case.files, "test", tmp_path / "prepared")
+    for case, file in task.case_files(tmp_path / "prepared").items():
+        with open_prepared(file) as prepared:
+            shape = prepared["image"].shape
+        assert shape == (20, 512, 512)
+        target = read_labels(tmp_path / "prepared" / task.prediction_name(case))
+        write_labels(tmp_path / "out" / task.prediction_name(case), target.data, target.geometry)
+    rows = {row["case"]: row for row in task.score(tmp_path / "prepared", tmp_path / "out")}
+    assert rows["volume-0"]["liver_dice"] == rows["volume-100"]["liver_dice"] == 1
+    assert math.isnan(rows["volume-0"]["tumour_dice"])
+    assert rows["volume-100"]["tumour_dice"] == 1
+    task.picture(tmp_path / "prepared", tmp_path / "out", "volume-100").savefig(tmp_path / "picture.png")
+
+
+def test_any_two_folders_can_be_scored(tmp_path):
+    """Raw LiTS as targets, someone else's predictions, other suffixes and names."""
+    task = get_task("segmentation", config())
+    _, segmentation = write_pair(tmp_path / "targets", 1, suffix=".nii")
+    labels = read_labels(segmentation)
+    write_labels(tmp_path / "targets/liver_7.nii.gz", labels.data, labels.geometry)
+    write_labels(tmp_path / "predictions/segmentation-1.nii.gz", labels.data, labels.geometry)
+    write_labels(tmp_path / "predictions/liver_7.nii", labels.data * 0, labels.geometry)
+    write_labels(tmp_path / "predictions/extra.nii", labels.data, labels.geometry)
+    rows = {row["case"]: row["liver_dice"] for row in task.score(tmp_path / "targets", tmp_path / "predictions")}
+    assert rows == {"volume-1": 1.0, "liver_7": 0.0}
+    task.picture(tmp_path / "targets", tmp_path / "predictions", "liver_7").savefig(tmp_path / "x.png")  # no CT there
+
+
+def test_what_cannot_be_scored_is_named(tmp_path):
+    task = get_task("segmentation", config())
+    _, segmentation = write_pair(tmp_path / "targets", 5)
+    labels = read_labels(segmentation)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadDataError, match=r"no prediction for segmentation-5.nii.gz"):
+        task.score(tmp_path / "targets", tmp_path / "empty")
+    with pytest.raises(BadDataError, match="no segmentations"):
+        task.score(tmp_path / "empty", tmp_path / "targets")
+    with pytest.raises(BadDataError, match="no segmentation of volume-6"):
+        task.picture(tmp_path / "targets", tmp_path / "targets", "volume-6")
+    path = tmp_path / "out" / segmentation.name
+    for array, matrix, reason in (
+        (labels.data[:, :-1], None, r"shape \(37, 29, 9\) differs"),
+        (labels.data, affine(origin=(0, 0, 0)), "affine differs"),
+        (labels.data + 5, None, "labels must be 0, 1 or 2, found 5, 6, 7"),
+    ):
+        write(path, array, matrix)
+        with pytest.raises(BadFileError, match=reason) as caught:
+            task.score(tmp_path / "targets", tmp_path / "out")
+        assert caught.value.path == path
+
+
+def test_losses():
+    torch.manual_seed(0)
+    output, label = torch.randn(2, 3, 16, 16, requires_grad=True), torch.randint(0, 3, (2, 16, 16))
+    batch = {"label": label}
+    plain = get_task("segmentation", config(train={"loss": "cross_entropy"})).loss(output, batch)
+    assert plain.item() == pytest.approx(F.cross_entropy(output, label).item())
+    both = get_task("segmentation", config()).loss(output, batch)
+    probabilities, truth = output.softmax(1), F.one_hot(label, 3).movedim(-1, 1)
+    common = (probabilities * truth).sum((0, 2, 3))
+    dice = 2 * common / (probabilities.sum((0, 2, 3)) + truth.sum((0, 2, 3)))
+    assert both.item() == pytest.approx((plain + 1 - dice[1:].mean()).item(), rel=1e-4)  # as nnU-Net's for 2D
+    both.backward()
+    assert output.grad is not None
+    assert torch.isfinite(output.grad).all()
+
+
+def test_loss_of_slices_without_foreground_is_finite_and_small_when_right():
+    task = get_task("segmentation", config())
+    logits = torch.tensor([30.0, -30.0, -30.0]).reshape(1, 3, 1, 1).expand(2, 3, 8, 8)
+    assert task.loss(logits, {"label": torch.zeros(2, 8, 8, dtype=torch.long)}).item() < 0.1
+
+
+def test_validation_scores_are_per_slice():
+    task = get_task("segmentation", config())
+    label = torch.tensor([[[0, 0, 0, 0]], [[1, 2, 0, 0]], [[1, 1, 0, 0]], [[0, 0, 0, 0]]])
+    predicted = torch.tensor([[[0, 0, 0, 0]], [[1, 1, 0, 0]], [[0, 1, 1, 0]], [[0, 2, 0, 0]]])
+    scores = task.validation_scores(F.one_hot(predicted, 3).movedim(-1, 1).float(), {"label": label})
+    assert task.monitor[0] in scores
+    torch.testing.assert_close(scores["liver_dice"], torch.tensor([torch.nan, 1, 0.5, 0]), equal_nan=True)
+    torch.testing.assert_close(scores["tumour_dice"], torch.tensor([torch.nan, 0, torch.nan, 0]), equal_nan=True)
+
+
+@pytest.mark.parametrize(("neighbours", "channels"), [(0, (1, 3)), (2, (5, 3))])
+def test_channels_and_datasets(tmp_path, neighbours, channels):
+    task = get_task("segmentation", config(prepare={"neighbours": neighbours}))
+    assert task.channels() == channels
+    write_pair(tmp_path / "raw", 0)
+    prepare(task, tmp_path, split="train")
+    for training in (True, False):
+        data = task.dataset(tmp_path / "prepared", "train", training=training)
+        assert data[0]["image"].shape[0] == channels[0]
+    assert torch.equal(data[3]["image"], data[3]["image"])
+
+
+def test_importing_the_task_stays_light():
+    heavy = ("monai", "lightning", "mlflow", "kfp", "matplotlib.pyplot")
+    code = f"import sys, condswin.ct.task; print([name for name in {heavy} if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"

@@ -1,0 +1,183 @@
+"""Every network of the registry, held to the same promises."""
+
+import pytest
+import torch
+
+from condswin.networks import PRESETS, create_model, list_variants
+from condswin.networks.blocks import ConditionalFeedForward, SwinBlock, parameter_count
+from condswin.networks.routers import IterativeRouter
+
+SMALL = {"embedding": 16, "heads": [2, 4], "window": 4}
+
+
+@pytest.fixture(params=list_variants())
+def variant(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.mark.parametrize(
+    ("preset", "swin", "conditional"), [("thesis-1", 1_890_976, 3_936_944), ("thesis-2", 6_507_984, 16_310_008)]
+)
+def test_thesis_presets_have_the_published_parameter_counts(
+    variant: str, preset: str, swin: int, conditional: int
+) -> None:
+    assert parameter_count(create_model(variant, preset=preset)) == (swin if variant == "swin" else conditional)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_every_parameter_learns_from_the_first_step(variant: str, preset: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(variant, preset=preset, dropout=0.0).train()
+    image = torch.randn(2, 1, 64, 64)
+    (model(image) * torch.randn(2, 1, 64, 64)).sum().backward()
+    dead = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.isfinite().all() or not parameter.grad.abs().max() > 0
+    ]
+    assert dead == []
+
+
+def test_routers_still_learn_after_training_made_them_decided(variant: str) -> None:
+    """Scores of exactly 1 inside the soft top-k have no gradient of their own (the notebook's dead routers)."""
+    if variant == "swin":
+        pytest.skip("has no router")
+    torch.manual_seed(0)
+    model = create_model(variant, **SMALL).train()
+    routers = {name: value for name, value in model.named_parameters() if name.endswith("router.vector")}
+    with torch.no_grad():
+        for vector in routers.values():
+            vector.mul_(10)
+    (model(torch.randn(2, 1, 64, 64)) * torch.randn(2, 1, 64, 64)).sum().backward()
+    assert all(vector.grad is not None and vector.grad.abs().max() > 0 for vector in routers.values())
+
+
+@pytest.mark.parametrize("size", [(8, 8), (8, 64), (33, 50), (72, 40), (9, 129)])
+def test_any_size_is_answered_in_kind(variant: str, size: tuple[int, int]) -> None:
+    model = create_model(variant, **SMALL, in_channels=2, out_channels=3).eval()
+    output = model(torch.randn(2, 2, *size))
+    assert output.shape == (2, 3, *size)
+    assert output.isfinite().all()
+
+
+def test_images_of_a_batch_do_not_touch(variant: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(variant, **SMALL).eval()
+    images = torch.randn(3, 1, 40, 56)
+    with torch.inference_mode():
+        together = model(images)
+        alone = torch.cat([model(image[None]) for image in images])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_evaluation_is_deterministic_and_has_no_dropout(variant: str) -> None:
+    model = create_model(variant, preset="thesis-1").eval()
+    image = torch.randn(1, 1, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(model(image), model(image))
+
+
+def test_a_plan_made_in_inference_mode_serves_training(variant: str) -> None:
+    model = create_model(variant, **SMALL)
+    image = torch.randn(1, 1, 44, 76)
+    with torch.inference_mode():
+        model.eval()(image)
+    model.train()(image).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_state_dict_serves_every_size(variant: str) -> None:
+    torch.manual_seed(0)
+    first, second = (create_model(variant, **SMALL).eval() for _ in range(2))
+    with torch.inference_mode():
+        first(torch.randn(1, 1, 40, 40))
+        second.load_state_dict(first.state_dict())
+        image = torch.randn(1, 1, 24, 88)
+        torch.testing.assert_close(first(image), second(image))
+    assert set(first.state_dict()) == {name for name, _ in first.named_parameters()}
+
+
+def test_bfloat16_autocast_is_finite_and_near(variant: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(variant, **SMALL).eval()
+    image = torch.randn(1, 1, 64, 64)
+    with torch.inference_mode():
+        exact = model(image)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = model(image)
+    assert rough.isfinite().all()
+    assert (rough - exact).abs().mean() < 0.1 * exact.abs().mean() + 0.01
+
+
+def test_variants_differ_in_their_blocks_only() -> None:
+    def frame(variant: str) -> dict[str, torch.Size]:
+        model = create_model(variant, **SMALL)
+        inside = {
+            f"{name}.{inner}"
+            for name, block in model.named_modules()
+            if isinstance(block, SwinBlock)
+            for inner, _ in block.named_parameters()
+        }
+        return {name: value.shape for name, value in model.named_parameters() if name not in inside}
+
+    assert frame("swin") == frame("conditional-light") == frame("conditional-iterative")
+
+
+def test_residual_adds_the_input_where_channels_allow() -> None:
+    torch.manual_seed(0)
+    model = create_model("swin", **SMALL, residual=True).eval()
+    torch.manual_seed(0)
+    plain = create_model("swin", **SMALL, residual=False).eval()
+    image = torch.randn(1, 1, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(image), plain(image) + image)
+    assert create_model("swin", **SMALL, residual=True, out_channels=3)(image).shape == (1, 3, 32, 32)
+
+
+def test_heavy_feed_forward_counts_patches_or_takes_a_fraction() -> None:
+    def chosen(**overrides: object) -> int:
+        model = create_model("conditional-light", **SMALL, **overrides)
+        layer = next(module for module in model.modules() if isinstance(module, ConditionalFeedForward))
+        return layer.router(torch.randn(1, 256, 16)).indices.shape[-1]
+
+    assert chosen(heavy_patches=7) == 7
+    assert chosen(heavy_patches=0.25) == 64
+
+
+def test_settings_reach_the_iterative_router() -> None:
+    model = create_model("conditional-iterative", **SMALL, iterations=3, epsilon=0.5, straight_through=False)
+    router = next(module for module in model.modules() if isinstance(module, IterativeRouter))
+    assert (router.iterations, router.epsilon, router.straight_through) == (3, 0.5, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"variant": "swim"}, "no variant 'swim'; there are: swin"),
+        ({"variant": "swin", "preset": "huge"}, "no preset 'huge'; there are: thesis-1"),
+        ({"variant": "swin", "windows": 8}, "no network setting windows"),
+        ({"variant": "swin", "in_channels": 0}, "in_channels=0"),
+        ({"variant": "swin", "heads": [3, 6]}, r"heads\[0\]=3: must be even"),
+        ({"variant": "swin", "heads": [4]}, "heads="),
+        ({"variant": "swin", "window": 0}, "window=0"),
+        ({"variant": "conditional-light", "key_values": 0}, "key_values=0"),
+        ({"variant": "conditional-iterative", "epsilon": -1.0}, r"epsilon=-1\.0"),
+    ],
+)
+def test_impossible_requests_are_refused_by_name(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_model(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 1, 7, 32), "height is 7"),
+        ((1, 1, 32, 4), "width is 4"),
+        ((1, 2, 32, 32), "2 channels; this network takes 1"),
+        ((1, 32, 32), "3 axes"),
+    ],
+)
+def test_impossible_images_are_refused_by_dimension(variant: str, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_model(variant, **SMALL)(torch.zeros(shape))

@@ -1,0 +1,94 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from condswin.networks.routers import IterativeRouter, LightRouter, count, soft_top_k
+
+CONVERGED = {"iterations": 60, "epsilon": 0.1, "epsilon_init": 4.0, "epsilon_decay": 0.7}
+
+
+def bisection(raw: Tensor, k: int, epsilon: float) -> Tensor:
+    """min(1, exp((raw + a) / epsilon)) with `a` such that the sum is k: the optimum by its optimality conditions."""
+    raw = raw.double()
+    low, high = raw.new_tensor(-1e4), raw.new_tensor(1e4)
+    for _ in range(200):
+        a = (low + high) / 2
+        total = ((raw + a) / epsilon).clamp(max=0).exp().sum()
+        low, high = (a, high) if total < k else (low, a)
+    return ((raw + low) / epsilon).clamp(max=0).exp()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    n=st.sampled_from([16, 64, 256, 1024, 4096]),
+    share=st.floats(0.02, 0.9),
+    scale=st.floats(0.1, 10),
+    seed=st.integers(0, 1000),
+)
+def test_soft_top_k_sums_to_k_and_is_the_optimum(n: int, share: float, scale: float, seed: int) -> None:
+    raw = torch.randn(n, generator=torch.Generator().manual_seed(seed)) * scale
+    k = count(share, n)
+    x = soft_top_k(raw, k, **CONVERGED)
+    assert x.sum().item() == pytest.approx(k, rel=0.05)
+    torch.testing.assert_close(x.double(), bisection(raw, k, CONVERGED["epsilon"]), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("router", [LightRouter(32, k=7), IterativeRouter(32, k=7)])
+def test_the_highest_scores_are_chosen(router: LightRouter | IterativeRouter) -> None:
+    x = torch.randn(3, 5, 64, 32)
+    routing = router(x)
+    raw = x @ router.vector
+    assert routing.scores.shape == (3, 5, 64)
+    assert routing.indices.shape == routing.gates.shape == (3, 5, 7)
+    assert torch.equal(routing.indices, raw.topk(7).indices)
+    assert (routing.gates > 0).all()
+    assert (routing.scores >= 0).all()
+
+
+@pytest.mark.parametrize("kind", [LightRouter, IterativeRouter])
+def test_gates_are_about_one_on_average(kind: type[LightRouter] | type[IterativeRouter]) -> None:
+    """A softmax score near 1/n would make the heavy branch vanish."""
+    torch.manual_seed(0)
+    routing = kind(64, k=256)(torch.nn.functional.layer_norm(torch.randn(2, 4096, 64), (64,)))
+    assert routing.gates.mean().item() == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("k", [1, 7, 64])
+@pytest.mark.parametrize("kind", [LightRouter, IterativeRouter])
+def test_the_vector_learns_for_every_k(kind: type[LightRouter] | type[IterativeRouter], k: int) -> None:
+    torch.manual_seed(0)
+    router = kind(16, k=k).train()
+    routing = router(torch.randn(2, 64, 16))
+    (routing.gates * torch.randn_like(routing.gates)).sum().backward()
+    assert router.vector.grad is not None
+    assert router.vector.grad.abs().max() > 1e-6
+
+
+def test_raw_scores_start_at_unit_scale() -> None:
+    """A vector drawn with unit variance makes a softmax over 4096 patches one-hot (the notebook's initial values)."""
+    torch.manual_seed(0)
+    x = torch.nn.functional.layer_norm(torch.randn(1, 4096, 256), (256,))
+    raw = x @ LightRouter(256, k=7).vector
+    assert raw.std().item() == pytest.approx(1, abs=0.25)
+    assert raw.softmax(-1).max() < 0.05
+
+
+@pytest.mark.parametrize("kind", [LightRouter, IterativeRouter])
+def test_padding_is_never_chosen_for_its_worth(kind: type[LightRouter] | type[IterativeRouter]) -> None:
+    real = torch.zeros(1, 64, dtype=torch.bool)
+    real[:, :5] = True
+    routing = kind(16, k=7)(torch.randn(2, 64, 16), real=real)
+    assert torch.equal((routing.gates > 0).sum(-1), torch.tensor([5, 5]))
+    assert (routing.scores[:, 5:] == 0).all()
+
+
+@pytest.mark.parametrize("kind", [LightRouter, IterativeRouter])
+def test_scores_stay_in_single_precision_under_autocast(kind: type[LightRouter] | type[IterativeRouter]) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert kind(16, k=7)(torch.randn(2, 64, 16).bfloat16()).scores.dtype == torch.float32
+
+
+def test_counts_and_fractions() -> None:
+    assert [count(7, 64), count(7, 4), count(0.25, 64), count(0.001, 64), count(1.0, 64)] == [7, 4, 16, 1, 64]

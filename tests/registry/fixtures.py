@@ -1,0 +1,47 @@
+"""Fixtures of the registry's tests; a test module asks for them by `pytest_plugins`."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import condswin.tasks
+from condswin.registry.smoke import Smoke
+from condswin.registry.tracking import connect
+from tests.registry.toy import World, make_config, make_prepared
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Creating MLflow's tables takes seconds; a copy takes none."""
+    folder = tmp_path_factory.mktemp("template")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        connect(make_config(f"sqlite:///{folder}/mlflow.db")).search_experiments()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("CONDSWIN_GIT_COMMIT", "CONDSWIN_IMAGE", "CONDSWIN_PIPELINE_RUN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def world(tmp_path: Path, empty_database: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A registry without models, and three test cases."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for tiny networks in child processes beside other tests
+    torch.set_num_threads(1)
+    monkeypatch.setitem(condswin.tasks._MODULES, "reconstruction", "tests.registry.toy")
+    shutil.copyfile(empty_database, tmp_path / "mlflow.db")
+    make_prepared(tmp_path / "prepared")
+    return World(tmp_path, make_config(f"sqlite:///{tmp_path}/mlflow.db"))
+
+
+@pytest.fixture
+def quick_smoke(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares the clean process, which takes seconds; other tests have it."""
+    monkeypatch.setattr("condswin.steps.promote.smoke", lambda *_, **__: Smoke([], 1.0))

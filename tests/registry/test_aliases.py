@@ -1,0 +1,235 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from condswin.errors import GateError
+from condswin.registry import aliases
+from condswin.registry.aliases import (
+    CHAMPION,
+    LAST_CHAMPION,
+    PREVIOUS,
+    PREVIOUS_CHAMPION,
+    PROMOTED_AT,
+    RECORD,
+    ROLLED_BACK,
+    aliased,
+    current_champion,
+    move_champion,
+    promotion_lock,
+    roll_back,
+)
+from condswin.registry.tracking import tracking_uri
+from tests.registry.toy import NAME, World
+
+pytest_plugins = ["tests.registry.fixtures"]
+
+RACER = """
+import sys, time
+from pathlib import Path
+import condswin.registry
+from mlflow import MlflowClient
+from condswin.errors import GateError
+from condswin.registry.aliases import move_champion
+uri, version, start = sys.argv[1:]
+client = MlflowClient(uri, registry_uri=uri)
+client.get_registered_model("condswin-reconstruction")
+Path(start + "-" + version).touch()
+while not Path(start).exists():
+    time.sleep(0.001)
+try:
+    move_champion(client, "condswin-reconstruction", version, expected="1", record={})
+except GateError as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+@pytest.fixture
+def client(world: World) -> MlflowClient:
+    """A registry with four versions (whose files nobody needs here) and no champion."""
+    client = world.client
+    client.create_registered_model(NAME)
+    for _ in range(4):
+        client.create_model_version(NAME, source=str(world.folder))
+    return client
+
+
+def state(client: MlflowClient) -> tuple[str | None, str | None]:
+    return aliased(client, NAME, CHAMPION), aliased(client, NAME, PREVIOUS)
+
+
+def crown(client: MlflowClient, *versions: str) -> None:
+    for version in versions:
+        move_champion(client, NAME, version, expected=aliased(client, NAME, CHAMPION), record={"promoted": True})
+
+
+def test_moving_the_champion_is_journaled(client: MlflowClient) -> None:
+    assert current_champion(client, NAME) is None
+    crown(client, "1")
+    assert state(client) == ("1", None)
+    crown(client, "2")
+    assert state(client) == ("2", "1")
+    tags = client.get_model_version(NAME, "2").tags
+    assert tags[PREVIOUS_CHAMPION] == "1"
+    assert tags[PROMOTED_AT].endswith("+00:00")
+    assert json.loads(tags[RECORD]) == {"promoted": True}
+    assert client.get_registered_model(NAME).tags[LAST_CHAMPION] == "2"
+    assert [model.name for model in client.search_registered_models()] == [NAME]  # the lock is gone
+
+
+def test_a_champion_that_moved_meanwhile_stops_the_promotion(client: MlflowClient) -> None:
+    crown(client, "1", "2")
+    with pytest.raises(GateError, match="moved from version 1 to version 2 while version 3"):
+        move_champion(client, NAME, "3", expected="1", record={})
+    assert state(client) == ("2", "1")
+    assert RECORD not in client.get_model_version(NAME, "3").tags
+    move_champion(client, NAME, "2", expected="1", record={})  # the same promotion twice at once
+    assert state(client) == ("2", "1")
+
+
+def test_an_alias_that_another_program_sets_is_noticed(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    crown(client, "1")
+    real = MlflowClient.set_registered_model_alias
+
+    def interfere(self: MlflowClient, name: str, alias: str, version: str) -> None:
+        real(self, name, alias, "4" if alias == CHAMPION else version)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", interfere)
+    with pytest.raises(GateError, match="set to version 2, but is version 4"):
+        crown(client, "2")
+
+
+def test_two_processes_race_and_one_wins(world: World, client: MlflowClient) -> None:
+    crown(client, "1")
+    start = world.folder / "start"
+    command = [sys.executable, "-c", RACER, tracking_uri(world.config)]
+    racers = [
+        subprocess.Popen([*command, version, str(start)], stdout=subprocess.PIPE, text=True) for version in ("2", "3")
+    ]
+    deadline = time.monotonic() + 60
+    while not all(Path(f"{start}-{version}").exists() for version in ("2", "3")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    start.touch()
+    outputs = [racer.communicate(timeout=60)[0] for racer in racers]
+    assert sorted(racer.returncode for racer in racers) == [0, 3], outputs
+    winner = "2" if racers[0].returncode == 0 else "3"
+    assert state(client) == (winner, "1")
+    assert f"moved from version 1 to version {winner}" in "".join(outputs)
+
+
+def test_the_lock_keeps_others_out_until_it_is_released(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aliases, "WAIT_AT_MOST", 0.5)
+    with promotion_lock(client, NAME):
+        with pytest.raises(GateError, match="another promotion has been going on"), promotion_lock(client, NAME):
+            raise AssertionError("entered twice")
+        with promotion_lock(client, "condswin-segmentation"):
+            pass
+    with promotion_lock(client, NAME):
+        pass
+
+
+def test_the_lock_of_a_dead_process_is_broken(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aliases, "STALE_AFTER", 0.5)
+    client.create_registered_model(f"{NAME}.lock", tags={"condswin.holder": "dead"})
+    started = time.monotonic()
+    with promotion_lock(client, NAME) as still_held:
+        assert time.monotonic() - started > 0.5
+        still_held()
+        time.sleep(0.3)
+        with pytest.raises(GateError, match="too slow"):
+            still_held()
+
+
+def test_a_lock_whose_creation_was_sent_twice_is_ours(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = aliases._create_lock
+
+    def answer_lost(*arguments: object) -> bool:
+        real(*arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(aliases, "_create_lock", answer_lost)
+    monkeypatch.setattr(aliases, "WAIT_AT_MOST", 2.0)
+    with promotion_lock(client, NAME):
+        pass
+
+
+def test_rolling_back_goes_on_to_the_first_champion(client: MlflowClient) -> None:
+    crown(client, "1", "2", "4")
+    tried: list[str] = []
+    assert roll_back(client, NAME, tried.append) == ("4", "2")
+    assert (state(client), tried) == (("2", "1"), ["2"])
+    assert json.loads(client.get_model_version(NAME, "4").tags[ROLLED_BACK])["to"] == "2"
+    assert roll_back(client, NAME, tried.append) == ("2", "1")
+    assert state(client) == ("1", None)
+    with pytest.raises(GateError, match="champion is version 1, and there is no champion before it"):
+        roll_back(client, NAME, tried.append)
+
+
+def test_nothing_changes_if_the_predecessor_does_not_work(client: MlflowClient) -> None:
+    crown(client, "1", "2")
+
+    def broken(version: str) -> None:
+        raise GateError(f"version {version} is broken")
+
+    with pytest.raises(GateError, match="version 1 is broken"):
+        roll_back(client, NAME, broken)
+    assert state(client) == ("2", "1")
+    assert ROLLED_BACK not in client.get_model_version(NAME, "2").tags
+
+
+def test_a_roll_back_gives_way_to_a_promotion(client: MlflowClient) -> None:
+    crown(client, "1", "2")
+    with pytest.raises(GateError, match="moved while version 1 was tried out"):
+        roll_back(client, NAME, lambda _: crown(client, "3"))
+    assert state(client) == ("3", "2")
+
+
+@pytest.mark.parametrize("fails_at", range(1, 4))
+def test_an_interrupted_roll_back_is_completed(
+    fails_at: int, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crown(client, "1", "2", "3")
+    calls = 0
+
+    def dying(real: object) -> object:
+        def call(self: MlflowClient, *arguments: str) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == fails_at:
+                raise KeyboardInterrupt
+            real(self, *arguments)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("set_model_version_tag", "set_registered_model_alias"):
+            patch.setattr(MlflowClient, name, dying(getattr(MlflowClient, name)))
+        with pytest.raises(KeyboardInterrupt):
+            roll_back(client, NAME, lambda _: None)
+    assert aliased(client, NAME, CHAMPION) == "3"
+    assert roll_back(client, NAME, lambda _: None) == ("3", "2")
+    assert state(client) == ("2", "1")
+
+
+def test_a_promotion_interrupted_between_its_aliases(client: MlflowClient) -> None:
+    crown(client, "1", "2")
+    client.set_registered_model_alias(NAME, PREVIOUS, "2")  # and then the process died
+    assert roll_back(client, NAME, lambda _: None) == ("2", "1")
+    assert state(client) == ("1", None)
+
+
+def test_a_deleted_champion_is_told_from_none(client: MlflowClient) -> None:
+    crown(client, "1", "2")
+    client.delete_model_version(NAME, "2")
+    with pytest.raises(GateError, match="champion version 2 was deleted"):
+        current_champion(client, NAME)
+    assert roll_back(client, NAME, lambda _: None) == (None, "1")
+    assert current_champion(client, NAME) == "1"
+    client.delete_registered_model_alias(NAME, CHAMPION)  # on purpose
+    assert current_champion(client, NAME) is None

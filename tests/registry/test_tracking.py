@@ -1,0 +1,123 @@
+import os
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from condswin.errors import CondswinError, ConfigError
+from condswin.registry import tracking
+from condswin.registry.tracking import TrackingError, connect, tracked_run, tracking_uri, without_password
+from tests.registry.toy import World, make_config
+
+pytest_plugins = ["tests.registry.fixtures"]
+
+
+def test_a_relative_database_lies_in_the_working_directory(
+    tmp_path: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tracking_uri(make_config("sqlite:///mlflow.db")) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking_uri(make_config("sqlite:////var/mlflow.db")) == "sqlite:////var/mlflow.db"
+
+
+def test_the_environment_wins(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert tracking_uri(make_config("sqlite:///mlflow.db")) == "http://mlflow:5000"
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "mlruns", "ftp://server"])
+def test_places_without_a_registry_are_refused(uri: str, clean_environment: None) -> None:
+    with pytest.raises(ConfigError, match=r"tracking\.uri: .* is no place"):
+        tracking_uri(make_config(uri))
+
+
+def test_passwords_stay_out_of_messages(clean_environment: None) -> None:
+    assert without_password("postgresql+psycopg2://me:secret@host:1/db") == "postgresql+psycopg2://***@host:1/db"
+    with pytest.raises(CondswinError) as caught:
+        tracking_uri(make_config("ftp://me:secret@host"))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_named_within_ten_seconds(clean_environment: None) -> None:
+    started = time.monotonic()
+    with pytest.raises(
+        TrackingError, match=r"http://\*\*\*@127\.0\.0\.1:9 cannot be reached \(ConnectionError\)"
+    ) as caught:
+        connect(make_config("http://me:secret@127.0.0.1:9"))
+    assert time.monotonic() - started < 10
+    assert "secret" not in str(caught.value)
+
+
+def test_a_gateway_without_its_server_is_not_enough(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gateway(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(tracking, "PATIENCE", 1.5)
+    server = HTTPServer(("127.0.0.1", 0), Gateway)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(TrackingError, match="it answers 503"):
+            connect(make_config(f"http://127.0.0.1:{server.server_port}"))
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_run_is_logged_beside_the_database(world: World) -> None:
+    with tracked_run(world.config, "a run", {"task": "reconstruction"}) as run_id:
+        mlflow.log_metric("loss", 1.0)
+        mlflow.log_text("hello", "note.txt")
+    run = world.client.get_run(run_id)
+    assert (run.info.run_name, run.info.status) == ("a run", "FINISHED")
+    assert run.data.tags["task"] == "reconstruction"
+    assert run.data.metrics == {"loss": 1.0}
+    assert next((world.folder / "mlartifacts").rglob("note.txt")).read_text() == "hello"
+    assert mlflow.active_run() is None
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def test_a_failed_run_says_so(world: World) -> None:
+    with pytest.raises(ZeroDivisionError), tracked_run(world.config, "a run") as run_id:
+        raise ZeroDivisionError
+    assert world.client.get_run(run_id).info.status == "FAILED"
+    assert mlflow.active_run() is None
+
+
+def test_a_run_given_by_the_environment_is_adopted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = world.client
+    given = client.create_run(client.create_experiment("theirs"), run_name="their name").info
+    monkeypatch.setenv("MLFLOW_RUN_ID", given.run_id)
+    for _ in range(2):  # two steps of one process
+        with tracked_run(world.config, "our name", {"step": "train"}) as run_id:
+            pass
+        assert run_id == given.run_id
+    run = client.get_run(given.run_id)
+    assert run.info.run_name == "their name"
+    assert run.data.tags["step"] == "train"
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    with pytest.raises(TrackingError, match="0000"), tracked_run(world.config, "our name"):
+        pass
+
+
+def test_a_deleted_experiment_is_explained(world: World) -> None:
+    with tracked_run(world.config, "a run"):
+        pass
+    client = world.client
+    client.delete_experiment(client.get_experiment_by_name("condswin").experiment_id)
+    with pytest.raises(TrackingError, match="mlflow experiments restore"), tracked_run(world.config, "again"):
+        pass
+
+
+def test_a_file_that_is_no_database(tmp_path: Path, clean_environment: None) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database, but long enough to be looked at" * 99)
+    with (
+        pytest.raises(TrackingError, match=r"mlflow\.db"),
+        tracked_run(make_config(f"sqlite:///{tmp_path}/mlflow.db"), "a"),
+    ):
+        pass

@@ -1,0 +1,171 @@
+"""A registry of one's own in a temporary folder, and networks whose quality is known beforehand.
+
+The toy task stands in for reconstruction: the target is the input plus one, and a network adds little but its output
+bias, so that a bias of 0.9 gives 20 dB, 0.5 gives 6 dB, and the baseline, which adds nothing, 0 dB.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import matplotlib.figure
+import numpy as np
+import torch
+from mlflow import MlflowClient
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from condswin.config import Config, GateConfig, Split, TaskName, TrackingConfig, compose
+from condswin.files import read_json, sha256, write_json
+from condswin.networks.saving import ModelSpec, save_model
+from condswin.registry.tracking import connect, tracking_uri
+from condswin.steps.promote import promote
+from condswin.steps.register import register
+from condswin.tasks import Advance, Batch, Case, CaseInfo, Row, Task
+
+NAME = "condswin-reconstruction"
+SMALL = {"embedding": 8, "heads": [2, 2], "stem_channels": 4}
+
+
+class ToyTask(Task):
+    name: ClassVar[TaskName] = "reconstruction"
+    metrics: ClassVar[dict[str, bool]] = {"psnr": True, "mse": False}
+    baselines: ClassVar[dict[str, str]] = {"zero-filled": "zero_filled_"}
+    monitor: ClassVar[tuple[str, bool]] = ("psnr", True)
+
+    def make_demo(self, folder: Path, advance: Advance) -> None:
+        raise NotImplementedError
+
+    def demo_count(self) -> int:
+        raise NotImplementedError
+
+    def find_cases(self, source: Path) -> list[Case]:
+        raise NotImplementedError
+
+    def check_case(self, case: Case) -> CaseInfo:
+        raise NotImplementedError
+
+    def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> list[str]:
+        raise NotImplementedError
+
+    def dataset(self, prepared: Path, split: Split, *, training: bool) -> Dataset[Batch]:
+        raise NotImplementedError
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+    def validation_scores(self, output: Tensor, batch: Batch) -> Batch:
+        raise NotImplementedError
+
+    def picture(self, targets: Path, predictions: Path, case: str) -> matplotlib.figure.Figure:
+        raise NotImplementedError
+
+    def channels(self) -> tuple[int, int]:
+        return 1, 1
+
+    def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:
+        with torch.inference_mode():
+            output = model(torch.from_numpy(np.load(case_file))[:, None])
+        np.save(out, output[:, 0].numpy())
+
+    def case_files(self, folder: Path) -> dict[str, Path]:
+        return {path.stem: path for path in sorted(folder.glob("*.npy"))}
+
+    def prediction_name(self, case: str) -> str:
+        return f"{case}.npy"
+
+    def score(self, targets: Path, predictions: Path) -> list[Row]:
+        rows: list[Row] = []
+        for case, path in self.case_files(targets).items():
+            image = np.load(path)
+            mse = float(np.mean((image + 1 - np.load(predictions / f"{case}.npy")) ** 2))
+            row: Row = {"case": case, "psnr": -10 * np.log10(mse), "mse": mse}
+            rows.append({**row, "zero_filled_psnr": 0.0, "zero_filled_mse": 1.0})
+        return rows
+
+
+TASK = ToyTask
+
+
+def make_config(uri: str, **gate: Any) -> Config:
+    config = compose(["demo"])
+    section = config.reconstruction.model_copy(update={"gate": GateConfig(**{"metric": "psnr", "floor": 1.0, **gate})})
+    return config.model_copy(update={"tracking": TrackingConfig(uri=uri), "reconstruction": section})
+
+
+@dataclass
+class World:
+    """A folder with data, networks and a registry."""
+
+    folder: Path
+    config: Config
+    made: int = field(default=0)
+
+    @property
+    def client(self) -> MlflowClient:
+        return connect(self.config)
+
+    @property
+    def database(self) -> Path:
+        return Path(tracking_uri(self.config).removeprefix("sqlite:///"))
+
+    @property
+    def prepared(self) -> Path:
+        return self.folder / "prepared"
+
+    def network(self, bias: float, folder: Path | None = None) -> Path:
+        """A model folder with a network of known quality."""
+        out = folder or self.folder / f"model-{bias}"
+        spec = ModelSpec("reconstruction", "swin", "demo", 1, 1, SMALL, {"note": "toy"})
+        torch.manual_seed(0)
+        model = spec.build()
+        last = model.projection[-1]
+        with torch.no_grad():
+            last.weight.mul_(1e-3)
+            last.bias.fill_(bias)
+        save_model(out, model, spec)
+        return out
+
+    def comparison(self, data: str = "d" * 64, **changes: Any) -> Path:
+        self.made += 1
+        summary = {"mean": 12.5, "std": 1.0, "low": 11.0, "high": 14.0, "cases": 3}
+        missing = {"mean": None, "std": None, "low": None, "high": None, "cases": 0}
+        path = self.folder / f"comparison-{self.made}.json"
+        variants = {"swin": {"val": {"psnr": summary}, "test": {"psnr": summary, "mse": missing}}}
+        values = {"task": "reconstruction", "best": "swin", "data_sha256": data, "params_sha256": "p" * 64}
+        write_json(path, {**values, "variants": variants, **changes})
+        return path
+
+    def register(self, bias: float, **changes: Any) -> Path:
+        """Registers a network of known quality; returns the step's JSON."""
+        out = self.folder / f"registered-{bias}.json"
+        register(self.config, "reconstruction", self.comparison(**changes), self.network(bias), out)
+        return out
+
+    def promote(self, registered: Path, **gate: Any) -> tuple[bool, dict[str, Any]]:
+        """Promotes; returns the result and the record."""
+        out = self.folder / "promotion.json"
+        config = make_config(self.config.tracking.uri, **gate)
+        promoted = promote(config, "reconstruction", registered, self.prepared, out)
+        return promoted, read_json(out)
+
+    def aliases(self) -> dict[str, str]:
+        found = self.client.get_registered_model(NAME).aliases
+        return {alias: str(version) for alias, version in found.items()}
+
+    def tags(self, version: str) -> dict[str, str]:
+        return dict(self.client.get_model_version(NAME, version).tags)
+
+    def weights_of(self, version: str) -> Path:
+        """The stored weights of a version, to damage or delete."""
+        digest = self.tags(version)["weights_sha256"]
+        stored = self.database.parent.rglob("mlartifacts/**/model.safetensors")
+        return next(path for path in stored if sha256(path) == digest)
+
+
+def make_prepared(folder: Path) -> None:
+    generator = np.random.default_rng(0)
+    (folder / "test").mkdir(parents=True)
+    for case in range(3):
+        np.save(folder / "test" / f"case{case}.npy", generator.standard_normal((2, 16, 20), dtype=np.float32))

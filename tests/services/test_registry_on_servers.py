@@ -1,0 +1,183 @@
+"""The registry and the promotion on what a team runs: MLflow on PostgreSQL, artifacts behind it in S3."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+import condswin.tasks
+from condswin.errors import GateError
+from condswin.files import read_json
+from condswin.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, promotion_lock
+from condswin.registry.package import load_registered
+from condswin.registry.tracking import TrackingError
+from condswin.steps import promote as module
+from condswin.steps.promote import rollback
+from condswin.steps.register import log_package
+from tests.registry.toy import NAME, World, make_config, make_prepared
+from tests.services.conftest import Bucket, MlflowServer
+
+pytest_plugins = ["tests.registry.fixtures"]
+pytestmark = pytest.mark.services
+
+RACER = """
+import sys, time
+from pathlib import Path
+import condswin.tasks
+from condswin.errors import GateError
+from condswin.registry.smoke import Smoke
+from condswin.steps import promote as module
+from tests.registry.toy import make_config
+condswin.tasks._MODULES["reconstruction"] = "tests.registry.toy"
+uri, registered, prepared, me, other = sys.argv[1:]
+module.smoke = lambda *_, **__: Smoke([], 1.0)
+real = module.evaluate_split
+def together(*arguments):
+    rows = real(*arguments)
+    Path(me + ".ready").touch()
+    while not Path(other + ".ready").exists():
+        time.sleep(0.01)
+    return rows
+module.evaluate_split = together
+try:
+    print(module.promote(make_config(uri), "reconstruction", Path(registered), Path(prepared), Path(me + ".json")))
+except GateError as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+@pytest.fixture
+def team(
+    tmp_path: Path, mlflow_server: MlflowServer, clean_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    """A client without any key for the bucket."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setitem(condswin.tasks._MODULES, "reconstruction", "tests.registry.toy")
+    make_prepared(tmp_path / "prepared")
+    world = World(tmp_path, make_config(mlflow_server.uri))
+    yield world
+    client = world.client
+    for model in client.search_registered_models():
+        client.delete_registered_model(model.name)
+
+
+def test_register_promote_load_and_roll_back(team: World, s3: Bucket, mlflow_server: MlflowServer) -> None:
+    first = team.register(0.5)
+    assert team.promote(first)[0]  # with the clean process, which has no keys either
+    team.register(0.5)
+    better = team.register(0.9)
+    assert read_json(better)["version"] == "2"  # registering the first again made no version
+    promoted, record = team.promote(better)
+    assert (promoted, record["champion"], record["previous"]) == (True, "2", "1")
+    assert team.aliases() == {CHALLENGER: "2", CHAMPION: "2", PREVIOUS: "1"}
+    written = (team.folder / "promotion.json").read_bytes()
+    assert team.promote(better)[0]
+    assert (team.folder / "promotion.json").read_bytes() == written
+    model, _ = load_registered(f"models:/{NAME}@{CHAMPION}", team.config)
+    assert model.projection[-1].bias[0].item() == pytest.approx(0.9)
+    assert rollback(team.config, "reconstruction") == "1"
+    model, _ = load_registered(f"models:/{NAME}@{CHAMPION}", team.config)
+    assert model.projection[-1].bias[0].item() == pytest.approx(0.5)
+
+    keys = [entry["Key"] for entry in s3.client().list_objects_v2(Bucket=s3.name)["Contents"]]
+    assert [key for key in keys if key.endswith("model.safetensors")]
+    assert not [key for key in keys if key.endswith((".pkl", ".pickle", ".pth", ".pt"))]
+    # Nobody reads the bucket without its keys.
+    assert requests.get(f"{s3.endpoint}/{s3.name}/{keys[0]}", timeout=10).status_code == 403
+
+
+def test_two_promotions_race_and_one_wins(team: World, quick_smoke: None, mlflow_server: MlflowServer) -> None:
+    team.promote(team.register(0.5))
+    rivals = {version: team.register(bias) for version, bias in (("2", 0.7), ("3", 0.9))}
+    command = [sys.executable, "-c", RACER, mlflow_server.uri]
+    marks = {version: str(team.folder / f"racer-{version}") for version in rivals}
+    racers = {
+        version: subprocess.Popen(
+            [*command, str(path), str(team.prepared), marks[version], marks["3" if version == "2" else "2"]],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for version, path in rivals.items()
+    }
+    outputs = {version: racer.communicate(timeout=180)[0] for version, racer in racers.items()}
+    assert sorted(racer.returncode for racer in racers.values()) == [0, 3], outputs
+    winner, loser = ("2", "3") if racers["2"].returncode == 0 else ("3", "2")
+    assert team.aliases() == {CHALLENGER: "3", CHAMPION: winner, PREVIOUS: "1"}
+    assert read_json(Path(f"{marks[winner]}.json"))["promoted"] is True
+    assert not Path(f"{marks[loser]}.json").exists()
+    assert f"moved from version 1 to version {winner} while version {loser}" in outputs[loser]
+
+
+def test_the_lock_works_through_the_server(team: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    team.register(0.5)
+    monkeypatch.setattr("condswin.registry.aliases.WAIT_AT_MOST", 0.5)
+    refused = pytest.raises(GateError, match="another promotion")
+    with promotion_lock(team.client, NAME), refused, promotion_lock(team.client, NAME):
+        raise AssertionError("entered twice")
+    with promotion_lock(team.client, NAME):
+        pass
+
+
+def test_a_server_that_stops_midway(
+    team: World, quick_smoke: None, mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    team.promote(team.register(0.5))
+    registered = team.register(0.9)
+    before = team.aliases()
+    (team.folder / "promotion.json").unlink()
+    real = module.evaluate_split
+
+    def server_dies(*arguments: Any) -> Any:
+        rows = real(*arguments)
+        mlflow_server.stop()
+        return rows
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "evaluate_split", server_dies)
+            with pytest.raises(TrackingError, match=mlflow_server.uri):
+                team.promote(registered)
+        started = time.monotonic()
+        with pytest.raises(TrackingError, match="cannot be reached"):
+            team.register(0.7)
+        assert time.monotonic() - started < 15
+        assert not (team.folder / "promotion.json").exists()
+        assert not (team.folder / "registered-0.7.json").exists()
+        assert not list(team.folder.glob(".partial*"))
+    finally:
+        mlflow_server.start()
+    assert team.aliases() == before
+    promoted, record = team.promote(registered)
+    assert (promoted, record["champion"], record["previous"]) == (True, "2", "1")
+
+
+def test_a_server_that_stops_while_a_network_is_logged(
+    team: World, mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def server_dies(folder: Path) -> str:
+        uri = log_package(folder)
+        mlflow_server.stop()
+        return uri
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr("condswin.steps.register.log_package", server_dies)
+            with pytest.raises(TrackingError, match=mlflow_server.uri):
+                team.register(0.5)
+    finally:
+        mlflow_server.start()
+    assert not (team.folder / "registered-0.5.json").exists()
+    assert team.client.search_registered_models() == []
+    team.register(0.5)
+    assert team.aliases() == {CHALLENGER: "1"}

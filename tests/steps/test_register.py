@@ -1,0 +1,167 @@
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from condswin.errors import BadFileError
+from condswin.files import read_json, sha256
+from condswin.registry.aliases import CHALLENGER
+from condswin.steps.register import KEY, _commit, _git, log_package, register
+from tests.registry.toy import NAME, World
+
+pytest_plugins = ["tests.registry.fixtures"]
+
+
+def versions(world: World) -> list[str]:
+    return sorted(str(version.version) for version in world.client.search_model_versions(f"name = '{NAME}'"))
+
+
+def test_the_best_network_becomes_challenger_with_its_provenance(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONDSWIN_GIT_COMMIT", "c" * 40)
+    monkeypatch.setenv("CONDSWIN_IMAGE", "registry/condswin@sha256:abc")
+    monkeypatch.setenv("CONDSWIN_PIPELINE_RUN", "run-7")
+    model, out = world.network(0.5), world.folder / "registered.json"
+    result = register(world.config, "reconstruction", world.comparison(), model, out)
+
+    assert result.pop("already_registered") is False
+    assert read_json(out) == result
+    assert (result["name"], result["version"], result["uri"]) == (NAME, "1", f"models:/{NAME}/1")
+    assert world.aliases() == {CHALLENGER: "1"}
+    tags = world.tags("1")
+    assert tags == {
+        KEY: result["key"],
+        "task": "reconstruction",
+        "variant": "swin",
+        "data_sha256": "d" * 64,
+        "params_sha256": "p" * 64,
+        "weights_sha256": sha256(model / "model.safetensors"),
+        "seed": str(world.config.seed),
+        "git_commit": "c" * 40,
+        "image": "registry/condswin@sha256:abc",
+        "pipeline_run": "run-7",
+        "test_psnr": "12.5",  # and no test_mse, which has no value
+    }
+    run = world.client.get_run(result["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"test_psnr": 12.5}
+
+
+def test_registering_again_changes_nothing(world: World) -> None:
+    comparison, model, out = world.comparison(), world.network(0.5), world.folder / "registered.json"
+    first = register(world.config, "reconstruction", comparison, model, out)
+    written = out.read_bytes()
+    again = register(world.config, "reconstruction", comparison, model, out)
+    assert (first.pop("already_registered"), again.pop("already_registered")) == (False, True)
+    assert first == again
+    assert out.read_bytes() == written
+    assert versions(world) == ["1"]
+    # Other data, parameters or weights make another version.
+    other = world.folder / "other.json"
+    register(world.config, "reconstruction", world.comparison(data="e" * 64), model, other)
+    register(world.config, "reconstruction", world.comparison(params_sha256="q" * 64), model, other)
+    world.register(0.6)
+    assert versions(world) == ["1", "2", "3", "4"]
+    assert world.aliases() == {CHALLENGER: "4"}
+    register(world.config, "reconstruction", comparison, model, out)
+    assert world.aliases() == {CHALLENGER: "1"}
+
+
+def test_broken_versions_are_not_taken_for_registered(world: World) -> None:
+    """Versions that never became ready, or whose files were wiped, are left alone and a new one is registered."""
+    comparison, model, out = world.comparison(), world.network(0.5), world.folder / "registered.json"
+    register(world.config, "reconstruction", comparison, model, out)
+    with sqlite3.connect(world.database) as database:
+        database.execute("update model_versions set status = 'PENDING_REGISTRATION'")
+    database.close()
+    assert register(world.config, "reconstruction", comparison, model, out)["version"] == "2"
+    for description in (world.folder / "mlartifacts").rglob("artifacts/model"):
+        shutil.rmtree(description)
+    assert register(world.config, "reconstruction", comparison, model, out)["version"] == "3"
+    assert register(world.config, "reconstruction", comparison, model, out)["version"] == "3"
+
+
+def test_a_run_that_died_before_the_version_was_made_leaves_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.register_model", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            world.register(0.5)
+    assert not (world.folder / "registered-0.5.json").exists()
+    assert versions(world) == []
+    world.register(0.5)
+    assert versions(world) == ["1"]
+
+
+def test_two_processes_registering_the_same_agree_on_one_version(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison, model, out = world.comparison(), world.network(0.5), world.folder / "registered.json"
+    with monkeypatch.context() as patch:
+        # The other process finishes between this one's search and its registration.
+        def late(config: Any, *arguments: Any) -> str:
+            patch.undo()
+            register(config, "reconstruction", comparison, model, world.folder / "others.json")
+            return log_package(*arguments)
+
+        patch.setattr("condswin.steps.register.log_package", lambda folder: late(world.config, folder))
+        result = register(world.config, "reconstruction", comparison, model, out)
+    assert result["version"] == "1"
+    assert versions(world) == ["1"]
+    assert read_json(out) == read_json(world.folder / "others.json")
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_commit_comes_from_git_where_there_is_one(
+    inside: bool, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(world.folder))
+    (world.folder / "code").mkdir()
+    monkeypatch.chdir(world.folder / "code")
+    if not inside:
+        assert _commit() == {"git_commit": "unknown"}
+        return
+    Path("params.yaml").write_text("seed: 1\n")
+    Path("metrics.json").write_text("{}")
+    _git("init", "-q")
+    _git("add", ".")
+    _git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "x")
+    found = _commit()
+    assert (len(found["git_commit"]), found["git_dirty"]) == (40, "false")
+    Path("metrics.json").write_text("{ }")  # what the pipeline writes is not its code
+    assert _commit()["git_dirty"] == "false"
+    Path("params.yaml").write_text("seed: 2\n")
+    assert _commit()["git_dirty"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"task": "segmentation"}, "compares networks for segmentation, expected reconstruction"),
+        ({"best": "conditional-light"}, "no test results of its best variant 'conditional-light'"),
+        ({"best": None}, "'best' is missing or no text"),
+        ({"data_sha256": 3}, "'data_sha256' is missing or no text"),
+        ({"variants": []}, "no test results"),
+        ({"variants": {"swin": {"val": {}}}}, "no test results"),
+    ],
+)
+def test_bad_comparisons_are_named(changes: dict[str, Any], reason: str, world: World) -> None:
+    comparison, out = world.comparison(**changes), world.folder / "registered.json"
+    with pytest.raises(BadFileError, match=reason) as caught:
+        register(world.config, "reconstruction", comparison, world.network(0.5), out)
+    assert caught.value.path == comparison
+    assert not out.exists()
+
+
+def test_networks_that_do_not_fit_are_not_registered(world: World) -> None:
+    model, out = world.network(0.5), world.folder / "registered.json"
+    weights, description = model / "model.safetensors", model / "model.json"
+    whole = description.read_text()
+    description.write_text(json.dumps({**json.loads(whole), "task": "segmentation"}))
+    with pytest.raises(BadFileError, match="describes segmentation/swin, expected reconstruction/swin"):
+        register(world.config, "reconstruction", world.comparison(), model, out)
+    description.write_text(whole)
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(BadFileError, match="checksum differs"):
+        register(world.config, "reconstruction", world.comparison(), model, out)
+    assert not out.exists()
+    assert world.client.search_registered_models() == []
