@@ -115,6 +115,10 @@ class Task(ABC):
         """Writes the prediction for one prepared case file to `out` atomically, in the field's format."""
 
     @abstractmethod
+    def predict_raw(self, model: nn.Module, source: Path, folder: Path) -> Path:
+        """Writes the prediction for a file as it came from the scanner, with or without target; returns its path."""
+
+    @abstractmethod
     def case_files(self, folder: Path) -> dict[str, Path]:
         """Prepared case files of a split folder by case name."""
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from condswin.config import PrepareCtConfig
 from condswin.ct.cases import target_stem
 from condswin.ct.geometry import Geometry
-from condswin.ct.nifti import LABELS, SUFFIXES, read_pair
+from condswin.ct.nifti import LABELS, SUFFIXES, Volume, read_pair
 from condswin.errors import BadFileError
 from condswin.files import atomic_file, copy_with_sha256
 
@@ -44,33 +44,53 @@ def prepare_case(name: str, volume: Path, segmentation: Path, folder: Path, conf
         BadFileError: A file is unusable, or the two do not belong together.
     """
     image, labels = read_pair(volume, segmentation)
+    out = folder / f"{name}.h5"
+    write_inputs(image, labels, out, config)
+    suffix = next(suffix for suffix in SUFFIXES if segmentation.name.endswith(suffix))
+    target = f"{target_stem(name)}{suffix}"
+    copy_with_sha256(segmentation, folder / target)
+    return [out.name, target]
+
+
+def write_inputs(image: Volume, labels: Volume | None, out: Path, config: PrepareCtConfig) -> None:
+    """Writes the HDF5 part of `prepare_case`; without labels only what a network needs to predict.
+
+    Args:
+        image: CT in HU.
+        labels: Of the same geometry, if there are any.
+        out: File to write, atomically.
+        config: Window and resampling.
+    """
     geometry = image.geometry
     slices, *scanned = geometry.canonical_shape
     size = resampled_size(geometry, config.spacing)
     shape = (slices, *size)
-    shows = np.zeros((len(LABELS), slices), dtype=bool)
-    out = folder / f"{name}.h5"
     with atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update(geometry.attributes())
         file.attrs["window"] = config.window
         file.attrs["pixel_spacing"] = np.array(geometry.spacing[1:]) * scanned / size  # mm
         # float16 resolves 0.1 HU of a 400 HU window and halves what training reads. Noise does not compress, labels do.
         images = file.create_dataset("image", shape, np.float16, chunks=(1, *size))
-        targets = file.create_dataset(
-            "label", shape, np.uint8, chunks=(1, *size), compression="gzip", compression_opts=1
-        )
         for start in range(0, slices, _BATCH):
             part = slice(start, start + _BATCH)
             images[part] = resample_image(apply_window(image.canonical[part], config.window), size)
-            targets[part] = label = resample_labels(labels.canonical[part], size)
-            for value in LABELS:
-                shows[value, part] = (label == value).any(axis=(1, 2))
-        file["liver_slices"] = np.flatnonzero(shows[1] | shows[2]).astype(np.int32)
-        file["tumour_slices"] = np.flatnonzero(shows[2]).astype(np.int32)
-    suffix = next(suffix for suffix in SUFFIXES if segmentation.name.endswith(suffix))
-    target = f"{target_stem(name)}{suffix}"
-    copy_with_sha256(segmentation, folder / target)
-    return [out.name, target]
+        if labels is not None:
+            _write_labels(file, labels, size)
+
+
+def _write_labels(file: h5py.File, labels: Volume, size: tuple[int, int]) -> None:
+    slices = len(labels.canonical)
+    shows = np.zeros((len(LABELS), slices), dtype=bool)
+    targets = file.create_dataset(
+        "label", (slices, *size), np.uint8, chunks=(1, *size), compression="gzip", compression_opts=1
+    )
+    for start in range(0, slices, _BATCH):
+        part = slice(start, start + _BATCH)
+        targets[part] = label = resample_labels(labels.canonical[part], size)
+        for value in LABELS:
+            shows[value, part] = (label == value).any(axis=(1, 2))
+    file["liver_slices"] = np.flatnonzero(shows[1] | shows[2]).astype(np.int32)
+    file["tumour_slices"] = np.flatnonzero(shows[2]).astype(np.int32)
 
 
 def apply_window(hu: NDArray[np.float32], window: tuple[float, float]) -> NDArray[np.float32]:
@@ -136,7 +156,7 @@ def open_prepared(path: Path) -> Iterator[h5py.File]:
     """
     try:
         with h5py.File(path, "r") as file:
-            if "image" not in file or "label" not in file or "shape" not in file.attrs:
+            if "image" not in file or "shape" not in file.attrs:
                 raise BadFileError(path, "not a prepared CT case; run prepare-ct again")
             yield file
     except OSError as error:

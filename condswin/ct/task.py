@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import matplotlib.figure
@@ -16,10 +17,10 @@ from condswin.ct.cases import case_of_target, check_case, find_cases, target_ste
 from condswin.ct.dataset import SliceDataset
 from condswin.ct.demo import write_demo_case
 from condswin.ct.metrics import score_case
-from condswin.ct.nifti import LABELS, SUFFIXES, Volume, read_labels, stem
+from condswin.ct.nifti import LABELS, SUFFIXES, Volume, read_image, read_labels, stem
 from condswin.ct.pictures import draw_case
 from condswin.ct.predict import predict_case
-from condswin.ct.prepare import prepare_case
+from condswin.ct.prepare import prepare_case, write_inputs
 from condswin.errors import BadDataError, BadFileError
 from condswin.tasks import Advance, Batch, Case, CaseInfo, Row, Task
 
@@ -100,6 +101,16 @@ class SegmentationTask(Task):
     def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:
         """Writes labels as NIfTI in the shape and affine of the case's source file."""
         predict_case(model, case_file, out, neighbours=self.config.segmentation.prepare.neighbours)
+
+    def predict_raw(self, model: nn.Module, source: Path, folder: Path) -> Path:
+        """Segments a CT volume as it came from the scanner."""
+        name = stem(source)
+        out = folder / self.prediction_name(name if name.startswith("volume-") else f"volume-{name}")
+        with TemporaryDirectory() as scratch:
+            inputs = Path(scratch, f"{name}.h5")
+            write_inputs(read_image(source), None, inputs, self.config.segmentation.prepare)
+            self.predict(model, inputs, out)
+        return out
 
     def case_files(self, folder: Path) -> dict[str, Path]:
         """Prepared `<case>.h5` files by case name."""

@@ -94,17 +94,6 @@ class SwinBlock(nn.Module):
 BlockFactory = Callable[[int, int, int], SwinBlock]
 
 
-def initialise(module: nn.Module) -> None:
-    """Swin's initial weights: linear layers normal with standard deviation 0.02 and no bias."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.LayerNorm):
-        nn.init.ones_(module.weight)
-        nn.init.zeros_(module.bias)
-
-
 def two_blocks(make_block: BlockFactory, dim: int, heads: int, window: int) -> nn.Sequential:
     """A stage: regular windows, then windows shifted by half."""
     return nn.Sequential(make_block(dim, heads, 0), make_block(dim, heads, window // 2))

@@ -9,7 +9,7 @@ from torch import nn
 from condswin.networks.attention import ConditionalWindowAttention, WindowAttention
 from condswin.networks.blocks import ConditionalFeedForward, FeedForward, SwinBlock
 from condswin.networks.routers import IterativeRouter, LightRouter, Router
-from condswin.networks.unet import SwinUNet
+from condswin.networks.unet import FOLD, SwinUNet
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ PRESETS: dict[str, Settings] = {
     "thesis-2": Settings(dropout=0.2, heads=(4, 8, 16)),
     # Small enough to learn something in a minute on two cores.
     "demo": Settings(
-        embedding=48,
-        heads=(4, 8),
+        embedding=32,
+        heads=(2, 4),
         feed_forward=2.0,
         key_values=16,
         queries=16,
         heavy_patches=0.25,
-        stem_channels=16,
+        stem_channels=32,
         residual=True,
     ),
 }
@@ -186,6 +186,8 @@ def _settings(preset: str | None, overrides: dict[str, Any]) -> Settings:
             raise ValueError(f"{name}={value}: must be positive")
     if len(settings.heads) < 2:
         raise ValueError(f"heads={settings.heads}: give one number per stage and one for the bottleneck")
+    if settings.stem_channels and settings.patch % FOLD:
+        raise ValueError(f"patch={settings.patch}: must be even where stem_channels is not 0")
     for stage, heads in enumerate(settings.heads):
         channels = settings.embedding * 2**stage
         if heads < 2 or heads % 2 or channels % heads:

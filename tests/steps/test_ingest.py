@@ -1,0 +1,143 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from condswin.config import Config, IngestConfig
+from condswin.datasets import Manifest
+from condswin.errors import BadDataError
+from condswin.files import sha256
+from condswin.steps.demo_data import demo_data
+from condswin.steps.ingest import assign_splits, ingest, split_counts
+from condswin.tasks import Case, CaseInfo
+
+TASK = "reconstruction"
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory, tiny: Config) -> Path:
+    raw = tmp_path_factory.mktemp("generated") / "raw"
+    section = tiny.reconstruction.model_copy(update={"source": str(raw)})
+    demo_data(tiny.model_copy(update={"reconstruction": section}), TASK, out=raw)
+    return raw
+
+
+@pytest.fixture
+def raw(generated: Path, tmp_path: Path) -> Path:
+    shutil.copytree(generated, tmp_path / "raw")
+    return tmp_path / "raw"
+
+
+def quarantining(config: Config) -> Config:
+    section = config.reconstruction.ingest.model_copy(update={"on_bad_file": "quarantine"})
+    return config.model_copy(update={TASK: config.reconstruction.model_copy(update={"ingest": section})})
+
+
+def test_files_are_copied_with_checksums_and_splits_follow_folders(tiny: Config, raw: Path, tmp_path: Path) -> None:
+    manifest = ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
+    assert split_counts(manifest) == {"train": 3, "val": 1, "test": 2}
+    assert Manifest.read(tmp_path / "out", TASK) == manifest
+    for case in manifest.cases:
+        for file in case.files.values():
+            assert sha256(tmp_path / "out" / file.path) == file.sha256
+    tests = {case.name for case in manifest.cases if case.split == "test"}
+    assert tests == {path.stem for path in (raw / "singlecoil_val").iterdir()}
+
+
+def test_again_changes_nothing_and_stale_files_go(tiny: Config, raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = ingest(tiny, TASK, source=str(raw), out=out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.h5")}
+    (out / "train" / "left-over.h5").write_text("")
+    assert ingest(tiny, TASK, source=str(raw), out=out) == first
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.h5")} == before
+
+
+def test_every_bad_file_is_in_one_report_and_nothing_is_written(tiny: Config, raw: Path, tmp_path: Path) -> None:
+    train = sorted((raw / "singlecoil_train").iterdir())
+    train[0].write_bytes(train[0].read_bytes()[:1000])
+    train[1].write_bytes(b"")
+    with pytest.raises(BadDataError) as caught:
+        ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
+    assert f"singlecoil_train/{train[0].name}" in str(caught.value)
+    assert f"singlecoil_train/{train[1].name}" in str(caught.value)
+    assert "quarantine" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    report = json.loads((tmp_path / "out-bad-files.json").read_text())
+    assert {bad["file"] for bad in report} == {f"singlecoil_train/{path.name}" for path in train[:2]}
+
+
+def test_quarantine_goes_on_without_bad_files_and_says_so(tiny: Config, raw: Path, tmp_path: Path) -> None:
+    bad = sorted((raw / "singlecoil_train").iterdir())[0]
+    bad.write_bytes(b"no HDF5 at all")
+    manifest = ingest(quarantining(tiny), TASK, source=str(raw), out=tmp_path / "out")
+    assert len(manifest.cases) == 5
+    assert [entry["file"] for entry in manifest.rejected] == [f"singlecoil_train/{bad.name}"]
+
+
+def test_only_bad_files_is_an_error_whatever_the_policy(tiny: Config, raw: Path, tmp_path: Path) -> None:
+    for path in raw.rglob("*.h5"):
+        path.write_bytes(b"")
+    with pytest.raises(BadDataError, match="no case can be used"):
+        ingest(quarantining(tiny), TASK, source=str(raw), out=tmp_path / "out")
+
+
+def test_one_file_in_two_splits_is_refused(tiny: Config, raw: Path, tmp_path: Path) -> None:
+    """Under another patient's name too: the content tells."""
+    import h5py
+
+    source = sorted((raw / "singlecoil_val").iterdir())[0]
+    shutil.copy(source, raw / "singlecoil_train" / "copy.h5")
+    with pytest.raises(BadDataError, match="one split only"):
+        ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
+    shutil.rmtree(raw / "singlecoil_train")
+    (raw / "a").mkdir()
+    for number in range(8):
+        shutil.copy(source, raw / "a" / f"scan{number}.h5")
+        with h5py.File(raw / "a" / f"scan{number}.h5", "r+") as file:
+            file.attrs["patient_id"] = f"{number % 2}"
+            del file["ismrmrd_header"]
+    shutil.rmtree(raw / "singlecoil_val")
+    # Contents of one patient's files are equal to the byte, those of the two patients are not.
+    manifest = ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
+    assert {case.split for case in manifest.cases} == {"train", "test"}
+
+
+def test_a_missing_source_is_named(tiny: Config, tmp_path: Path) -> None:
+    with pytest.raises(BadDataError, match="no such folder"):
+        ingest(tiny, TASK, source=str(tmp_path / "nowhere"), out=tmp_path / "out")
+
+
+def cases_of(patients: list[str], folder: str = "") -> tuple[list[Case], dict[str, CaseInfo]]:
+    cases = [Case(f"{folder}{number}", folder, {}) for number in range(len(patients))]
+    return cases, {case.name: CaseInfo(patient, {}) for case, patient in zip(cases, patients, strict=True)}
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([f"p{n}" for n in range(30)]), min_size=3, max_size=60), st.integers(0, 5))
+def test_patients_never_part_and_no_split_starves(patients: list[str], seed: int) -> None:
+    cases, infos = cases_of(patients)
+    splits = assign_splits(cases, infos, IngestConfig(), seed=seed)
+    by_patient: dict[str, set[str]] = {}
+    for case in cases:
+        by_patient.setdefault(infos[case.name].patient, set()).add(splits[case.name])
+    assert all(len(found) == 1 for found in by_patient.values())
+    assert set(splits) == {case.name for case in cases}
+    if len(by_patient) >= 3:
+        assert set(splits.values()) == {"train", "val", "test"}
+    assert assign_splits(cases, infos, IngestConfig(), seed=seed) == splits
+
+
+def test_another_seed_draws_other_patients() -> None:
+    cases, infos = cases_of([f"p{number}" for number in range(40)])
+    assert assign_splits(cases, infos, IngestConfig(), seed=1) != assign_splits(cases, infos, IngestConfig(), seed=2)
+
+
+def test_a_new_patient_moves_few_others() -> None:
+    cases, infos = cases_of([f"p{number}" for number in range(41)])
+    all_of_them = assign_splits(cases, infos, IngestConfig(), seed=1)
+    without = assign_splits(cases[:-1], infos, IngestConfig(), seed=1)
+    assert sum(without[name] != all_of_them[name] for name in without) <= 3

@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+
+from condswin.config import TASKS, Config, TaskName
+from condswin.datasets import Manifest
+from condswin.errors import BadDataError, BadFileError, ConfigError
+from condswin.steps.demo_data import NOTE, demo_data
+from condswin.steps.ingest import ingest
+from condswin.steps.prepare import prepare
+
+
+def at(config: Config, task: TaskName, source: Path) -> Config:
+    return config.model_copy(update={task: config.task(task).model_copy(update={"source": str(source)})})
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def ingested(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny: Config) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    demo_data(at(tiny, request.param, folder / "raw"), request.param, out=folder / "raw")
+    ingest(tiny, request.param, source=str(folder / "raw"), out=folder / request.param)
+    return folder / request.param
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
+
+
+def test_again_does_nothing(tiny: Config, ingested: Path, tmp_path: Path) -> None:
+    task = ingested.name
+    first = prepare(tiny, task, ingested=ingested, out=tmp_path / "out")
+    before = snapshot(tmp_path / "out")
+    assert prepare(tiny, task, ingested=ingested, out=tmp_path / "out") == first
+    assert snapshot(tmp_path / "out") == before
+
+
+def test_damaged_or_lost_outputs_are_made_again(tiny: Config, ingested: Path, tmp_path: Path) -> None:
+    task = ingested.name
+    manifest = prepare(tiny, task, ingested=ingested, out=tmp_path / "out")
+    assert manifest is not None
+    first, second = (tmp_path / "out" / case.files["h5"].path for case in manifest.cases[:2])
+    content = first.read_bytes()
+    first.write_bytes(content[:100])
+    second.unlink()
+    assert prepare(tiny, task, ingested=ingested, out=tmp_path / "out") == manifest
+    assert first.read_bytes() == content
+
+
+def test_shards_make_what_one_run_makes(tiny: Config, ingested: Path, tmp_path: Path) -> None:
+    task = ingested.name
+    whole = prepare(tiny, task, ingested=ingested, out=tmp_path / "whole")
+    results = [prepare(tiny, task, ingested=ingested, out=tmp_path / "parts", shard=(part, 3)) for part in range(3)]
+    assert results == [None, None, whole]
+
+
+def test_other_parameters_make_other_data(tiny: Config, ingested: Path, tmp_path: Path) -> None:
+    task = ingested.name
+    name, change = {
+        "reconstruction": ("undersample", {"accelerations": [8], "center_fractions": [0.04]}),
+        "segmentation": ("prepare", {"window": (-100.0, 200.0)}),
+    }[task]
+    section = getattr(tiny.task(task), name).model_copy(update=change)
+    other = tiny.model_copy(update={task: tiny.task(task).model_copy(update={name: section})})
+    first = prepare(tiny, task, ingested=ingested, out=tmp_path / "out")
+    second = prepare(other, task, ingested=ingested, out=tmp_path / "out")
+    assert first is not None
+    assert second is not None
+    assert first.fingerprint() != second.fingerprint()
+
+
+@pytest.mark.parametrize("shard", [(3, 3), (-1, 2), (0, 0)])
+def test_impossible_shards_are_refused(tiny: Config, ingested: Path, tmp_path: Path, shard: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match=f"shard {shard[0]}/{shard[1]}"):
+        prepare(tiny, ingested.name, ingested=ingested, out=tmp_path / "out", shard=shard)
+
+
+def test_missing_inputs_are_named(tiny: Config, ingested: Path, tmp_path: Path) -> None:
+    task = ingested.name
+    with pytest.raises(BadFileError, match=r"manifest\.json"):
+        prepare(tiny, task, ingested=tmp_path, out=tmp_path / "out")
+    manifest = Manifest.read(ingested, task)
+    (tmp_path / "copy").mkdir()
+    manifest.write(tmp_path / "copy")
+    with pytest.raises(BadDataError, match="missing"):
+        prepare(tiny, task, ingested=tmp_path / "copy", out=tmp_path / "out")
+
+
+def test_no_demo_data_where_the_parameters_name_a_source(tiny: Config, tmp_path: Path) -> None:
+    assert demo_data(at(tiny, "segmentation", tmp_path / "real"), "segmentation", out=tmp_path / "demo") == 0
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == [NOTE]
