@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -61,7 +62,7 @@ class _Shown(Callback):
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self._advance(", ".join(f"{name} {value:.4g}" for name, value in sorted(logged.items())))
 
-    def teardown(self, *_: Any) -> None:
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._open.close()
 
 
@@ -141,18 +142,20 @@ def fit(
             log_every_n_steps=10,
         )
         last = checkpoints / "last.ckpt"
-        trainer.fit(
-            module,
-            train_dataloaders=_loader(training_set, train, seed=seed, training=True),
-            val_dataloaders=_loader(task.dataset(prepared, "val", training=False), train, seed=seed, training=False)
-            if validated
-            else None,
-            ckpt_path=str(last) if last.is_file() else None,
-            # Checkpoints hold tensors and plain values only; nothing in them is ever executed.
-            weights_only=True,
-        )
-    if trainer.received_sigterm:
-        raise SystemExit(TERMINATED)
+        try:
+            trainer.fit(
+                module,
+                train_dataloaders=_loader(training_set, train, seed=seed, training=True),
+                val_dataloaders=_loader(task.dataset(prepared, "val", training=False), train, seed=seed, training=False)
+                if validated
+                else None,
+                ckpt_path=str(last) if last.is_file() else None,
+                # Checkpoints hold tensors and plain values only; nothing in them is ever executed.
+                weights_only=True,
+            )
+        except SIGTERMException:
+            # It is a SystemExit without a status: the process would end as if all were well.
+            raise SystemExit(TERMINATED) from None
     state = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
     return Fitted(network=module.network.cpu().eval(), history=history.rows, best_epoch=int(state["epoch"]))

@@ -1,0 +1,153 @@
+"""Training on a task small enough to check bit by bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from condswin.config import Config, ScheduleConfig
+from condswin.networks import create_model
+from condswin.steps.demo_data import demo_data
+from condswin.steps.ingest import ingest
+from condswin.steps.prepare import prepare
+from condswin.tasks import get_task
+from condswin.training import fit
+from condswin.training.fit import TERMINATED
+from condswin.training.module import learning_rate_factor
+
+TASK = "reconstruction"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, tiny: Config) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    section = tiny.reconstruction.model_copy(update={"source": str(folder / "raw")})
+    demo_data(tiny.model_copy(update={TASK: section}), TASK, out=folder / "raw")
+    ingest(tiny, TASK, source=str(folder / "raw"), out=folder / "in")
+    prepare(tiny, TASK, ingested=folder / "in", out=folder / "out")
+    return folder / "out"
+
+
+def weights(config: Config, prepared: Path, checkpoints: Path, epochs: int, *, planned: int = 4) -> torch.Tensor:
+    """Trains for some epochs of a schedule of `planned`, as an interrupted run does, and returns all weights."""
+    import lightning.pytorch as pl
+
+    train = config.reconstruction.train.model_copy(update={"epochs": planned})
+    task = get_task(TASK, config)
+    pl.seed_everything(1, workers=True, verbose=False)
+    network = create_model("conditional-light", preset="demo", embedding=16, heads=[2, 2], dropout=0.1)
+    arguments = {"prepared": prepared, "checkpoints": checkpoints, "key": "k", "seed": 1, "label": "t", "loggers": []}
+    if epochs < planned:
+
+        class Stopped(Exception):
+            pass
+
+        def stop(*_: object) -> None:
+            raise Stopped
+
+        with pytest.MonkeyPatch.context() as patch:
+            from condswin.training.module import TrainingModule
+
+            original = TrainingModule.on_train_epoch_start
+
+            def interrupted(self: TrainingModule) -> None:
+                if self.current_epoch == epochs:
+                    stop()
+                original(self)
+
+            patch.setattr(TrainingModule, "on_train_epoch_start", interrupted)
+            with pytest.raises(Stopped):
+                fit(task, network, train, **arguments)
+        return torch.empty(0)
+    fitted = fit(task, network, train, **arguments)
+    assert [row["epoch"] for row in fitted.history] == list(range(planned))
+    assert not fitted.network.training
+    return torch.cat([parameter.detach().flatten() for parameter in fitted.network.parameters()])
+
+
+def test_an_interrupted_training_ends_where_an_unbroken_one_does(tiny: Config, prepared: Path, tmp_path: Path) -> None:
+    unbroken = weights(tiny, prepared, tmp_path / "a", 4)
+    weights(tiny, prepared, tmp_path / "b", 2)
+    resumed = weights(tiny, prepared, tmp_path / "b", 4)
+    assert torch.equal(unbroken, resumed)
+
+
+def test_another_training_does_not_inherit_checkpoints(tiny: Config, prepared: Path, tmp_path: Path) -> None:
+    task, checkpoints = get_task(TASK, tiny), tmp_path / "checkpoints"
+    network = create_model("swin", preset="demo", embedding=16, heads=[2, 2])
+    arguments = {"prepared": prepared, "checkpoints": checkpoints, "seed": 1, "label": "t", "loggers": []}
+    train = tiny.reconstruction.train.model_copy(update={"epochs": 1})
+    fit(task, network, train, key="one", **arguments)
+    other = create_model("swin", preset="demo", embedding=32, heads=[2, 2])
+    assert len(fit(task, other, train, key="two", **arguments).history) == 1
+
+
+def test_checkpoints_hold_nothing_that_must_be_executed_to_be_read(
+    tiny: Config, prepared: Path, tmp_path: Path
+) -> None:
+    weights(tiny, prepared, tmp_path, 4)
+    for name in ("last.ckpt", "best.ckpt"):
+        torch.load(tmp_path / name, weights_only=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tiny: Config, prepared: Path, tmp_path: Path) -> None:
+    network = create_model("swin", preset="demo", embedding=16, heads=[2, 2])
+    with torch.no_grad():
+        next(network.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="epoch 0"):
+        fit(
+            get_task(TASK, tiny),
+            network,
+            tiny.reconstruction.train,
+            prepared=prepared,
+            checkpoints=tmp_path,
+            key="k",
+            seed=1,
+            label="t",
+            loggers=[],
+        )
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+from condswin.config import compose
+from condswin.networks import create_model
+from condswin.tasks import get_task
+from condswin.training import fit
+config = compose(["demo", "tiny"])
+train = config.reconstruction.train.model_copy(update={"epochs": 100000})
+network = create_model("swin", preset="demo", embedding=16, heads=[2, 2])
+fit(get_task("reconstruction", config), network, train, prepared=Path(sys.argv[1]), checkpoints=Path(sys.argv[2]),
+    key="k", seed=1, label="t", loggers=[])
+"""
+
+
+def test_a_terminated_training_says_so_and_leaves_a_checkpoint(prepared: Path, tmp_path: Path) -> None:
+    """Lightning alone would exit with 0, and an orchestrator would believe that the work is done."""
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(prepared), str(tmp_path)], env={**os.environ})
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == TERMINATED
+    torch.load(tmp_path / "last.ckpt", weights_only=True)
+
+
+def test_learning_rates_follow_their_schedule() -> None:
+    step = ScheduleConfig(name="step", step_size=5, gamma=0.8)
+    assert learning_rate_factor(step, 0, 200, 20) == 1
+    assert learning_rate_factor(step, 49, 200, 20) == 1
+    assert learning_rate_factor(step, 50, 200, 20) == pytest.approx(0.8)
+    assert learning_rate_factor(step, 199, 200, 20) == pytest.approx(0.8**3)
+    cosine = ScheduleConfig(name="cosine", warmup_steps=10)
+    assert learning_rate_factor(cosine, 0, 100, 10) == pytest.approx(0.1)
+    assert learning_rate_factor(cosine, 10, 100, 10) == pytest.approx(1)
+    assert learning_rate_factor(cosine, 55, 100, 10) == pytest.approx(0.5)
+    assert learning_rate_factor(cosine, 100, 100, 10) == pytest.approx(0)
+    assert learning_rate_factor(ScheduleConfig(name="constant"), 99, 100, 10) == 1
