@@ -25,7 +25,7 @@ def evaluate(
         metrics: Test means, for the Kubeflow user interface.
 
     Returns:
-        Scores and the model's address as JSON.
+        Scores and the model's address as JSON in base64, for the compare component.
     """
     from condswin.steps import kubeflow
 

@@ -361,5 +361,3 @@ def summary(params: Params = DEFAULT_PARAMS) -> None:
 
     config: Config = load_config(params)
     print_tables(config, read_comparisons())
-
-

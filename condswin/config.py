@@ -1,4 +1,4 @@
-"""The parameters of every step, validated: unknown keys, wrong types and impossible values are refused with the key's path."""
+"""The parameters of every step, validated: what is unknown or impossible is refused with the key's path."""
 
 import json
 from pathlib import Path

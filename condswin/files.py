@@ -70,7 +70,7 @@ def fingerprint(value: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically, sorted and indented so that versions diff well; refuses NaN by writing null is the caller's."""
+    """Writes JSON atomically, sorted and indented so that versions diff well; refuses NaN, which is not JSON."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 

@@ -18,7 +18,8 @@ LOG_EVERY = 10.0
 class Advance(Protocol):
     """Counts one piece of work as done; `note` is shown behind the bar."""
 
-    def __call__(self, note: str = "") -> None: ...
+    def __call__(self, note: str = "") -> None:
+        """One piece is done."""
 
 
 @contextmanager

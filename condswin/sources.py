@@ -27,7 +27,9 @@ def local_source(source: str, scratch: Path) -> Iterator[Path]:
     if not source.startswith("s3://"):
         folder = Path(source)
         if not folder.is_dir():
-            raise BadDataError(f"{source}: no such folder; set `source` in the parameters to a folder or an s3:// prefix")
+            raise BadDataError(
+                f"{source}: no such folder; set `source` in the parameters to a folder or an s3:// prefix"
+            )
         yield folder
         return
     _download(source, scratch)
@@ -47,7 +49,9 @@ def _download(source: str, folder: Path) -> None:
         for entry in track(objects, f"fetch {source}", total=len(objects)):
             relative = PurePosixPath(entry["Key"].removeprefix(prefix))
             if relative.is_absolute() or ".." in relative.parts:
-                raise BadDataError(f"s3://{bucket}/{entry['Key']}: a key with '..' would leave the target folder; rename it")
+                raise BadDataError(
+                    f"s3://{bucket}/{entry['Key']}: a key with '..' would leave the target folder; rename it"
+                )
             target = folder / relative
             mark = target.with_name(f".{target.name}.etag")
             if target.is_file() and mark.is_file() and mark.read_text() == entry["ETag"]:

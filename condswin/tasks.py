@@ -1,4 +1,4 @@
-"""What a task must bring so that every step can run it, and the lookup by name. A third task is one folder and one line here."""
+"""What a task must bring so that every step can run it. A third task is one folder and one line here."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -54,7 +54,7 @@ class Task(ABC):
     name: ClassVar[TaskName]
     #: Metric columns of a row in display order, first the primary one; and whether a higher value is better.
     metrics: ClassVar[dict[str, bool]]
-    #: Metric columns of `score` rows that belong to a baseline: "zero-filled" -> prefix of its columns ("zero_filled_").
+    #: Prefix of the columns of `score` rows that belong to a baseline: "zero-filled" -> "zero_filled_".
     baselines: ClassVar[dict[str, str]]
     #: Metric logged during validation that picks the best epoch, and whether a higher value is better.
     monitor: ClassVar[tuple[str, bool]]
@@ -99,7 +99,7 @@ class Task(ABC):
 
     @abstractmethod
     def dataset(self, prepared: Path, split: Split, *, training: bool) -> Dataset[Batch]:
-        """Slices of `prepared/<split>` as dictionaries with at least `image` (C, H, W); all of one size when training."""
+        """Slices of `prepared/<split>`, each with at least `image` (C, H, W); of one size when training."""
 
     @abstractmethod
     def loss(self, output: Tensor, batch: Batch) -> Tensor:

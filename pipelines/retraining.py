@@ -53,9 +53,7 @@ def _retrain(config: Config, params: str, task: TaskName) -> None:
 
     # Where a source outside is read, its content can change under the same name: no caching of these two.
     raw = on_cpu(components.demo_data(params=params, task=task), cached=False)
-    ingested = on_cpu(
-        components.ingest(params=params, task=task, source=raw.outputs["Output"]), cached=False
-    )
+    ingested = on_cpu(components.ingest(params=params, task=task, source=raw.outputs["Output"]), cached=False)
     prepared = on_cpu(components.prepare(params=params, task=task, ingested=ingested.outputs["ingested"]))
     data = prepared.outputs["prepared"]
     evaluated = []
@@ -76,13 +74,9 @@ def _retrain(config: Config, params: str, task: TaskName) -> None:
     best = on_cpu(components.compare(params=params, task=task, evaluations=evaluated))
     model = dsl.importer(artifact_uri=best.outputs["model_uri"], artifact_class=dsl.Model, reimport=False)
     registered = on_cpu(
-        components.register(
-            params=params, task=task, comparison=best.outputs["comparison"], model=model.output
-        ),
+        components.register(params=params, task=task, comparison=best.outputs["comparison"], model=model.output),
         cached=False,
     )
     on_gpu(
-        components.promote(
-            params=params, task=task, registered=registered.outputs["registered"], prepared=data
-        )
+        components.promote(params=params, task=task, registered=registered.outputs["registered"], prepared=data)
     ).set_caching_options(False)

@@ -1,6 +1,6 @@
 """Window attention, light for all patches and heavy for the routed ones (slides, "Conditional W-MSA").
 
-Axes: B batch, M windows, N patches of a window, C channels, h heads, d channels of a head, k routed patches of a window.
+Axes: B batch, M windows, N patches of a window, k routed ones, C channels, h heads, d channels of a head.
 """
 
 import torch
@@ -66,7 +66,8 @@ class WindowAttention(nn.Module):
             mask = rearrange(plan.mask[:, None] + bias, "m h query key -> 1 (m h) query key").to(q.dtype)
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
             attended = rearrange(attended, "b (m h) n d -> b m n (h d)", m=count)
-        return self.dropout(self.projection(attended))
+        output: Tensor = self.dropout(self.projection(attended))
+        return output
 
 
 class RoutedWindowAttention(nn.Module):
@@ -90,7 +91,7 @@ class RoutedWindowAttention(nn.Module):
 
         Queries that may see none of the routed patches, all being of other regions, get 0.
         """
-        batch, count, size, channels = windows.shape
+        batch, count, _, channels = windows.shape
         routed = windows.gather(2, indices[..., None].expand(-1, -1, -1, channels)) * gates[..., None].to(windows.dtype)
         q = rearrange(self.query(windows), "b m n (h d) -> b (m h) n d", h=self.heads)
         k, v = rearrange(self.key_value(routed), "b m k (two h d) -> two b (m h) k d", two=2, h=self.heads).unbind()
@@ -145,4 +146,6 @@ class ConditionalWindowAttention(nn.Module):
         queries = self.query_router(windows, real=plan.real)
         keys = self.key_value_router(windows, real=plan.real)
         heavy = self.heavy(windows, keys.indices, keys.gates, plan)
-        return self.light(windows, plan) + queries.scores[..., None].to(heavy.dtype) * self.dropout(heavy)
+        light: Tensor = self.light(windows, plan)
+        gated: Tensor = queries.scores[..., None].to(heavy.dtype) * self.dropout(heavy)
+        return light + gated

@@ -50,7 +50,8 @@ class ConditionalFeedForward(nn.Module):
         index = routing.indices[..., None].expand(-1, -1, patches.shape[-1])
         heavy = self.heavy(patches.gather(1, index))  # (B, k, C)
         gated = routing.gates[..., None].to(heavy.dtype) * heavy
-        return self.light(patches).scatter_add(1, index, gated).view_as(x)
+        light: Tensor = self.light(patches)
+        return light.scatter_add(1, index, gated).view_as(x)
 
 
 class SwinBlock(nn.Module):

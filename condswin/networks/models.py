@@ -178,7 +178,10 @@ def _settings(preset: str | None, overrides: dict[str, Any]) -> Settings:
     if unknown := sorted(set(overrides) - known):
         raise ValueError(f"no network setting {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
     base = Settings() if preset is None else PRESETS[preset]
-    settings = replace(base, **{key: tuple(v) if isinstance(v, list) else v for key, v in overrides.items()})
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()
+    }
+    settings = replace(base, **given)
     for name, value in asdict(settings).items():
         if name in ("embedding", "patch", "window", "iterations") and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
@@ -192,6 +195,7 @@ def _settings(preset: str | None, overrides: dict[str, Any]) -> Settings:
         channels = settings.embedding * 2**stage
         if heads < 2 or heads % 2 or channels % heads:
             raise ValueError(
-                f"heads[{stage}]={heads}: must be even (the light branch takes half) and divide the stage's {channels} channels"
+                f"heads[{stage}]={heads}: must be even (the light branch takes half) and divide {channels}, "
+                "the stage's channels"
             )
     return settings

@@ -88,7 +88,9 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelSpec]:
     if not weights.is_file():
         raise BadFileError(weights, "no such file; the model folder is incomplete, train again")
     if sha256(weights) != read_json(folder / DESCRIPTION)["weights_sha256"]:
-        raise BadFileError(weights, f"checksum differs from {DESCRIPTION}; the file is damaged, fetch or train it again")
+        raise BadFileError(
+            weights, f"checksum differs from {DESCRIPTION}; the file is damaged, fetch or train it again"
+        )
     model = spec.build()
     try:
         model.load_state_dict(safetensors.torch.load_file(weights))

@@ -1,4 +1,4 @@
-"""Non-overlapping (shifted) windows of a feature map, for any height and width (Swin Transformer, arXiv:2103.14030, section 3.2).
+"""Non-overlapping (shifted) windows of a feature map of any size (Swin Transformer, arXiv:2103.14030, section 3.2).
 
 Axes: B batch, H height, W width, C channels, M windows, N patches of a window.
 """

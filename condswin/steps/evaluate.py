@@ -119,7 +119,9 @@ def draw_pictures(task: Task, rows: list[Row], targets: Path, predictions: Path,
     metric, higher_is_better = next(iter(task.metrics.items()))
     finite = [row for row in rows if float(row[metric]) == float(row[metric])]
     ranked = sorted(finite, key=lambda row: float(row[metric]), reverse=not higher_is_better)
-    chosen = {0: "worst", len(ranked) // 2: "median", len(ranked) - 1: "best"} if len(ranked) >= PICTURES else {0: "case"}
+    chosen = (
+        {0: "worst", len(ranked) // 2: "median", len(ranked) - 1: "best"} if len(ranked) >= PICTURES else {0: "case"}
+    )
     out.mkdir(parents=True, exist_ok=True)
     for stale in out.glob("*.png"):
         stale.unlink()

@@ -1,5 +1,6 @@
 """The steps as Kubeflow components call them: texts and paths in, texts out. Knows nothing of kfp."""
 
+import base64
 import json
 import tempfile
 from collections.abc import Callable
@@ -74,19 +75,22 @@ def evaluate(
     evaluation: str,
     log_metric: Callable[[str, float], None],
 ) -> str:
-    """Evaluates a model; returns its scores and address as JSON."""
+    """Evaluates a model; returns its scores and address as JSON in base64: kfp pastes texts of a list in unescaped."""
     config, name = _read(params, task)
     result = evaluate_step.evaluate(config, name, model=Path(model), prepared=Path(prepared), out=Path(evaluation))
     for metric, summary in result["test"].items():
         if summary.get("mean") is not None:
             log_metric(metric, summary["mean"])
-    return json.dumps({"model_uri": model_uri, "result": result})
+    return base64.b64encode(json.dumps({"model_uri": model_uri, "result": result}).encode()).decode()
 
 
 def compare(params: str, task: str, evaluations: list[str], comparison: str) -> Best:
     """Compares evaluated variants."""
     config, name = _read(params, task)
-    parsed = {evaluation["result"]["variant"]: evaluation for evaluation in map(json.loads, evaluations)}
+    parsed = {
+        evaluation["result"]["variant"]: evaluation
+        for evaluation in map(json.loads, map(base64.b64decode, evaluations))
+    }
     results: dict[str, Any] = {variant: evaluation["result"] for variant, evaluation in parsed.items()}
     best = compare_step.compare(config, name, results=results, out=Path(comparison))["best"]
     return Best(best, parsed[best]["model_uri"])
@@ -95,18 +99,14 @@ def compare(params: str, task: str, evaluations: list[str], comparison: str) -> 
 def register(params: str, task: str, comparison: str, model: str, registered: str) -> str:
     """Registers the best model; returns its version."""
     config, name = _read(params, task)
-    record = register_step.register(
-        config, name, comparison=Path(comparison), model=Path(model), out=Path(registered)
-    )
+    record = register_step.register(config, name, comparison=Path(comparison), model=Path(model), out=Path(registered))
     return str(record["version"])
 
 
 def promote(params: str, task: str, registered: str, prepared: str, decision: str) -> bool:
     """Runs the promotion protocol; returns whether the challenger is champion."""
     config, name = _read(params, task)
-    return promote_step.promote(
-        config, name, registered=Path(registered), prepared=Path(prepared), out=Path(decision)
-    )
+    return promote_step.promote(config, name, registered=Path(registered), prepared=Path(prepared), out=Path(decision))
 
 
 def _read(params: str, task: str) -> tuple[Config, TaskName]:

@@ -57,15 +57,13 @@ def _task_report(config: Config, name: TaskName, comparison: dict[str, Any]) -> 
         best=best,
         metric=metric,
         chosen_on=comparison["chosen_on"],
-        splits=split_counts(manifest),
+        splits={str(split): count for split, count in split_counts(manifest).items()},
         rejected=manifest.rejected,
         figures={
             "Each line is one test case.": data_uri(png(spread_figure(metric, _columns(task, metric, comparison)))),
             "Training.": data_uri(png(curves_figure(histories, f"val/{task.monitor[0]}"))),
         },
-        pictures={
-            f"{best}, {path.stem} test case by {metric}.": data_uri(path.read_bytes()) for path in pictures
-        },
+        pictures={f"{best}, {path.stem} test case by {metric}.": data_uri(path.read_bytes()) for path in pictures},
         promotion=read_json(promotion) if promotion.is_file() else None,
         facts={
             "data (SHA-256 of the prepared cases)": comparison["data_sha256"],

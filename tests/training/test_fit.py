@@ -44,11 +44,11 @@ def weights(config: Config, prepared: Path, checkpoints: Path, epochs: int, *, p
     arguments = {"prepared": prepared, "checkpoints": checkpoints, "key": "k", "seed": 1, "label": "t", "loggers": []}
     if epochs < planned:
 
-        class Stopped(Exception):
+        class StoppedError(Exception):
             pass
 
         def stop(*_: object) -> None:
-            raise Stopped
+            raise StoppedError
 
         with pytest.MonkeyPatch.context() as patch:
             from condswin.training.module import TrainingModule
@@ -61,7 +61,7 @@ def weights(config: Config, prepared: Path, checkpoints: Path, epochs: int, *, p
                 original(self)
 
             patch.setattr(TrainingModule, "on_train_epoch_start", interrupted)
-            with pytest.raises(Stopped):
+            with pytest.raises(StoppedError):
                 fit(task, network, train, **arguments)
         return torch.empty(0)
     fitted = fit(task, network, train, **arguments)

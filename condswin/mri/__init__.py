@@ -1,0 +1,1 @@
+"""MRI: single-coil k-space in fastMRI's file format, undersampled and scored by fastMRI's protocol."""

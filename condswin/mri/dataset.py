@@ -1,0 +1,229 @@
+"""Slices of prepared files as network inputs and targets."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from condswin.config import UndersampleConfig
+from condswin.errors import BadDataError, BadFileError
+from condswin.mri.fourier import hybrid_magnitude, magnitude_image, readout_hybrid
+from condswin.mri.header import parse_header
+from condswin.mri.masks import draw_mask, name_seed
+from condswin.mri.reading import KSPACE, SUFFIXES, VolumeReader
+from condswin.mri.undersample import MASK, ZERO_FILLED
+
+#: Splits of at most this many bytes are kept in memory.
+CACHE_BYTES = 1 << 30
+
+#: Network inputs are clamped to this many standard deviations, as in fastMRI.
+CLAMP = 6.0
+
+# Standard deviations below this share of the volume's maximum belong to empty slices, which would be blown up by them.
+_STD_FLOOR = 1e-4
+
+
+class Normalised(NamedTuple):
+    """Network inputs and what undoes their scaling: `output * std + mean`.
+
+    Attributes:
+        image: (..., H, W), zero mean and unit standard deviation per slice, clamped.
+        mean: (...), per slice, of the zero-filled magnitude.
+        std: (...), per slice.
+    """
+
+    image: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+def normalise(zero_filled: Tensor, maximum: Tensor | float) -> Normalised:
+    """Z-scores zero-filled magnitudes (..., H, W) slice by slice.
+
+    Args:
+        zero_filled: Magnitudes in any units; the result does not depend on them.
+        maximum: Largest value of the volume, which sets the floor of the deviation of empty slices.
+    """
+    std, mean = torch.std_mean(zero_filled, dim=(-2, -1), correction=0)
+    std = std.clamp_min(_STD_FLOOR * float(maximum) or 1.0)
+    image = ((zero_filled - mean[..., None, None]) / std[..., None, None]).clamp(-CLAMP, CLAMP)
+    return Normalised(image, mean, std)
+
+
+def prepared_files(folder: Path) -> dict[str, Path]:
+    """The prepared files of a folder by case name (file name without suffix), sorted."""
+    found = (path for path in folder.glob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
+    return {path.stem: path for path in sorted(found)}
+
+
+def zero_filled_volume(path: Path, undersample: UndersampleConfig) -> Tensor:
+    """Zero-filled magnitudes (slices, H, W) of a prepared file, float32.
+
+    Read if the file has them; else computed, of the size of the target or, without one, of the header's reconstructed
+    matrix. A fully sampled file is masked first, seeded by its name.
+
+    Raises:
+        BadFileError: The file is unusable.
+    """
+    with VolumeReader(path) as reader:
+        if ZERO_FILLED in reader:
+            return torch.from_numpy(reader.read(ZERO_FILLED))
+        width = reader.shape(KSPACE)[-1]
+        if MASK in reader:
+            sampled = reader.read(MASK).astype(np.bool_).reshape(-1)
+        else:
+            sampled = draw_mask(undersample, width, name_seed(path.name)).sampled
+        size = _image_size(reader)
+        blocks = [magnitude_image(block, size, sampled) for _, block in reader.blocks(KSPACE)]
+    return torch.from_numpy(np.concatenate(blocks))
+
+
+class _Volume(NamedTuple):
+    path: Path
+    slices: int
+    kspace: tuple[int, int]
+    target: str
+    size: tuple[int, int]
+    maximum: float
+    masked: bool
+
+    @property
+    def cache_bytes(self) -> int:
+        rows, columns = self.size
+        signal = 4 * columns if self.masked else 8 * self.kspace[1]
+        return self.slices * rows * (signal + 4 * columns)
+
+
+class SliceDataset(Dataset[dict[str, Tensor]]):
+    """Slices of the prepared files of one split.
+
+    An item has `image` (1, H, W), the normalised zero-filled magnitude; `target` (1, H, W), scaled by the image's mean
+    and standard deviation; these two as `mean` and `std`, and `maximum`, the largest value of the target volume.
+
+    Slices of undersampled files are the same every time. Slices of fully sampled files get a fresh mask each time,
+    drawn from torch's global generator (which a DataLoader seeds per epoch and worker, reproducibly) and the process's
+    rank; without `training` they keep one mask per file, seeded by its name.
+
+    Small splits are held in memory, fully sampled ones transformed along the readout already; of larger ones each item
+    opens its file and reads one slice, so no HDF5 handle is ever shared between processes.
+
+    Args:
+        folder: `prepared/<split>`.
+        undersample: Masks for fully sampled files.
+        training: Draw fresh masks and mirror; all targets must then have one size.
+        cache_bytes: Largest split that is held in memory.
+
+    Raises:
+        BadDataError: The folder has no file, or training slices differ in size.
+        BadFileError: A file is unusable.
+    """
+
+    def __init__(
+        self, folder: Path, undersample: UndersampleConfig, *, training: bool, cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        self._undersample = undersample
+        self._training = training
+        self._volumes = [_describe(path) for path in prepared_files(folder).values()]
+        if not self._volumes:
+            raise BadDataError(f"{folder}: no prepared file; run `condswin undersample` first")
+        if training:
+            _require_one_size(folder, self._volumes)
+        self._index = [(number, at) for number, volume in enumerate(self._volumes) for at in range(volume.slices)]
+        self._cache: list[tuple[Tensor, Tensor]] | None = None
+        if sum(volume.cache_bytes for volume in self._volumes) <= cache_bytes:
+            self._cache = [_read(volume, 0, volume.slices) for volume in self._volumes]
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        number, slice_ = self._index[index]
+        volume = self._volumes[number]
+        if self._cache is None:
+            signals, targets = _read(volume, slice_, slice_ + 1)
+            signal, target = signals[0], targets[0]
+        else:
+            signal, target = self._cache[number][0][slice_], self._cache[number][1][slice_]
+        zero_filled = signal if volume.masked else self._undersampled(signal, volume)
+        if self._training:
+            # A mirrored scan is a scan; few volumes go further with it.
+            mirrored = [axis for axis in (-2, -1) if torch.rand(()) < 0.5]
+            zero_filled, target = zero_filled.flip(mirrored), target.flip(mirrored)
+        image, mean, std = normalise(zero_filled, volume.maximum)
+        return {
+            "image": image[None],
+            "target": ((target - mean) / std)[None],
+            "mean": mean,
+            "std": std,
+            "maximum": torch.tensor(volume.maximum, dtype=torch.float32),
+        }
+
+    def _undersampled(self, hybrid: Tensor, volume: _Volume) -> Tensor:
+        seed = _fresh_seed() if self._training else name_seed(volume.path.name)
+        mask = draw_mask(self._undersample, hybrid.shape[-1], seed)
+        return torch.from_numpy(hybrid_magnitude(hybrid.numpy() * mask.sampled, volume.size[1]))
+
+
+def _fresh_seed() -> tuple[int, int]:
+    # The rank is part of the seed because without workers all ranks hold the same generator state.
+    rank = torch.distributed.get_rank() if _distributed() else int(os.environ.get("RANK", "0") or 0)
+    return int(torch.randint(2**32, (), dtype=torch.int64)), rank
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _describe(path: Path) -> _Volume:
+    with VolumeReader(path) as reader:
+        target = reader.target_name()
+        if target is None:
+            raise BadFileError(path, "has no target image, so it cannot be trained on or validated with")
+        slices, rows, columns = reader.shape(target)
+        height, width = reader.shape(KSPACE)[1:]
+        maximum = reader.attribute("max")
+        if not isinstance(maximum, int | float) or maximum <= 0:
+            maximum = float(reader.read(target).max())
+        return _Volume(
+            path, slices, (height, width), target, (rows, columns), float(maximum), masked=ZERO_FILLED in reader
+        )
+
+
+def _require_one_size(folder: Path, volumes: list[_Volume]) -> None:
+    by_size: dict[tuple[int, int], list[str]] = {}
+    for volume in volumes:
+        by_size.setdefault(volume.size, []).append(volume.path.name)
+    if len(by_size) > 1:
+        lines = [
+            f"  {rows}x{columns}: {len(names)} files ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+            for (rows, columns), names in sorted(by_size.items())
+        ]
+        raise BadDataError("\n".join([f"{folder}: training needs targets of one size, leave out the others:", *lines]))
+
+
+def _read(volume: _Volume, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Signal, zero-filled (n, H, W) or hybrid space (n, H, W of k-space), and target (n, H, W) of some slices."""
+    with VolumeReader(volume.path) as reader:
+        target = torch.from_numpy(reader.read(volume.target, start, stop))
+        if volume.masked:
+            return torch.from_numpy(reader.read(ZERO_FILLED, start, stop)), target
+        return torch.from_numpy(readout_hybrid(reader.read(KSPACE, start, stop), volume.size[0])), target
+
+
+def _image_size(reader: VolumeReader) -> tuple[int, int]:
+    target = reader.target_name()
+    if target is not None:
+        return reader.shape(target)[1], reader.shape(target)[2]
+    raw = reader.header()
+    try:
+        recon = parse_header(raw).recon if raw is not None else None
+    except ValueError as error:
+        raise BadFileError(reader.path, f"ismrmrd_header: {error}") from None
+    rows, columns = reader.shape(KSPACE)[1:]
+    if recon is None or recon[0] > rows or recon[1] > columns:
+        raise BadFileError(reader.path, "neither a target nor a usable header says how large the image shall be")
+    return recon[0], recon[1]

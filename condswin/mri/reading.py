@@ -1,0 +1,275 @@
+"""Reading fastMRI single-coil HDF5 files from sources nobody vouches for, in constant memory."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeVar
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from condswin.errors import BadFileError
+from condswin.mri.header import MAX_BYTES, Header, parse_header
+
+T = TypeVar("T")
+Array = NDArray[Any]
+
+KSPACE = "kspace"
+HEADER = "ismrmrd_header"
+#: Names of the fully sampled magnitude image, the first one present is the target.
+TARGETS = ("reconstruction_esc", "reconstruction_rss")
+SUFFIXES = (".h5", ".hdf5")
+
+#: Largest uncompressed slice or chunk that is read, bytes.
+_MAX_BLOCK = 1 << 28
+#: Bytes read at once where slices are smaller.
+_BLOCK = 1 << 22
+#: Largest factor of compression believed: noise hardly compresses, and padding or empty slices do not explain more.
+_MAX_RATIO = 100
+
+
+class VolumeInfo(NamedTuple):
+    """What checking a file found.
+
+    Attributes:
+        shape: Of k-space: slices, rows (readout), columns (phase encoding).
+        target: Dataset name of the fully sampled magnitude image.
+        target_shape: Slices, rows, columns of it.
+        maximum: Largest value of the target.
+        acquisition: FastMRI's attribute (`CORPD_FBK`), "unknown" if there is none.
+        patient: Hashed key of the person; never the identifier.
+        header: Geometry from the ISMRMRD header; empty if there is none. Its `patient_id` is removed.
+    """
+
+    shape: tuple[int, int, int]
+    target: str
+    target_shape: tuple[int, int, int]
+    maximum: float
+    acquisition: str
+    patient: str
+    header: Header
+
+
+class VolumeReader:
+    """An open HDF5 file of which whatever goes wrong is a `BadFileError`; a context manager.
+
+    Args:
+        path: The file.
+
+    Raises:
+        BadFileError: The file is missing, empty or not HDF5.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            raise BadFileError(path, "no such file")
+        self._bytes = path.stat().st_size
+        if self._bytes == 0:
+            raise BadFileError(path, "is empty (0 bytes)")
+        # Without locks, so that read-only and network file systems serve as well.
+        self._file: h5py.File = self._guard(lambda: h5py.File(path, "r", locking=False))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._guard(self._file.close)
+
+    def __contains__(self, name: str) -> bool:
+        return self._guard(lambda: self._file.get(name, getlink=True) is not None)
+
+    def target_name(self) -> str | None:
+        """Name of the fully sampled image, None if the file has none."""
+        return next((name for name in TARGETS if name in self), None)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a dataset."""
+        dataset = self._dataset(name)
+        return self._guard(lambda: tuple(int(length) for length in dataset.shape))
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Element type of a dataset."""
+        dataset = self._dataset(name)
+        return self._guard(lambda: np.dtype(dataset.dtype))
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> Array:
+        """Entries `start` to `stop` of a dataset along its first axis."""
+        dataset = self._dataset(name)
+
+        def values() -> Array:
+            array = np.asarray(dataset[start:stop])
+            return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+        return self._guard(values)
+
+    def blocks(self, name: str) -> Iterator[tuple[int, Array]]:
+        """Yields (first slice, slices) until the end, in blocks of bounded size, each stored chunk read once."""
+        dataset = self._dataset(name)
+        slices, per_slice, chunk = self._guard(lambda: _layout(dataset))
+        step = math.ceil(max(_BLOCK // max(per_slice, 1), 1) / chunk) * chunk
+        for start in range(0, slices, step):
+            yield start, self.read(name, start, start + step)
+
+    def attribute(self, name: str) -> Any:
+        """A plain Python value of a file attribute, None if there is none or it is longer than a line of text."""
+        value = self._guard(lambda: self._file.attrs.get(name))
+        if isinstance(value, np.ndarray | np.generic):
+            value = value.item() if value.size == 1 else None
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        if isinstance(value, str):
+            value = value.strip("\0 ")
+            return value if 0 < len(value) <= 256 and value.isprintable() else None
+        return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+    def header(self) -> bytes | None:
+        """Raw ISMRMRD header, None if there is none."""
+        if HEADER not in self:
+            return None
+        dataset = self._dataset(HEADER)
+
+        def text() -> bytes:
+            if dataset.size != 1 or dataset.dtype.itemsize > MAX_BYTES:
+                raise ValueError(f"{HEADER} is not one string of at most {MAX_BYTES} bytes")
+            value = np.asarray(dataset[()]).item()
+            if not isinstance(value, bytes | str):
+                raise ValueError(f"{HEADER} holds {dataset.dtype}, expected a string")
+            return value.encode() if isinstance(value, str) else value
+
+        return self._guard(text)
+
+    def _dataset(self, name: str) -> Any:
+        def find() -> Any:
+            link = self._file.get(name, getlink=True)
+            if link is None:
+                raise BadFileError(self.path, f"has no dataset {name!r} (there are: {', '.join(list(self._file)[:9])})")
+            if not isinstance(link, h5py.HardLink):
+                raise BadFileError(self.path, f"{name} is a link to elsewhere; store the data in the file itself")
+            dataset = self._file[name]
+            if not isinstance(dataset, h5py.Dataset):
+                raise BadFileError(self.path, f"{name} is a group, expected a dataset")
+            if dataset.is_virtual or dataset.external:
+                raise BadFileError(self.path, f"{name} is kept in other files; store the data in the file itself")
+            self._plausible(name, dataset)
+            return dataset
+
+        return self._guard(find)
+
+    def _plausible(self, name: str, dataset: Any) -> None:
+        """Refuses, before any read, what would allocate far more than the file holds."""
+        if dataset.shape is None or dataset.dtype.hasobject:
+            return
+        declared = math.prod(dataset.shape) * dataset.dtype.itemsize
+        stored = dataset.id.get_storage_size()
+        if stored > self._bytes:
+            raise BadFileError(self.path, f"{name} needs {stored} bytes, the file has {self._bytes}: it is truncated")
+        if declared > _MAX_RATIO * max(stored, 1024):
+            raise BadFileError(
+                self.path,
+                f"{name} declares {declared} bytes in shape {dataset.shape} but stores {stored}: "
+                f"not believed beyond {_MAX_RATIO} to 1",
+            )
+        per_slice = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
+        block = per_slice * (dataset.chunks[0] if dataset.chunks else 1)
+        if block > _MAX_BLOCK:
+            raise BadFileError(self.path, f"{name} can only be read {block} bytes at a time, at most {_MAX_BLOCK} are")
+
+    def _guard(self, action: Callable[[], T]) -> T:
+        try:
+            return action()
+        except BadFileError:
+            raise
+        # h5py raises OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError and more on damaged files.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            message = f"cannot be read as HDF5: damaged, truncated or another format ({reason})"
+            raise BadFileError(self.path, message) from error
+
+
+def check_volume(path: Path) -> VolumeInfo:
+    """Reads a fully sampled single-coil file to its last value, block by block.
+
+    Raises:
+        BadFileError: The file cannot be trusted; the message says why.
+    """
+    with VolumeReader(path) as reader:
+        if "mask" in reader:
+            raise BadFileError(path, "is already undersampled (it has a mask): predict it, do not ingest it")
+        shape = _volume_shape(reader, KSPACE)
+        if reader.dtype(KSPACE).newbyteorder("=") != np.dtype(np.complex64):
+            raise BadFileError(path, f"kspace holds {reader.dtype(KSPACE).name}, only complex64 is accepted")
+        target = reader.target_name()
+        if target is None:
+            raise BadFileError(path, f"has neither {' nor '.join(TARGETS)}: nothing to train on or compare with")
+        target_shape = _volume_shape(reader, target)
+        if reader.dtype(target).kind != "f":
+            raise BadFileError(path, f"{target} holds {reader.dtype(target).name}, expected float32")
+        if target_shape[0] != shape[0]:
+            raise BadFileError(path, f"{target} has {target_shape[0]} slices, kspace {shape[0]}")
+        if target_shape[1] > shape[1] or target_shape[2] > shape[2]:
+            raise BadFileError(path, f"{target} of {target_shape[1:]} is larger than the image of kspace {shape[1:]}")
+        header = Header()
+        if (raw := reader.header()) is not None:
+            try:
+                header = parse_header(raw)
+            except ValueError as error:
+                raise BadFileError(path, f"{HEADER}: {error}") from None
+        _largest(reader, KSPACE)
+        return VolumeInfo(
+            shape=shape,
+            target=target,
+            target_shape=target_shape,
+            maximum=_largest(reader, target),
+            acquisition=acquisition(reader),
+            patient=patient_key(str(reader.attribute("patient_id") or header.patient_id or path.stem)),
+            header=header._replace(patient_id=None),
+        )
+
+
+def acquisition(reader: VolumeReader) -> str:
+    """FastMRI's name for the kind of scan, "unknown" if the file does not say."""
+    value = reader.attribute("acquisition")
+    return value if isinstance(value, str) else "unknown"
+
+
+def patient_key(identifier: str) -> str:
+    """A key that tells patients apart without naming them: the start of a SHA-256 of the identifier."""
+    return hashlib.sha256(f"condswin patient {identifier}".encode()).hexdigest()[:16]
+
+
+def _volume_shape(reader: VolumeReader, name: str) -> tuple[int, int, int]:
+    shape = reader.shape(name)
+    if name == KSPACE and len(shape) == 4:
+        raise BadFileError(
+            reader.path, f"kspace {shape} is multi-coil (slices, coils, rows, columns); only single-coil files are read"
+        )
+    if len(shape) != 3:
+        raise BadFileError(reader.path, f"{name} has shape {shape}, expected (slices, rows, columns)")
+    if 0 in shape:
+        raise BadFileError(reader.path, f"{name} has shape {shape}: there is nothing in it")
+    return shape[0], shape[1], shape[2]
+
+
+def _largest(reader: VolumeReader, name: str) -> float:
+    """Largest value, magnitude if complex; checks that all are finite and some are above zero."""
+    largest = 0.0
+    for start, block in reader.blocks(name):
+        parts = block.view(block.real.dtype) if np.iscomplexobj(block) else block
+        if not np.isfinite(parts).all():
+            bad = ~np.isfinite(parts).reshape(len(block), -1).all(axis=1)
+            first = start + int(bad.argmax())
+            raise BadFileError(reader.path, f"{name} has NaN or infinite values, first in slice {first}")
+        largest = max(largest, float((np.abs(parts) if parts is not block else parts).max()))
+    if largest <= 0:
+        raise BadFileError(reader.path, f"{name} is zero everywhere")
+    return largest
+
+
+def _layout(dataset: Any) -> tuple[int, int, int]:
+    """Slices, bytes per slice, slices per chunk."""
+    per_slice = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
+    return dataset.shape[0], per_slice, dataset.chunks[0] if dataset.chunks else 1

@@ -1,0 +1,167 @@
+"""Reconstruction as a task that every step of the pipeline can run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import h5py
+import matplotlib.figure
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from condswin.config import Split, TaskName
+from condswin.errors import BadDataError
+from condswin.files import atomic_file
+from condswin.mri import demo
+from condswin.mri.dataset import SliceDataset, normalise, prepared_files, zero_filled_volume
+from condswin.mri.metrics import slice_psnr
+from condswin.mri.reading import SUFFIXES, check_volume
+from condswin.mri.scoring import PREDICTION, picture_case, score_case
+from condswin.mri.undersample import prepare_full, prepare_undersampled
+from condswin.tasks import Advance, Batch, Case, CaseInfo, Row, Task
+
+#: Slices that pass the network at once when predicting.
+PREDICT_BATCH = 8
+
+
+class ReconstructionTask(Task):
+    """Magnitude images from undersampled single-coil k-space, by fastMRI's protocol."""
+
+    name: ClassVar[TaskName] = "reconstruction"
+    metrics: ClassVar[dict[str, bool]] = {"psnr": True, "ssim": True, "nmse": False, "mae": False}
+    baselines: ClassVar[dict[str, str]] = {"zero-filled": "zero_filled_"}
+    monitor: ClassVar[tuple[str, bool]] = ("psnr", True)
+
+    # raw -> ingested
+
+    def make_demo(self, folder: Path, advance: Advance) -> None:
+        """Writes generated volumes as `singlecoil_train/*.h5` and `singlecoil_val/*.h5`."""
+        demo.write_demo(folder, self.config.reconstruction.demo, self.config.seed, advance)
+
+    def demo_count(self) -> int:
+        """One call per volume."""
+        settings = self.config.reconstruction.demo
+        return settings.train_volumes + settings.test_volumes
+
+    def find_cases(self, source: Path) -> list[Case]:
+        """Every `.h5` and `.hdf5` file below `source` that is not hidden, named by its stem."""
+        cases: dict[str, Case] = {}
+        for path in sorted(source.rglob("*")):
+            inside = path.relative_to(source).parts
+            if path.suffix not in SUFFIXES or any(part.startswith(".") for part in inside) or path.is_dir():
+                continue
+            if (other := cases.get(path.stem)) is not None:
+                raise BadDataError(f"{path} and {other.files['kspace']}: two files of one name, rename one of them")
+            folder = inside[0] if len(inside) > 1 else ""
+            cases[path.stem] = Case(path.stem, folder, {"kspace": path.absolute()})
+        if not cases:
+            raise BadDataError(f"{source}: no {' or '.join(SUFFIXES)} file in this folder or below")
+        return [cases[name] for name in sorted(cases)]
+
+    def check_case(self, case: Case) -> CaseInfo:
+        """Reads the whole file; the details are shapes, acquisition and dtype."""
+        info = check_volume(case.files["kspace"])
+        details = {
+            "shape": list(info.shape),
+            "dtype": "complex64",
+            "target": info.target,
+            "target_shape": list(info.target_shape),
+            "acquisition": info.acquisition,
+            "encoded_matrix": list(info.header.encoded) if info.header.encoded else None,
+            "recon_matrix": list(info.header.recon) if info.header.recon else None,
+        }
+        return CaseInfo(info.patient, details)
+
+    # ingested -> prepared
+
+    def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> list[str]:
+        """Training files stay fully sampled; others are undersampled with a mask seeded by their name."""
+        out = folder / f"{name}.h5"
+        if split == "train":
+            prepare_full(files["kspace"], out)
+        else:
+            prepare_undersampled(files["kspace"], out, self.config.reconstruction.undersample)
+        return [out.name]
+
+    # prepared -> model
+
+    def channels(self) -> tuple[int, int]:
+        """One magnitude in, one out."""
+        return 1, 1
+
+    def dataset(self, prepared: Path, split: Split, *, training: bool) -> Dataset[Batch]:
+        """Normalised slices; see `SliceDataset`."""
+        return SliceDataset(prepared / split, self.config.reconstruction.undersample, training=training)
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """L1 or mean squared error between normalised images."""
+        loss = F.l1_loss if self.config.reconstruction.train.loss == "l1" else F.mse_loss
+        return loss(output.float(), batch["target"])
+
+    def validation_scores(self, output: Tensor, batch: Batch) -> Batch:
+        """Slice-wise `psnr` (B,) with the volume's maximum as data range: close to, but not, the reported one."""
+        std, mean = batch["std"][:, None, None, None], batch["mean"][:, None, None, None]
+        return {"psnr": slice_psnr(batch["target"] * std + mean, output.float() * std + mean, batch["maximum"])}
+
+    # model -> predictions -> metrics
+
+    def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:
+        """Writes `reconstruction` (slices, H, W) float32 in the units of the input, as fastMRI's scripts read it."""
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        zero_filled = zero_filled_volume(case_file, self.config.reconstruction.undersample)
+        inputs = normalise(zero_filled, float(zero_filled.max()))
+        parts = []
+        with torch.inference_mode():
+            for batch in torch.split(inputs.image[:, None], PREDICT_BATCH):
+                parts.append(model(batch.to(device)).float().cpu()[:, 0])
+        images = torch.cat(parts) * inputs.std[:, None, None] + inputs.mean[:, None, None]
+        if not bool(torch.isfinite(images).all()):
+            raise BadDataError(f"{case_file}: the network's output has NaN or infinite values; do not use this model")
+        with atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
+            file[PREDICTION] = images.numpy()
+
+    def predict_raw(self, model: nn.Module, source: Path, folder: Path) -> Path:
+        """Reconstructs a fastMRI file; one that is fully sampled is undersampled first."""
+        out = folder / self.prediction_name(source.stem)
+        self.predict(model, source, out)
+        return out
+
+    def case_files(self, folder: Path) -> dict[str, Path]:
+        """Prepared files by case name."""
+        return prepared_files(folder)
+
+    def prediction_name(self, case: str) -> str:
+        """As fastMRI: the name of the k-space file."""
+        return f"{case}.h5"
+
+    def score(self, targets: Path, predictions: Path) -> list[Row]:
+        """One row per volume: its metrics, those of its zero-filled image, acquisition and true acceleration."""
+        pairs = _pairs(targets, predictions)
+        return [score_case(case, target, prediction) for case, (target, prediction) in pairs.items()]
+
+    def picture(self, targets: Path, predictions: Path, case: str) -> matplotlib.figure.Figure:
+        """Target, zero-filled, prediction and both errors of the middle slice."""
+        pairs = _pairs(targets, predictions)
+        if case not in pairs:
+            raise BadDataError(f"{predictions}: no prediction of {case!r}; there are: {', '.join(list(pairs)[:9])}")
+        return picture_case(case, *pairs[case])
+
+
+def _pairs(targets: Path, predictions: Path) -> dict[str, tuple[Path, Path]]:
+    """Target and prediction file by case name.
+
+    Raises:
+        BadDataError: A target without prediction, or nothing to score.
+    """
+    wanted, found = prepared_files(targets), prepared_files(predictions)
+    if not wanted:
+        raise BadDataError(f"{targets}: no target file to score against")
+    if missing := sorted(set(wanted) - set(found)):
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise BadDataError(f"{predictions}: no prediction for {', '.join(missing[:5])}{more}; predict them first")
+    return {case: (path, found[case]) for case, path in wanted.items()}
+
+
+TASK = ReconstructionTask

@@ -1,0 +1,113 @@
+"""From a checked, fully sampled file to a prepared one.
+
+Validation and test files come out in the layout of fastMRI's own test set (masked `kspace`, `mask`, attributes
+`acceleration` and `num_low_frequency`), with the target and the zero-filled image beside them. Training files stay
+fully sampled, because each epoch draws fresh masks. Neither holds anything that identifies a person: the header is
+copied without it and `patient` is a hashed key.
+"""
+
+import math
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from condswin.config import UndersampleConfig
+from condswin.errors import BadFileError
+from condswin.files import atomic_file
+from condswin.mri.fourier import magnitude_image
+from condswin.mri.header import strip_header
+from condswin.mri.masks import Mask, draw_mask, name_seed
+from condswin.mri.reading import HEADER, KSPACE, VolumeReader, acquisition, check_volume
+
+MASK = "mask"
+ZERO_FILLED = "zero_filled"
+
+
+def prepare_full(source: Path, out: Path) -> None:
+    """Copies a file for training: fully sampled `kspace`, target, header and attributes without personal data.
+
+    Args:
+        source: Fully sampled single-coil file.
+        out: The file to write, atomically.
+
+    Raises:
+        BadFileError: The source is unusable; nothing is written.
+    """
+    _prepare(source, out, None)
+
+
+def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig) -> Mask:
+    """Undersamples a file with one mask for all its slices, seeded by the name of `out` as fastMRI does.
+
+    Args:
+        source: Fully sampled single-coil file.
+        out: The file to write, atomically. Its datasets: `kspace` (slices, H, W) complex64 with unmeasured columns
+            exactly zero, `mask` (W,) bool, target and `zero_filled` (slices, h, w) float32.
+        settings: Kind of mask, accelerations and centre fractions.
+
+    Returns:
+        The mask, with its true acceleration.
+
+    Raises:
+        BadFileError: The source is unusable; nothing is written.
+        ConfigError: The settings cannot be met.
+    """
+    with VolumeReader(source) as reader:
+        width = reader.shape(KSPACE)[-1]
+    mask = draw_mask(settings, width, name_seed(out.name))
+    _prepare(source, out, mask)
+    return mask
+
+
+def _prepare(source: Path, out: Path, mask: Mask | None) -> None:
+    info = check_volume(source)
+    with VolumeReader(source) as reader, atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
+        _copy_target(reader, file, info.target)
+        _copy_kspace(reader, file, info.shape, info.target_shape, mask)
+        if (raw := reader.header()) is not None:
+            try:
+                file[HEADER] = strip_header(raw)
+            except ValueError as error:
+                raise BadFileError(source, f"{HEADER}: {error}") from None
+        file.attrs["acquisition"] = acquisition(reader)
+        file.attrs["patient"] = info.patient
+        if mask is not None:
+            file[MASK] = mask.sampled
+            file.attrs["acceleration"] = mask.acceleration
+            file.attrs["center_fraction"] = mask.center_fraction
+            file.attrs["num_low_frequency"] = mask.num_low_frequencies
+            file.attrs["true_acceleration"] = mask.true_acceleration
+
+
+def _copy_target(reader: VolumeReader, file: h5py.File, name: str) -> None:
+    """Writes the target and, computed from it, fastMRI's attributes `max` and `norm`."""
+    target = file.create_dataset(name, reader.shape(name), np.float32)
+    largest, squares = 0.0, 0.0
+    for start, block in reader.blocks(name):
+        target[start : start + len(block)] = block
+        largest = max(largest, float(block.max()))
+        squares += float(np.square(block, dtype=np.float64).sum())
+    file.attrs["max"] = largest
+    file.attrs["norm"] = math.sqrt(squares)
+
+
+def _copy_kspace(
+    reader: VolumeReader,
+    file: h5py.File,
+    shape: tuple[int, int, int],
+    target_shape: tuple[int, int, int],
+    mask: Mask | None,
+) -> None:
+    kspace = file.create_dataset(KSPACE, shape, np.complex64)
+    if mask is None:
+        for start, block in reader.blocks(KSPACE):
+            kspace[start : start + len(block)] = block
+        return
+    zero_filled = file.create_dataset(ZERO_FILLED, target_shape, np.float32)
+    size = (target_shape[1], target_shape[2])
+    for start, block in reader.blocks(KSPACE):
+        masked = np.zeros_like(block)
+        masked[..., mask.sampled] = block[..., mask.sampled]
+        kspace[start : start + len(block)] = masked
+        zero_filled[start : start + len(block)] = magnitude_image(masked, size, mask.sampled)

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+
+from condswin.mri.fourier import center_crop, fft2c, ifft2c, magnitude_image
+
+from .conftest import centred_image
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (7, 8), (8, 9), (15, 13), (640, 372)])
+def test_round_trip_and_norm(shape):
+    image = torch.randn(2, *shape, dtype=torch.complex64)
+    kspace = fft2c(image)
+    assert kspace.dtype == torch.complex64
+    assert torch.allclose(ifft2c(kspace), image, atol=1e-5)
+    assert kspace.norm() == pytest.approx(float(image.norm()), rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (7, 8), (15, 13)])
+def test_agrees_with_numpy(shape):
+    image = torch.randn(*shape, dtype=torch.complex64)
+    expected = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image.numpy()), norm="ortho"))
+    np.testing.assert_allclose(fft2c(image).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (15, 12)])
+def test_constant_image_has_all_energy_at_the_centre(shape):
+    kspace = fft2c(torch.ones(shape, dtype=torch.complex64)).abs()
+    assert int(kspace.argmax()) == (shape[0] // 2) * shape[1] + shape[1] // 2
+
+
+@pytest.mark.parametrize(
+    ("length", "wanted", "first"), [(7, 4, 1), (8, 5, 1), (9, 3, 3), (368, 320, 24), (5, 5, 0), (6, 3, 1)]
+)
+def test_center_crop_starts_where_fastmri_does(length, wanted, first):
+    row = torch.arange(length)
+    assert center_crop(row.expand(length, length), (wanted, wanted))[0].tolist() == list(range(first, first + wanted))
+
+
+def test_center_crop_refuses_a_smaller_image():
+    with pytest.raises(ValueError, match="cannot crop 9 from the middle of 8"):
+        center_crop(torch.zeros(10, 8), (9, 9))
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 32), (2, 41, 33), (1, 40, 33), (2, 33, 40)])
+@pytest.mark.parametrize("size", [(20, 22), (21, 21), (33, 32)])
+def test_magnitude_image_is_the_straightforward_one(shape, size):
+    draw = np.random.default_rng(1)
+    kspace = (draw.standard_normal(shape) + 1j * draw.standard_normal(shape)).astype(np.complex64)
+    sampled = draw.random(shape[-1]) < 0.4
+    image = magnitude_image(kspace, size, sampled)
+    assert image.dtype == np.float32
+    np.testing.assert_allclose(image, centred_image(kspace * sampled, size), atol=1e-5)
+    np.testing.assert_allclose(magnitude_image(kspace, size), centred_image(kspace, size), atol=1e-5)

@@ -1,0 +1,243 @@
+import tracemalloc
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from condswin.errors import BadFileError
+from condswin.mri.reading import VolumeReader, check_volume, patient_key
+
+KSPACE = np.ones((3, 42, 31), np.complex64)
+TARGET = np.ones((3, 20, 22), np.float32)
+
+
+def with_value(array, value):
+    changed = array.copy()
+    changed[1, 5, 5] = value
+    return changed
+
+
+def test_sound_file(write_volume):
+    info = check_volume(write_volume())
+    assert info.shape == (3, 42, 31)
+    assert info.target == "reconstruction_esc"
+    assert info.target_shape == (3, 20, 22)
+    assert info.acquisition == "CORPD_FBK"
+    assert info.patient == patient_key("PERSON-42")
+    assert info.header.recon == (20, 22, 1)
+    assert info.maximum > 0
+
+
+def test_no_identifier_in_what_a_check_returns(write_volume):
+    for attributes in ({}, {"patient_id": None}):
+        assert not any(word in str(check_volume(write_volume(attributes=attributes))) for word in ("PERSON", "SECRET"))
+
+
+def test_patient_is_the_attribute_s_or_the_header_s_or_the_file_s(write_volume):
+    def key(**changes):
+        return check_volume(write_volume(**changes)).patient
+
+    assert key() == patient_key("PERSON-42")
+    assert key(attributes={"patient_id": np.bytes_(b"PERSON-42")}) == patient_key("PERSON-42")
+    assert key(attributes={"patient_id": np.array([b"PERSON-42"])}) == patient_key("PERSON-42")
+    assert key(attributes={"patient_id": None}) == patient_key("SECRET-17")
+    assert key(attributes={"patient_id": None}, header=None) == patient_key("file1000001")
+
+
+@pytest.mark.parametrize("header", [None, b"<a/>", "<a/>", np.bytes_(b"<a/>\0\0")])
+def test_header_is_optional_and_of_any_string_type(write_volume, header):
+    assert check_volume(write_volume(header=header)).header.encoded is None
+
+
+def test_missing_acquisition_and_rss_target(write_volume):
+    path = write_volume(
+        datasets={"reconstruction_esc": None, "reconstruction_rss": TARGET}, attributes={"acquisition": None}
+    )
+    info = check_volume(path)
+    assert (info.acquisition, info.target) == ("unknown", "reconstruction_rss")
+
+
+def test_an_empty_slice_is_no_fault(write_volume):
+    kspace, target = KSPACE.copy(), TARGET.copy()
+    kspace[0], target[0] = 0, 0
+    check_volume(write_volume(datasets={"kspace": kspace, "reconstruction_esc": target}))
+
+
+def test_chunked_compressed_and_big_endian_are_read(write_volume):
+    path = write_volume()
+    with h5py.File(path, "a") as file:
+        kspace = file["kspace"][()]
+        del file["kspace"]
+        file.create_dataset("kspace", data=kspace, chunks=(2, 42, 10), compression="gzip")
+        target = file["reconstruction_esc"][()]
+        del file["reconstruction_esc"]
+        file["reconstruction_esc"] = target.astype(">f4")
+    assert check_volume(path).maximum == pytest.approx(float(target.max()))
+
+
+BAD_DATASETS = {
+    "no kspace": ({"kspace": None}, "no dataset 'kspace'"),
+    "kspace of rank 2": ({"kspace": KSPACE[0]}, "expected \\(slices, rows, columns\\)"),
+    "multi-coil": ({"kspace": np.ones((3, 2, 42, 31), np.complex64)}, "multi-coil"),
+    "scalar": ({"kspace": np.complex64(1)}, "expected \\(slices"),
+    "complex128": ({"kspace": KSPACE.astype(np.complex128)}, "complex128, only complex64"),
+    "real kspace": ({"kspace": KSPACE.real}, "float32, only complex64"),
+    "text": ({"kspace": "hello"}, "expected \\(slices"),
+    "no slices": ({"kspace": KSPACE[:0], "reconstruction_esc": TARGET[:0]}, "nothing in it"),
+    "NaN": ({"kspace": with_value(KSPACE, np.nan)}, "kspace has NaN or infinite values, first in slice 1"),
+    "infinite": ({"kspace": with_value(KSPACE, complex(0, -np.inf))}, "kspace has NaN or infinite"),
+    "all zero": ({"kspace": 0 * KSPACE}, "kspace is zero everywhere"),
+    "no target": ({"reconstruction_esc": None}, "has neither reconstruction_esc nor reconstruction_rss"),
+    "target NaN": ({"reconstruction_esc": with_value(TARGET, np.nan)}, "reconstruction_esc has NaN"),
+    "target zero": ({"reconstruction_esc": 0 * TARGET}, "reconstruction_esc is zero"),
+    "other slices": ({"reconstruction_esc": TARGET[:2]}, "2 slices, kspace 3"),
+    "large target": ({"reconstruction_esc": np.ones((3, 20, 32), np.float32)}, "larger than the image"),
+    "integer target": ({"reconstruction_esc": TARGET.astype(int)}, "expected float32"),
+    "target of rank 4": ({"reconstruction_esc": TARGET[None]}, "expected \\(slices"),
+    "undersampled": ({"mask": np.ones(31, bool)}, "already undersampled"),
+    "entities": ({"ismrmrd_header": b"<!DOCTYPE a []><a/>"}, "ismrmrd_header: declares"),
+    "malformed header": ({"ismrmrd_header": b"<a>"}, "ismrmrd_header: not well-formed"),
+    "numbers for a header": ({"ismrmrd_header": np.arange(5)}, "not one string"),
+}
+
+
+@pytest.mark.parametrize(("datasets", "reason"), BAD_DATASETS.values(), ids=BAD_DATASETS)
+def test_refuses_bad_content(write_volume, datasets, reason):
+    path = write_volume(datasets=datasets)
+    with pytest.raises(BadFileError, match=reason) as caught:
+        check_volume(path)
+    assert caught.value.path == path
+
+
+def write_bytes(content):
+    return lambda path: path.write_bytes(content)
+
+
+def edit(change):
+    def make(path):
+        with h5py.File(path, "a") as file:
+            del file["kspace"]
+            change(file, path)
+
+    return make
+
+
+def external_link(file, path):
+    with h5py.File(path.with_name("other.h5"), "w") as other:
+        other["kspace"] = KSPACE
+    file["kspace"] = h5py.ExternalLink("other.h5", "/kspace")
+
+
+def external_storage(file, path):
+    path.with_name("raw.bin").write_bytes(KSPACE.tobytes())
+    raw = [(str(path.with_name("raw.bin")), 0, KSPACE.nbytes)]
+    file.create_dataset("kspace", KSPACE.shape, KSPACE.dtype, external=raw)
+
+
+def virtual(file, path):
+    with h5py.File(path.with_name("other.h5"), "w") as other:
+        other["kspace"] = KSPACE
+    layout = h5py.VirtualLayout(KSPACE.shape, KSPACE.dtype)
+    layout[:] = h5py.VirtualSource(str(path.with_name("other.h5")), "kspace", KSPACE.shape)
+    file.create_virtual_dataset("kspace", layout)
+
+
+def soft_link(file, path):
+    file["elsewhere"] = KSPACE
+    file["kspace"] = h5py.SoftLink("/elsewhere")
+
+
+def bomb(file, path):
+    file.create_dataset("kspace", (64, 256, 256), np.complex64, chunks=(1, 256, 256), compression="gzip")
+    file["kspace"][...] = np.ones((64, 256, 256), np.complex64)
+
+
+def huge(file, path):
+    file.create_dataset("kspace", (2**20, 2**20, 2**10), np.complex64, chunks=(1, 64, 64))
+
+
+def wide_chunks(file, path):
+    file.create_dataset("kspace", (2100, 256, 128), np.complex64, chunks=(2100, 1, 8))
+    file["kspace"][:, :4] = np.ones((2100, 4, 128), np.complex64)
+
+
+BAD_FILES = {
+    "missing": (Path.unlink, "no such file"),
+    "empty": (write_bytes(b""), "empty"),
+    "not HDF5": (write_bytes(b"hello" * 999), "cannot be read as HDF5"),
+    "gzip": (write_bytes(b"\x1f\x8b" + bytes(999)), "cannot be read as HDF5"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-900]), "cannot be read as HDF5"),
+    "group": (edit(lambda file, path: file.create_group("kspace")), "is a group"),
+    "external link": (edit(external_link), "link to elsewhere"),
+    "dangling link": (edit(lambda f, p: f.update({"kspace": h5py.ExternalLink("no.h5", "/k")})), "link to elsewhere"),
+    "soft link": (edit(soft_link), "link to elsewhere"),
+    "external storage": (edit(external_storage), "kept in other files"),
+    "virtual": (edit(virtual), "kept in other files"),
+    "bomb": (edit(bomb), "not believed"),
+    "huge": (edit(huge), "not believed"),
+    "wide chunks": (edit(wide_chunks), "bytes at a time"),
+    "never written": (
+        edit(lambda f, p: f.create_dataset("kspace", (3, 420, 310), np.complex64)),
+        "not believed",
+    ),
+    "folder": (lambda path: (path.unlink(), path.mkdir()), "no such file"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "reason"), BAD_FILES.values(), ids=BAD_FILES)
+def test_refuses_bad_files(write_volume, spoil, reason):
+    path = write_volume()
+    spoil(path)
+    tracemalloc.start()
+    with pytest.raises(BadFileError, match=reason):
+        check_volume(path)
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+
+
+def test_fuzzed_files_are_read_or_refused(write_volume, tmp_path):
+    """Truncations at random places and flipped bytes, most of them in HDF5's own structures."""
+    sound = write_volume().read_bytes()
+    draw = np.random.default_rng(5)
+    path, refused = tmp_path / "mutated.h5", 0
+    for number in range(150):
+        content = bytearray(sound)
+        if number % 3 == 0:
+            content = content[: draw.integers(1, len(content))]
+        else:
+            region = 2600 if number % 3 == 1 else len(content)
+            for at in draw.integers(0, region, draw.integers(1, 9)):
+                content[at] ^= int(draw.integers(1, 256))
+        path.write_bytes(bytes(content))
+        try:
+            check_volume(path)
+        except BadFileError:
+            refused += 1
+    assert refused > 60
+
+
+def large(slices):
+    return {
+        "kspace": np.ones((slices, 512, 320), np.complex64),
+        "reconstruction_esc": np.ones((slices, 64, 64), np.float32),
+    }
+
+
+def test_reads_large_files_block_by_block(write_volume):
+    # 64 slices of 1.25 MB.
+    path = write_volume(datasets=large(64))
+    tracemalloc.start()
+    check_volume(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 48e6
+
+
+def test_blocks_cover_every_slice_once(write_volume):
+    path = write_volume(datasets=large(37))
+    with VolumeReader(path) as reader:
+        parts = [(start, len(block)) for start, block in reader.blocks("kspace")]
+    assert len(parts) > 1
+    assert [start for start, _ in parts] == list(np.cumsum([0] + [length for _, length in parts])[:-1])
+    assert sum(length for _, length in parts) == 37

@@ -1,0 +1,87 @@
+"""The reconstruction half of the Kubeflow pipeline, in processes of this machine, and DVC: one road, the same figures."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from condswin.config import Config, write_config
+from condswin.networks.saving import load_model
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(sys.executable).parent
+WITHIN = 600.0
+
+
+def start(command: list[str], folder: Path, **more: str) -> subprocess.Popen[bytes]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "CONDSWIN_"))}
+    environment |= {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
+        # The code beside these tests, whatever is installed.
+        "PYTHONPATH": str(ROOT),
+    }
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(command, cwd=folder, env=environment | more, stdout=log, stderr=log)
+
+
+@pytest.fixture(scope="module")
+def runs(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """Folders in which Kubeflow's local runner and DVC have run, side by side to save time."""
+    kubeflow, dvc = tmp_path_factory.mktemp("kubeflow"), tmp_path_factory.mktemp("dvc")
+    for folder in (kubeflow, dvc):
+        write_config(tiny, folder / "params.yaml", comment="tiny")
+    shutil.copy(ROOT / "dvc.yaml", dvc)
+    # Stages depend on the code that they run.
+    shutil.copytree(ROOT / "condswin", dvc / "condswin", ignore=shutil.ignore_patterns("__pycache__"))
+    site = {"DVC_NO_ANALYTICS": "true", "DVC_SITE_CACHE_DIR": str(dvc / "site")}
+    assert start(["dvc", "init", "--quiet", "--no-scm"], dvc, **site).wait(WITHIN) == 0, (dvc / "log").read_text()
+
+    pipeline = [sys.executable, "-m", "pipelines", "run", "--local", "--task", "reconstruction", "--root", "outputs"]
+    started = {kubeflow: start(pipeline, kubeflow), dvc: start(["dvc", "repro", "compare@reconstruction"], dvc, **site)}
+    try:
+        for folder, process in started.items():
+            assert process.wait(WITHIN) == 0, (folder / "log").read_text()[-6000:]
+    finally:
+        for process in started.values():
+            process.kill()
+            process.wait()
+    (run,) = (kubeflow / "outputs").iterdir()
+    yield run, dvc
+
+
+def test_kubeflow_and_dvc_come_to_the_same_comparison(runs: tuple[Path, Path]) -> None:
+    run, dvc = runs
+    comparison = (run / "compare" / "comparison").read_text()
+    assert comparison == (dvc / "comparison" / "reconstruction.json").read_text()
+    assert json.loads(comparison)["variants"].keys() == {"swin", "conditional-light"}
+
+
+def test_every_task_leaves_its_outputs(runs: tuple[Path, Path], tiny: Config) -> None:
+    run, _ = runs
+    for prepared in (run / "ingest" / "ingested", run / "prepare" / "prepared"):
+        manifest = json.loads((prepared / "manifest.json").read_text())
+        volumes = tiny.reconstruction.demo.train_volumes + tiny.reconstruction.demo.test_volumes
+        assert len(manifest["cases"]) == volumes
+    trained = {load_model(folder / "model")[1].variant for folder in run.glob("train*")}
+    assert trained == set(tiny.reconstruction.variants)
+    evaluated = {json.loads(path.read_text())["variant"] for path in run.glob("evaluate*/evaluation/metrics.json")}
+    assert evaluated == set(tiny.reconstruction.variants)
+
+
+def test_the_best_variant_becomes_champion(runs: tuple[Path, Path], tiny: Config) -> None:
+    run, _ = runs
+    registered = json.loads((run / "register" / "registered").read_text())
+    assert registered["variant"] == json.loads((run / "compare" / "comparison").read_text())["best"]
+    assert json.loads((run / "promote" / "decision").read_text())["promoted"] is True
+    uri = f"sqlite:///{run.parents[1] / 'mlflow.db'}"
+    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    champion = client.get_model_version_by_alias(registered["name"], "champion")
+    assert str(champion.version) == registered["version"]

@@ -1,0 +1,110 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from google.protobuf.json_format import ParseDict
+from kfp import compiler
+from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from condswin.config import TASKS, Config, compose, load_config, parse_config
+from pipelines.__main__ import COMPILED
+from pipelines.retraining import CHECKPOINTS, build
+
+ROOT = Path(__file__).parents[2]
+
+
+def compiled(config: Config, tmp_path: Path, tasks: tuple[str, ...] = TASKS) -> tuple[dict, dict]:
+    path = tmp_path / "pipeline.yaml"
+    compiler.Compiler().compile(build(config, tasks), str(path))  # type: ignore[arg-type]
+    spec, *platform = yaml.safe_load_all(path.read_text())
+    ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    executors = platform[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if platform else {}
+    for executor in executors.values():
+        ParseDict(executor, KubernetesExecutorConfig())
+    return spec, executors
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Config:
+    values = compose(["demo", "cluster"]).model_dump(mode="json")
+    values["cluster"]["checkpoints_claim"] = "condswin-checkpoints"
+    return parse_config(values, origin="test")
+
+
+def test_committed_yaml_is_what_the_parameters_compile_to(tmp_path: Path) -> None:
+    config = load_config(ROOT / "params.yaml")
+    for tasks in (TASKS, *((task,) for task in TASKS)):
+        pipeline = build(config, tasks)
+        compiler.Compiler().compile(pipeline, str(tmp_path / "pipeline.yaml"))
+        assert (tmp_path / "pipeline.yaml").read_text() == (COMPILED / f"{pipeline.name}.yaml").read_text()
+
+
+def test_variants_are_unrolled_for_both_tasks(cluster: Config, tmp_path: Path) -> None:
+    spec, _ = compiled(cluster, tmp_path)
+    tasks = spec["root"]["dag"]["tasks"]
+    names = {task["taskInfo"]["name"] for task in tasks.values()}
+    for task in TASKS:
+        for variant in cluster.task(task).variants:
+            assert f"train {task} {variant}" in names
+            assert f"evaluate {task} {variant}" in names
+
+
+def test_every_reference_leads_somewhere(cluster: Config, tmp_path: Path) -> None:
+    """The schema alone does not see a dangling one."""
+    spec, executors = compiled(cluster, tmp_path)
+    tasks = spec["root"]["dag"]["tasks"]
+    for task in tasks.values():
+        component = spec["components"][task["componentRef"]["name"]]
+        assert component["executorLabel"] in spec["deploymentSpec"]["executors"]
+        assert set(task.get("dependentTasks", [])) <= set(tasks)
+    assert set(executors) <= set(spec["deploymentSpec"]["executors"])
+
+
+def test_every_task_runs_the_configured_image(cluster: Config, tmp_path: Path) -> None:
+    spec, _ = compiled(cluster, tmp_path)
+    images = {
+        executor["container"]["image"]
+        for executor in spec["deploymentSpec"]["executors"].values()
+        if "container" in executor
+    }
+    assert images == {cluster.cluster.image}
+
+
+def test_steps_with_effects_elsewhere_are_never_cached_and_all_are_retried(cluster: Config, tmp_path: Path) -> None:
+    spec, _ = compiled(cluster, tmp_path)
+    for name, task in spec["root"]["dag"]["tasks"].items():
+        if name.startswith("importer"):
+            continue
+        cached = task["cachingOptions"].get("enableCache", False)
+        assert cached == (not name.startswith(("register", "promote", "ingest", "demo-data"))), name
+        assert task["retryPolicy"]["maxRetryCount"] == cluster.cluster.retries
+
+
+def test_training_gets_a_gpu_node_shared_memory_and_its_checkpoints(cluster: Config, tmp_path: Path) -> None:
+    spec, executors = compiled(cluster, tmp_path)
+    training = {name: value for name, value in executors.items() if name.startswith("exec-train")}
+    assert len(training) == sum(len(cluster.task(task).variants) for task in TASKS)
+    for name, executor in training.items():
+        resources = spec["deploymentSpec"]["executors"][name]["container"]["resources"]
+        assert resources["accelerator"] == {
+            "count": "1", "type": "nvidia.com/gpu", "resourceCount": "1", "resourceType": "nvidia.com/gpu"
+        }  # fmt: skip
+        assert executor["nodeSelector"]["labels"] == cluster.cluster.gpu_node_selector
+        assert executor["tolerations"][0]["key"] == "nvidia.com/gpu"
+        assert executor["emptyDirMounts"][0]["mountPath"] == "/dev/shm"
+        assert executor["pvcMount"][0]["mountPath"] == CHECKPOINTS
+
+
+def test_no_gpu_is_asked_for_where_none_is_configured(tmp_path: Path) -> None:
+    spec, executors = compiled(compose(["demo"]), tmp_path)
+    assert "accelerator" not in json.dumps(spec["deploymentSpec"])
+    assert "nodeSelector" not in json.dumps(executors)
+
+
+def test_parameters_travel_as_text_that_is_read_back_equal(tmp_path: Path) -> None:
+    config = compose(["demo"])
+    spec, _ = compiled(config, tmp_path)
+    default = spec["root"]["inputDefinitions"]["parameters"]["params"]["defaultValue"]
+    assert parse_config(json.loads(default), origin="yaml") == config
