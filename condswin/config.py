@@ -107,9 +107,9 @@ class DemoMriConfig(Section):
         size: Height and width of the target image; k-space has twice as many rows and an own, sometimes odd, width.
     """
 
-    train_volumes: Positive = 24
-    test_volumes: Positive = 8
-    slices: Positive = 8
+    train_volumes: Positive = 96
+    test_volumes: Positive = 12
+    slices: Positive = 4
     size: Annotated[int, Field(ge=32)] = 128
 
 

@@ -1,5 +1,6 @@
 """Compile, run locally or submit the pipelines: `python -m pipelines compile|run|submit`."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, cast
@@ -57,8 +58,10 @@ def run(
         raise typer.BadParameter("give --local or --docker; to run on a cluster: python -m pipelines submit")
     root.mkdir(parents=True, exist_ok=True)
     if docker:
-        # The host's network reaches an MLflow server on loopback.
-        runner: local.DockerRunner | local.SubprocessRunner = local.DockerRunner(network_mode="host")
+        # The host's network reaches an MLflow server on loopback. Outputs belong to whoever runs this; for root, tasks
+        # run as the image's own user, for whom `root` must be writable.
+        user = {"user": f"{os.getuid()}:{os.getgid()}"} if os.getuid() else {}
+        runner: local.DockerRunner | local.SubprocessRunner = local.DockerRunner(network_mode="host", **user)
     else:
         runner = local.SubprocessRunner(use_venv=False)
     local.init(runner=runner, pipeline_root=str(root.resolve()), raise_on_error=True)

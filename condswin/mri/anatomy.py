@@ -248,7 +248,7 @@ def _vessels(canvas: Canvas, body: Shape, contrast: Contrast, count: int) -> Non
             vessel.inside() * np.clip(body.depth[_within(vessel, body)] / 4, 0, 1) if _contains(body, vessel) else None
         )
         if inside is not None:
-            canvas.paint(vessel, inside, draw.uniform(0.8, 1.5) if draw.random() < 0.6 else contrast.cortical)
+            canvas.paint(vessel, inside, draw.uniform(0.4, 0.9) if draw.random() < 0.6 else contrast.cortical)
 
 
 def _clutter(canvas: Canvas, body: Shape) -> None:

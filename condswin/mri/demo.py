@@ -110,7 +110,7 @@ def _phase(canvas: Canvas) -> Field:
 def _resolution(draw: Generator, shape: tuple[int, int]) -> Field:
     """What thick slices, motion and relaxation during the readout leave of high frequencies: a Gaussian."""
     rows, columns = (np.linspace(-1, 1, length, dtype=np.float32) for length in shape)
-    edge = draw.uniform(0.15, 0.7)
+    edge = draw.uniform(0.002, 0.03)
     gain: Field = np.exp(np.log(edge) * (rows[:, None] ** 2 + columns**2)).astype(np.float32)
     return gain
 

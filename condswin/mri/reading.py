@@ -199,9 +199,7 @@ def check_volume(path: Path) -> VolumeInfo:
     with VolumeReader(path) as reader:
         if "mask" in reader:
             raise BadFileError(path, "is already undersampled (it has a mask): predict it, do not ingest it")
-        shape = _volume_shape(reader, KSPACE)
-        if reader.dtype(KSPACE).newbyteorder("=") != np.dtype(np.complex64):
-            raise BadFileError(path, f"kspace holds {reader.dtype(KSPACE).name}, only complex64 is accepted")
+        shape = _kspace_shape(reader)
         target = reader.target_name()
         if target is None:
             raise BadFileError(path, f"has neither {' nor '.join(TARGETS)}: nothing to train on or compare with")
@@ -230,6 +228,17 @@ def check_volume(path: Path) -> VolumeInfo:
         )
 
 
+def check_kspace(path: Path) -> None:
+    """Reads the k-space of a single-coil file to its last value; undersampled or not, with or without a target.
+
+    Raises:
+        BadFileError: It cannot be reconstructed; the message says why.
+    """
+    with VolumeReader(path) as reader:
+        _kspace_shape(reader)
+        _largest(reader, KSPACE)
+
+
 def acquisition(reader: VolumeReader) -> str:
     """FastMRI's name for the kind of scan, "unknown" if the file does not say."""
     value = reader.attribute("acquisition")
@@ -239,6 +248,13 @@ def acquisition(reader: VolumeReader) -> str:
 def patient_key(identifier: str) -> str:
     """A key that tells patients apart without naming them: the start of a SHA-256 of the identifier."""
     return hashlib.sha256(f"condswin patient {identifier}".encode()).hexdigest()[:16]
+
+
+def _kspace_shape(reader: VolumeReader) -> tuple[int, int, int]:
+    shape = _volume_shape(reader, KSPACE)
+    if reader.dtype(KSPACE).newbyteorder("=") != np.dtype(np.complex64):
+        raise BadFileError(reader.path, f"kspace holds {reader.dtype(KSPACE).name}, only complex64 is accepted")
+    return shape
 
 
 def _volume_shape(reader: VolumeReader, name: str) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ from condswin.files import atomic_file
 from condswin.mri import demo
 from condswin.mri.dataset import SliceDataset, normalise, prepared_files, zero_filled_volume
 from condswin.mri.metrics import slice_psnr
-from condswin.mri.reading import SUFFIXES, check_volume
+from condswin.mri.reading import SUFFIXES, check_kspace, check_volume
 from condswin.mri.scoring import PREDICTION, picture_case, score_case
 from condswin.mri.undersample import prepare_full, prepare_undersampled
 from condswin.tasks import Advance, Batch, Case, CaseInfo, Row, Task
@@ -124,6 +124,7 @@ class ReconstructionTask(Task):
 
     def predict_raw(self, model: nn.Module, source: Path, folder: Path) -> Path:
         """Reconstructs a fastMRI file; one that is fully sampled is undersampled first."""
+        check_kspace(source)
         out = folder / self.prediction_name(source.stem)
         self.predict(model, source, out)
         return out

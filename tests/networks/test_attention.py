@@ -84,7 +84,9 @@ def naive_heavy(heavy: RoutedWindowAttention, x: Tensor, raw: Tensor, k: int, wi
     plan = window_plan(height, width, window, shift, CPU)
     out = torch.zeros_like(x)
     size = DIM // heavy.heads
-    group = {place: number for number, places in enumerate(windows_of(height, width, window, shift)) for place in places}
+    group = {
+        place: number for number, places in enumerate(windows_of(height, width, window, shift)) for place in places
+    }
     rows = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), -1)[None] + 1
     for patches in partition(rows, plan)[0]:
         places = [(int(r) - 1, int(c) - 1) for r, c in patches if r > 0]
@@ -92,7 +94,9 @@ def naive_heavy(heavy: RoutedWindowAttention, x: Tensor, raw: Tensor, k: int, wi
         scores = torch.stack([raw[place] for place in places])
         chosen = scores.topk(min(k, len(places))).indices.tolist()
         gates = scores[chosen].softmax(0) * min(k, plan.window[0] * plan.window[1])
-        keyed = [(places[j], slots[j], heavy.key_value(x[places[j]] * gate)) for j, gate in zip(chosen, gates, strict=True)]
+        keyed = [
+            (places[j], slots[j], heavy.key_value(x[places[j]] * gate)) for j, gate in zip(chosen, gates, strict=True)
+        ]
         for place, slot in zip(places, slots, strict=True):
             seen = [(kslot, kv) for kplace, kslot, kv in keyed if group[kplace] == group[place]]
             if not seen:

@@ -1,4 +1,4 @@
-"""The reconstruction half of the Kubeflow pipeline, in processes of this machine, and DVC: one road, the same figures."""
+"""The reconstruction half of the Kubeflow pipeline, in processes of this machine, and DVC: the same figures."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def runs(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
             process.kill()
             process.wait()
     (run,) = (kubeflow / "outputs").iterdir()
-    yield run, dvc
+    return run, dvc
 
 
 def test_kubeflow_and_dvc_come_to_the_same_comparison(runs: tuple[Path, Path]) -> None:

@@ -85,25 +85,22 @@ def test_only_bad_files_is_an_error_whatever_the_policy(tiny: Config, raw: Path,
         ingest(quarantining(tiny), TASK, source=str(raw), out=tmp_path / "out")
 
 
-def test_one_file_in_two_splits_is_refused(tiny: Config, raw: Path, tmp_path: Path) -> None:
-    """Under another patient's name too: the content tells."""
-    import h5py
-
+def test_a_patient_in_folders_of_two_splits_is_refused(tiny: Config, raw: Path, tmp_path: Path) -> None:
     source = sorted((raw / "singlecoil_val").iterdir())[0]
     shutil.copy(source, raw / "singlecoil_train" / "copy.h5")
     with pytest.raises(BadDataError, match="one split only"):
         ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
-    shutil.rmtree(raw / "singlecoil_train")
-    (raw / "a").mkdir()
-    for number in range(8):
-        shutil.copy(source, raw / "a" / f"scan{number}.h5")
-        with h5py.File(raw / "a" / f"scan{number}.h5", "r+") as file:
-            file.attrs["patient_id"] = f"{number % 2}"
-            del file["ismrmrd_header"]
-    shutil.rmtree(raw / "singlecoil_val")
-    # Contents of one patient's files are equal to the byte, those of the two patients are not.
-    manifest = ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
-    assert {case.split for case in manifest.cases} == {"train", "test"}
+
+
+def test_one_scan_under_two_names_in_two_splits_is_refused(tiny: Config, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    section = tiny.segmentation.model_copy(update={"source": str(raw)})
+    demo_data(tiny.model_copy(update={"segmentation": section}), "segmentation", out=raw)
+    for number in range(20, 40):
+        for role in ("volume", "segmentation"):
+            shutil.copy(raw / f"{role}-0.nii.gz", raw / f"{role}-{number}.nii.gz")
+    with pytest.raises(BadDataError, match="have the same content"):
+        ingest(tiny, "segmentation", source=str(raw), out=tmp_path / "out")
 
 
 def test_a_missing_source_is_named(tiny: Config, tmp_path: Path) -> None:

@@ -1,0 +1,202 @@
+"""The command line as a user meets it: the whole road on the tiny profile, bad input, and files without a pipeline."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+
+from condswin.config import TASKS, compose, write_config
+
+ROOT = Path(__file__).parents[1]
+REAL = ROOT.parent / "shared" / "data"
+
+
+def condswin(*arguments: str, cwd: Path, code: int = 0) -> str:
+    """Runs the installed command and returns its standard output, or its standard error if it shall fail."""
+    command = [sys.executable, "-c", "from condswin.cli import main; main()", *arguments]
+    # One thread: parallel tests share two cores.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stderr if code else done.stdout
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def road(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A working folder in which one task went from demo data to a champion, and the report was written."""
+    task: str = request.param
+    folder = tmp_path_factory.mktemp(task)
+    write_config(compose(["demo", "tiny"]), folder / "params.yaml", comment="tiny")
+    prepare = "undersample" if task == "reconstruction" else "prepare-ct"
+    condswin("demo-data", task, cwd=folder)
+    condswin("ingest", task, cwd=folder)
+    condswin(prepare, cwd=folder)
+    for variant in ("swin", "conditional-light"):
+        condswin("train", task, variant, cwd=folder)
+        condswin("evaluate", task, variant, cwd=folder)
+    assert "best on val by" in condswin("compare", task, cwd=folder)
+    assert f"condswin-{task} version 1" in condswin("register", task, cwd=folder)
+    assert "the challenger is champion" in condswin("promote", task, cwd=folder)
+    condswin("report", cwd=folder)
+    return task, folder
+
+
+def test_the_report_is_one_file_with_the_tables_numbers(road: tuple[str, Path]) -> None:
+    task, folder = road
+    html = (folder / "report/report.html").read_text()
+    comparison = json.loads((folder / f"comparison/{task}.json").read_text())
+    mean = comparison["variants"]["swin"]["test"][comparison["metric"]]["mean"]
+    assert f"{mean:.{2 if task == 'reconstruction' else 3}f}" in html
+    assert "is champion" in html
+    assert html.count("data:image/png;base64,") >= 3
+    assert "http://" not in html
+    assert "https://" not in html
+    assert str(folder) not in html
+
+
+def test_the_summary_shows_every_variant_and_where_to_look(road: tuple[str, Path]) -> None:
+    task, folder = road
+    text = condswin("summary", cwd=folder)
+    for expected in ("swin", "conditional-light", "report/report.html", "mlflow ui --backend-store-uri sqlite:///"):
+        assert expected in text
+    assert ("zero-filled" in text) == (task == "reconstruction")
+
+
+def test_the_champion_predicts_files_without_targets(road: tuple[str, Path], tmp_path: Path) -> None:
+    task, folder = road
+    out = tmp_path / "out"
+    if task == "reconstruction":
+        source = sorted((folder / "data/prepared/reconstruction/test").glob("*.h5"))[0]
+        scan = tmp_path / source.name
+        shutil.copy(source, scan)
+        with h5py.File(scan, "r+") as file:
+            for name in ("reconstruction_esc", "zero_filled"):
+                del file[name]
+    else:
+        source = sorted((folder / "data/ingested/segmentation/test").glob("volume-*"))[0]
+        scan = tmp_path / source.name
+        shutil.copy(source, scan)
+    condswin("predict", "--model", f"models:/condswin-{task}@champion", "--out", str(out), str(scan), cwd=folder)
+    (written,) = out.iterdir()
+    best = json.loads((folder / f"comparison/{task}.json").read_text())["best"]
+    pipeline = folder / "evaluation" / task / best / "predictions/test" / written.name
+    if task == "reconstruction":
+        with h5py.File(written) as ours, h5py.File(pipeline) as theirs:
+            np.testing.assert_allclose(ours["reconstruction"], theirs["reconstruction"], rtol=1e-3, atol=1e-9)
+    else:
+        ours, theirs = nibabel.load(written), nibabel.load(pipeline)
+        assert np.array_equal(ours.affine, theirs.affine)
+        assert (np.asarray(ours.dataobj) == np.asarray(theirs.dataobj)).mean() > 0.999
+
+
+def test_any_two_folders_can_be_scored(road: tuple[str, Path], tmp_path: Path) -> None:
+    """Targets against themselves, from a folder without parameters or pipeline."""
+    task, folder = road
+    targets, predictions = folder / "data/prepared" / task / "test", tmp_path / "perfect"
+    predictions.mkdir()
+    for path in targets.iterdir():
+        if task == "segmentation" and path.name.startswith("segmentation"):
+            shutil.copy(path, predictions)
+        elif task == "reconstruction":
+            with h5py.File(path) as target, h5py.File(predictions / path.name, "w") as file:
+                file["reconstruction"] = target["reconstruction_esc"][()]
+    condswin("evaluate", task, "--targets", str(targets), "--predictions", str(predictions), "--out", "s", cwd=tmp_path)
+    metrics = json.loads((tmp_path / "s/metrics.json").read_text())
+    perfect = "ssim" if task == "reconstruction" else "liver_dice"
+    assert metrics[perfect]["mean"] == pytest.approx(1)
+    shutil.rmtree(predictions)
+    predictions.mkdir()
+    error = condswin(
+        "evaluate", task, "--targets", str(targets), "--predictions", str(predictions), cwd=tmp_path, code=1
+    )
+    assert "no prediction for" in error
+
+
+def test_training_again_changes_nothing(road: tuple[str, Path]) -> None:
+    task, folder = road
+    model = folder / "models" / task / "swin"
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    condswin("train", task, "swin", cwd=folder)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+
+
+def test_a_damaged_model_is_refused_by_name(road: tuple[str, Path], tmp_path: Path) -> None:
+    task, folder = road
+    model = tmp_path / "model"
+    shutil.copytree(folder / "models" / task / "swin", model)
+    content = bytearray((model / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (model / "model.safetensors").write_bytes(bytes(content))
+    error = condswin("evaluate", task, "--model", str(model), "--out", str(tmp_path / "out"), cwd=folder, code=1)
+    assert "model.safetensors: checksum differs" in error
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the small real files lie beside the repository, where there are any")
+@pytest.mark.parametrize("task", TASKS)
+def test_real_files_go_the_same_road(task: str, tmp_path: Path) -> None:
+    values = compose(["demo", "tiny"])
+    write_config(values, tmp_path / "params.yaml", comment="tiny")
+    source = REAL / ("mri" if task == "reconstruction" else "ct")
+    condswin("ingest", task, "--source", str(source), cwd=tmp_path)
+    condswin("undersample" if task == "reconstruction" else "prepare-ct", cwd=tmp_path)
+    manifest = json.loads((tmp_path / f"data/prepared/{task}/manifest.json").read_text())
+    assert len(manifest["cases"]) == 2
+    assert {case["split"] for case in manifest["cases"]} == {"train", "test"}
+
+
+def test_bad_files_are_listed_with_reasons_and_exit_status_one(tmp_path: Path) -> None:
+    write_config(compose(["demo", "tiny"]), tmp_path / "params.yaml", comment="")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/empty.h5").write_bytes(b"")
+    (tmp_path / "raw/text.h5").write_text("not a scan")
+    error = condswin("ingest", "reconstruction", "--source", "raw", cwd=tmp_path, code=1)
+    assert "empty.h5" in error
+    assert "text.h5" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "data").exists() or not list((tmp_path / "data").rglob("*.h5"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train", "restoration", "swin"], 2, "no task 'restoration'"),
+        (["train", "reconstruction", "unet7"], 1, "no 'unet7'; there are: swin"),
+        (["undersample", "--shard", "1of4"], 2, "not of the form i/n"),
+        (["evaluate", "reconstruction"], 2, "give a variant"),
+        (["evaluate", "reconstruction", "--targets", "x"], 2, "together"),
+        (["compare", "segmentation"], 1, "no such file"),
+        (["summary"], 1, "make repro"),
+        (["params", "use", "huge"], 1, "no profile 'huge'"),
+        (["predict", "--model", "models/none", "--out", "o", "nowhere.h5"], 1, "nowhere.h5"),
+        (["ingest", "segmentation", "--source", "nowhere"], 1, "nowhere: no such folder"),
+    ],
+)
+def test_mistakes_are_one_message(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    write_config(compose(["demo", "tiny"]), tmp_path / "params.yaml", comment="")
+    error = condswin(*arguments, cwd=tmp_path, code=code)
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_every_command_explains_itself(tmp_path: Path) -> None:
+    text = condswin("--help", cwd=tmp_path)
+    for name in ("demo-data", "ingest", "undersample", "prepare-ct", "train", "evaluate", "compare", "register",
+                 "promote", "rollback", "predict", "report", "summary"):  # fmt: skip
+        assert name in text
+        assert "Example" in condswin(name, "--help", cwd=tmp_path)
+
+
+def test_importing_the_command_line_is_quick_because_it_loads_no_torch() -> None:
+    script = (
+        "import sys, condswin.cli; print([m for m in ('torch', 'mlflow', 'matplotlib', 'kfp') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
