@@ -65,7 +65,13 @@ def run(
     else:
         runner = local.SubprocessRunner(use_venv=False)
     local.init(runner=runner, pipeline_root=str(root.resolve()), raise_on_error=True)
-    build(load_config(params), _tasks(task))()
+    config = load_config(params)
+    # What fails here fails again: retries are for pods that vanish.
+    config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"retries": 0})})
+    try:
+        build(config, _tasks(task))()
+    except RuntimeError as error:
+        raise CondswinError(f"{error}; the failed task's own message is above") from None
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""The steps as Kubeflow components call them: texts and paths in, texts out. Knows nothing of kfp."""
+"""The steps as Kubeflow components call them: texts and paths in, texts out. Knows nothing of kfp.
+
+Each function imports its own step: a task that checks files does not wait seconds for what training needs.
+"""
 
 import base64
 import json
@@ -9,14 +12,6 @@ from typing import Any, NamedTuple, cast
 
 from condswin import layout
 from condswin.config import Config, TaskName, parse_config
-from condswin.steps import compare as compare_step
-from condswin.steps import demo_data as demo_step
-from condswin.steps import evaluate as evaluate_step
-from condswin.steps import ingest as ingest_step
-from condswin.steps import prepare as prepare_step
-from condswin.steps import promote as promote_step
-from condswin.steps import register as register_step
-from condswin.steps import train as train_step
 
 
 class Best(NamedTuple):
@@ -28,35 +23,43 @@ class Best(NamedTuple):
 
 def demo_data(params: str, task: str, raw: str) -> str:
     """Generates demo data if the parameters ask for it; returns the source to ingest."""
+    from condswin.steps.demo_data import demo_data as step
+
     config, name = _read(params, task)
     source = config.task(name).source
     if Path(source) != layout.demo(name):
         Path(raw).mkdir(parents=True, exist_ok=True)
         return source
     section = config.task(name).model_copy(update={"source": raw})
-    demo_step.demo_data(config.model_copy(update={name: section}), name, out=Path(raw))
+    step(config.model_copy(update={name: section}), name, out=Path(raw))
     return raw
 
 
 def ingest(params: str, task: str, source: str, ingested: str) -> str:
     """Ingests a source; returns the data's fingerprint."""
+    from condswin.steps.ingest import ingest as step
+
     config, name = _read(params, task)
-    return ingest_step.ingest(config, name, source=source, out=Path(ingested)).fingerprint()
+    return step(config, name, source=source, out=Path(ingested)).fingerprint()
 
 
 def prepare(params: str, task: str, ingested: str, prepared: str) -> str:
     """Prepares all cases; returns the prepared data's fingerprint."""
+    from condswin.steps.prepare import prepare as step
+
     config, name = _read(params, task)
-    manifest = prepare_step.prepare(config, name, ingested=Path(ingested), out=Path(prepared))
+    manifest = step(config, name, ingested=Path(ingested), out=Path(prepared))
     assert manifest is not None  # a single shard always finishes
     return manifest.fingerprint()
 
 
 def train(params: str, task: str, variant: str, checkpoints: str, prepared: str, model: str) -> None:
     """Trains a variant."""
+    from condswin.steps.train import train as step
+
     config, name = _read(params, task)
     with tempfile.TemporaryDirectory() as scratch:
-        train_step.train(
+        step(
             config,
             name,
             variant,
@@ -76,8 +79,10 @@ def evaluate(
     log_metric: Callable[[str, float], None],
 ) -> str:
     """Evaluates a model; returns its scores and address as JSON in base64: kfp pastes texts of a list in unescaped."""
+    from condswin.steps.evaluate import evaluate as step
+
     config, name = _read(params, task)
-    result = evaluate_step.evaluate(config, name, model=Path(model), prepared=Path(prepared), out=Path(evaluation))
+    result = step(config, name, model=Path(model), prepared=Path(prepared), out=Path(evaluation))
     for metric, summary in result["test"].items():
         if summary.get("mean") is not None:
             log_metric(metric, summary["mean"])
@@ -86,27 +91,33 @@ def evaluate(
 
 def compare(params: str, task: str, evaluations: list[str], comparison: str) -> Best:
     """Compares evaluated variants."""
+    from condswin.steps.compare import compare as step
+
     config, name = _read(params, task)
     parsed = {
         evaluation["result"]["variant"]: evaluation
         for evaluation in map(json.loads, map(base64.b64decode, evaluations))
     }
     results: dict[str, Any] = {variant: evaluation["result"] for variant, evaluation in parsed.items()}
-    best = compare_step.compare(config, name, results=results, out=Path(comparison))["best"]
+    best = step(config, name, results=results, out=Path(comparison))["best"]
     return Best(best, parsed[best]["model_uri"])
 
 
 def register(params: str, task: str, comparison: str, model: str, registered: str) -> str:
     """Registers the best model; returns its version."""
+    from condswin.steps.register import register as step
+
     config, name = _read(params, task)
-    record = register_step.register(config, name, comparison=Path(comparison), model=Path(model), out=Path(registered))
+    record = step(config, name, comparison=Path(comparison), model=Path(model), out=Path(registered))
     return str(record["version"])
 
 
 def promote(params: str, task: str, registered: str, prepared: str, decision: str) -> bool:
     """Runs the promotion protocol; returns whether the challenger is champion."""
+    from condswin.steps.promote import promote as step
+
     config, name = _read(params, task)
-    return promote_step.promote(config, name, registered=Path(registered), prepared=Path(prepared), out=Path(decision))
+    return step(config, name, registered=Path(registered), prepared=Path(prepared), out=Path(decision))
 
 
 def _read(params: str, task: str) -> tuple[Config, TaskName]:

@@ -121,6 +121,8 @@ def fit(
         monitor=f"val/{monitor}" if validated else None,
         mode="max" if higher_is_better else "min",
         save_last=True,
+        # At the very end of an epoch, so that a finished training that is started again has nothing left to do.
+        save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
     history = _History()

@@ -69,6 +69,9 @@ class ToyTask(Task):
             output = model(torch.from_numpy(np.load(case_file))[:, None])
         np.save(out, output[:, 0].numpy())
 
+    def predict_raw(self, model: nn.Module, source: Path, folder: Path) -> Path:
+        raise AssertionError("the registry predicts prepared cases only")
+
     def case_files(self, folder: Path) -> dict[str, Path]:
         return {path.stem: path for path in sorted(folder.glob("*.npy"))}
 
@@ -120,7 +123,7 @@ class World:
         spec = ModelSpec("reconstruction", "swin", "demo", 1, 1, SMALL, {"note": "toy"})
         torch.manual_seed(0)
         model = spec.build()
-        last = model.projection[-1]
+        last = model.projection[-2]  # the pixel shuffle has no weights
         with torch.no_grad():
             last.weight.mul_(1e-3)
             last.bias.fill_(bias)
