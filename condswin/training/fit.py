@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,10 +120,13 @@ def fit(
         filename="best",
         monitor=f"val/{monitor}" if validated else None,
         mode="max" if higher_is_better else "min",
-        save_last=True,
-        # At the very end of an epoch, so that a finished training that is started again has nothing left to do.
         save_on_train_epoch_end=True,
         enable_version_counter=False,
+    )
+    # Apart from the best one: `save_last` would follow it, and resuming go back to the best epoch. Saved at the very
+    # end of an epoch, so that a finished training that is started again has nothing left to do.
+    last = ModelCheckpoint(
+        dirpath=checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
     history = _History()
     module = TrainingModule(network, task, train, seed=seed)
@@ -137,13 +140,13 @@ def fit(
             gradient_clip_val=train.gradient_clip or None,
             deterministic="warn",
             logger=loggers or False,
-            callbacks=[history, best, _Shown(label)],
+            callbacks=[history, best, last, _Shown(label)],
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=10,
         )
-        last = checkpoints / "last.ckpt"
+        resumed = checkpoints / "last.ckpt"
         try:
             trainer.fit(
                 module,
@@ -151,7 +154,7 @@ def fit(
                 val_dataloaders=_loader(task.dataset(prepared, "val", training=False), train, seed=seed, training=False)
                 if validated
                 else None,
-                ckpt_path=str(last) if last.is_file() else None,
+                ckpt_path=str(resumed) if resumed.is_file() else None,
                 # Checkpoints hold tensors and plain values only; nothing in them is ever executed.
                 weights_only=True,
             )
@@ -163,16 +166,43 @@ def fit(
     return Fitted(network=module.network.cpu().eval(), history=history.rows, best_epoch=int(state["epoch"]))
 
 
+class _EpochSampler(DistributedSampler[Batch]):
+    """A shuffle that depends on seed and epoch alone; says the epoch with each index."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return ((self.epoch, index) for index in super().__iter__())
+
+
+class _Seeded(Dataset[Batch]):
+    """Draws an item's mask or augmentation from seed, epoch and index alone.
+
+    Loaders fetch ahead, and not at the same moment in a resumed training: a generator shared with anything else would
+    give other items there.
+    """
+
+    def __init__(self, dataset: Dataset[Batch], seed: int) -> None:
+        self._dataset = dataset
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, place: tuple[int, int]) -> Batch:
+        epoch, index = place
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((self._seed, epoch, index)) % 2**63)
+            return self._dataset[index]
+
+
 def _loader(dataset: Dataset[Batch], train: TrainConfig, *, seed: int, training: bool) -> DataLoader[Batch]:
     size: int = len(dataset)  # type: ignore[arg-type]
-    # With one replica this is a plain shuffle that depends on seed and epoch alone, so resuming repeats nothing.
-    sampler: DistributedSampler[Batch] | None = (
-        DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=seed) if training else None
-    )
+    sampler = _EpochSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=seed) if training else None
     return DataLoader(
-        dataset,
+        _Seeded(dataset, seed) if training else dataset,
         batch_size=min(train.batch_size, size) if training else 1,
         sampler=sampler,
+        # A loader draws a number when it starts; not from the generator that dropout draws from.
+        generator=torch.Generator().manual_seed(seed),
         drop_last=training,
         num_workers=train.workers,
         persistent_workers=train.workers > 0,

@@ -67,7 +67,9 @@ def weights(config: Config, prepared: Path, checkpoints: Path, epochs: int, *, p
     fitted = fit(task, network, train, **arguments)
     assert [row["epoch"] for row in fitted.history] == list(range(planned))
     assert not fitted.network.training
-    return torch.cat([parameter.detach().flatten() for parameter in fitted.network.parameters()])
+    # The best epoch may be an early one; losses tell whether the last one was the same too.
+    losses = torch.tensor([row["train/loss"] for row in fitted.history])
+    return torch.cat([losses, *(parameter.detach().flatten() for parameter in fitted.network.parameters())])
 
 
 def test_an_interrupted_training_ends_where_an_unbroken_one_does(tiny: Config, prepared: Path, tmp_path: Path) -> None:
