@@ -77,8 +77,7 @@ class DecoderStage(nn.Module):
 class Stem(nn.Module):
     """Convolutions on all pixels, whose features skip the patches and meet the output again.
 
-    Pixels are first folded 2x2 into channels: nothing is lost, and the convolutions take a sixth of the time of equally
-    wide ones at full resolution, which went further in the same training time (docs/decisions.md).
+    Pixels are first folded 2x2 into channels: nothing is lost, and wide convolutions get cheap (docs/decisions.md).
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:
