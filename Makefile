@@ -20,7 +20,7 @@ repro: .venv/installed  ## Run the whole pipeline on demo data (or what params.y
 	@condswin summary
 
 test: .venv/installed  ## Run the fast tests
-	pytest -n 2
+	pytest -n 2 --dist loadscope
 
 test-services: .venv/installed  ## Run the tests against real PostgreSQL, S3 and MLflow servers on loopback
 	pytest -m services tests/services

@@ -1,7 +1,8 @@
 """The command line as a user meets it: the whole road on the tiny profile, bad input, and files without a pipeline."""
 
+import contextlib
+import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from condswin.cli import main
 from condswin.config import TASKS, compose, write_config
 
 ROOT = Path(__file__).parents[1]
@@ -19,13 +21,24 @@ REAL = ROOT.parent / "shared" / "data"
 
 
 def condswin(*arguments: str, cwd: Path, code: int = 0) -> str:
-    """Runs the installed command and returns its standard output, or its standard error if it shall fail."""
-    command = [sys.executable, "-c", "from condswin.cli import main; main()", *arguments]
-    # One thread: parallel tests share two cores.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stderr if code else done.stdout
+    """Runs the command line in this process, which has torch loaded already, inside a folder.
+
+    Returns:
+        Its standard output, or its standard error if it shall fail.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(sys, "argv", ["condswin", *arguments])
+        patch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert (ended.value.code or 0) == code, out.getvalue() + err.getvalue()
+    return err.getvalue() if code else out.getvalue()
 
 
 @pytest.fixture(scope="module", params=TASKS)
@@ -192,6 +205,13 @@ def test_every_command_explains_itself(tmp_path: Path) -> None:
                  "promote", "rollback", "predict", "report", "summary"):  # fmt: skip
         assert name in text
         assert "Example" in condswin(name, "--help", cwd=tmp_path)
+
+
+def test_the_installed_command_reports_a_mistake_without_a_traceback(tmp_path: Path) -> None:
+    command = Path(sys.executable).parent / "condswin"
+    done = subprocess.run([command, "summary"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: params.yaml: no such file")
 
 
 def test_importing_the_command_line_is_quick_because_it_loads_no_torch() -> None:

@@ -4,6 +4,7 @@ Axes: n patches to choose from, k chosen, d channels; any leading axes.
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -31,7 +32,7 @@ def count(k: int | float, n: int) -> int:
     return max(1, min(n, k if isinstance(k, int) else round(k * n)))
 
 
-class Router(nn.Module):
+class Router(nn.Module, ABC):
     """Scores patches by their product with one trained vector.
 
     The vector starts at the scale d^-1/2 that keeps the raw scores of normalised patches near unit variance: with
@@ -66,9 +67,9 @@ class Router(nn.Module):
                 gates = gates * real.expand_as(raw).gather(-1, indices)
         return Routing(scores, indices, gates)
 
+    @abstractmethod
     def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """Scores (..., n), gates (..., k) and indices (..., k) from raw scores (..., n)."""
-        raise NotImplementedError
 
 
 class LightRouter(Router):

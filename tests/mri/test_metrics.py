@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -43,20 +41,6 @@ def test_ssim_of_a_bad_prediction_agrees():
     target, _ = pair(dtype=np.float64)
     for prediction in (0 * target, -target, 30 * target, target + 1000):
         assert ssim(target, prediction) == pytest.approx(reference_ssim(target, prediction), abs=1e-6)
-
-
-def test_metrics_take_a_fraction_of_the_loop_s_time():
-    """At least half in processor time, which crowded machines distort least; threads over slices come on top."""
-    target, prediction = pair(8, 320, 320)
-    ours, theirs = [], []
-    for _ in range(5):
-        started = time.process_time()
-        ssim(target, prediction)
-        ours.append(time.process_time() - started)
-        started = time.process_time()
-        reference_ssim(target, prediction)
-        theirs.append(time.process_time() - started)
-    assert min(theirs) > 2 * min(ours)
 
 
 def test_frozen_values():

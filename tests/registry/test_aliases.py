@@ -24,7 +24,7 @@ from condswin.registry.aliases import (
     roll_back,
 )
 from condswin.registry.tracking import tracking_uri
-from tests.registry.toy import NAME, World
+from tests.registry.toy import NAME, World, die_at
 
 pytest_plugins = ["tests.registry.fixtures"]
 
@@ -195,21 +195,8 @@ def test_an_interrupted_roll_back_is_completed(
     fails_at: int, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crown(client, "1", "2", "3")
-    calls = 0
-
-    def dying(real: object) -> object:
-        def call(self: MlflowClient, *arguments: str) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == fails_at:
-                raise KeyboardInterrupt
-            real(self, *arguments)
-
-        return call
-
     with monkeypatch.context() as patch:
-        for name in ("set_model_version_tag", "set_registered_model_alias"):
-            patch.setattr(MlflowClient, name, dying(getattr(MlflowClient, name)))
+        die_at(fails_at, patch)
         with pytest.raises(KeyboardInterrupt):
             roll_back(client, NAME, lambda _: None)
     assert aliased(client, NAME, CHAMPION) == "3"

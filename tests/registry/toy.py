@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import matplotlib.figure
 import numpy as np
+import pytest
 import torch
 from mlflow import MlflowClient
 from torch import Tensor, nn
@@ -172,3 +173,21 @@ def make_prepared(folder: Path) -> None:
     (folder / "test").mkdir(parents=True)
     for case in range(3):
         np.save(folder / "test" / f"case{case}.npy", generator.standard_normal((2, 16, 20), dtype=np.float32))
+
+
+def die_at(number: int, patch: pytest.MonkeyPatch) -> None:
+    """Makes the `number`-th write of a tag or alias from now on a sudden end instead."""
+    calls = 0
+
+    def dying(real: Any) -> Any:
+        def call(self: MlflowClient, *arguments: str) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                raise KeyboardInterrupt
+            real(self, *arguments)
+
+        return call
+
+    for name in ("set_model_version_tag", "set_registered_model_alias"):
+        patch.setattr(MlflowClient, name, dying(getattr(MlflowClient, name)))

@@ -3,7 +3,6 @@ import shutil
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 
 from condswin.errors import BadFileError, ConfigError, GateError
 from condswin.files import read_json, write_json
@@ -11,7 +10,7 @@ from condswin.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, PROMOTED_A
 from condswin.registry.package import load_registered
 from condswin.steps import promote as module
 from condswin.steps.promote import promote, rollback
-from tests.registry.toy import NAME, World
+from tests.registry.toy import NAME, World, die_at
 
 pytest_plugins = ["tests.registry.fixtures"]
 
@@ -115,21 +114,8 @@ def test_an_interrupted_promotion_is_completed(
 ) -> None:
     world.promote(world.register(0.5))
     registered = world.register(0.9)
-    calls = 0
-
-    def dying(real: Any) -> Any:
-        def call(self: MlflowClient, *arguments: str) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == fails_at:
-                raise KeyboardInterrupt
-            real(self, *arguments)
-
-        return call
-
     with monkeypatch.context() as patch:
-        for name in ("set_model_version_tag", "set_registered_model_alias"):
-            patch.setattr(MlflowClient, name, dying(getattr(MlflowClient, name)))
+        die_at(fails_at, patch)
         with pytest.raises(KeyboardInterrupt):
             world.promote(registered)
     assert world.aliases()[CHAMPION] == ("1" if fails_at <= 3 else "2")
