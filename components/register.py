@@ -9,6 +9,8 @@ from components.image import IMAGE
 def register(
     params: str,
     task: str,
+    image: str,
+    pipeline_run: str,
     comparison: dsl.Input[dsl.Artifact],  # type: ignore[type-arg]
     model: dsl.Input[dsl.Model],  # type: ignore[type-arg]
     registered: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
@@ -18,6 +20,8 @@ def register(
     Args:
         params: Parameters as JSON.
         task: `reconstruction` or `segmentation`.
+        image: Name of the image that the pipeline runs in.
+        pipeline_run: Identifier of the run.
         comparison: File that the compare component wrote.
         model: Folder of the best model.
         registered: JSON file that names the version.
@@ -27,4 +31,4 @@ def register(
     """
     from condswin.steps import kubeflow
 
-    return kubeflow.register(params, task, comparison.path, model.path, registered.path)
+    return kubeflow.register(params, task, image, pipeline_run, comparison.path, model.path, registered.path)

@@ -74,7 +74,14 @@ def _retrain(config: Config, params: str, task: TaskName) -> None:
     best = on_cpu(components.compare(params=params, task=task, evaluations=evaluated))
     model = dsl.importer(artifact_uri=best.outputs["model_uri"], artifact_class=dsl.Model, reimport=False)
     registered = on_cpu(
-        components.register(params=params, task=task, comparison=best.outputs["comparison"], model=model.output),
+        components.register(
+            params=params,
+            task=task,
+            image=cluster.image,
+            pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            comparison=best.outputs["comparison"],
+            model=model.output,
+        ),
         cached=False,
     )
     on_gpu(

@@ -103,12 +103,22 @@ def compare(params: str, task: str, evaluations: list[str], comparison: str) -> 
     return Best(best, parsed[best]["model_uri"])
 
 
-def register(params: str, task: str, comparison: str, model: str, registered: str) -> str:
-    """Registers the best model; returns its version."""
+def register(
+    params: str, task: str, image: str, pipeline_run: str, comparison: str, model: str, registered: str
+) -> str:
+    """Registers the best model, tagged with where it was made; returns its version."""
     from condswin.steps.register import register as step
 
     config, name = _read(params, task)
-    record = step(config, name, comparison=Path(comparison), model=Path(model), out=Path(registered))
+    record = step(
+        config,
+        name,
+        comparison=Path(comparison),
+        model=Path(model),
+        out=Path(registered),
+        image=image,
+        pipeline_run=pipeline_run,
+    )
     return str(record["version"])
 
 

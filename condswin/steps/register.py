@@ -27,7 +27,16 @@ KEY = "condswin.key"
 _CODE = (":(top)condswin", ":(top)params.yaml", ":(top)dvc.yaml", ":(top)requirements.lock", ":(top)pyproject.toml")
 
 
-def register(config: Config, task_name: TaskName, comparison: Path, model: Path, out: Path) -> dict[str, Any]:
+def register(
+    config: Config,
+    task_name: TaskName,
+    comparison: Path,
+    model: Path,
+    out: Path,
+    *,
+    image: str = "",
+    pipeline_run: str = "",
+) -> dict[str, Any]:
     """Registers the best network as a new version of the task's model, and points the alias `challenger` at it.
 
     The same weights, description, data and parameters are registered once: a rerun finds the version and keeps it.
@@ -39,6 +48,8 @@ def register(config: Config, task_name: TaskName, comparison: Path, model: Path,
         comparison: JSON of the compare step: `task`, `best`, `data_sha256`, `params_sha256`, `variants`.
         model: Folder of the best network.
         out: JSON to write: `name`, `version`, `run_id`, `uri`, `key`, `variant`. A rerun writes the same bytes.
+        image: Container image that the network was trained in, for a tag; empty outside of containers.
+        pipeline_run: Identifier of the pipeline run that made the network, for a tag; empty outside of pipelines.
 
     Returns:
         The content of `out`, and `already_registered`.
@@ -63,7 +74,8 @@ def register(config: Config, task_name: TaskName, comparison: Path, model: Path,
         if known:
             chosen = known[0]
         else:
-            chosen = _register_new(client, config, name, model, key, _tags(config, compared, key, weights), compared)
+            tags = _tags(config, compared, key, weights, {"image": image, "pipeline_run": pipeline_run})
+            chosen = _register_new(client, config, name, model, key, tags, compared)
         client.set_registered_model_alias(name, CHALLENGER, str(chosen.version))
     result = {
         "name": name,
@@ -139,9 +151,11 @@ def _prefer(
     return oldest
 
 
-def _tags(config: Config, compared: Mapping[str, Any], key: str, weights: str) -> dict[str, str]:
+def _tags(
+    config: Config, compared: Mapping[str, Any], key: str, weights: str, origin: Mapping[str, str]
+) -> dict[str, str]:
     """What a version is tagged with: checksums, means and names of code, never a case or a person."""
-    tags = {
+    return {
         KEY: key,
         "task": compared["task"],
         "variant": compared["best"],
@@ -151,11 +165,8 @@ def _tags(config: Config, compared: Mapping[str, Any], key: str, weights: str) -
         "seed": str(config.seed),
         **_commit(),
         **{metric: f"{mean:.6g}" for metric, mean in _means(compared).items()},
+        **{tag: value for tag, value in origin.items() if value},
     }
-    for tag, variable in (("image", "CONDSWIN_IMAGE"), ("pipeline_run", "CONDSWIN_PIPELINE_RUN")):
-        if value := os.environ.get(variable, "").strip():
-            tags[tag] = value
-    return tags
 
 
 def _means(compared: Mapping[str, Any]) -> dict[str, float]:

@@ -85,3 +85,6 @@ def test_the_best_variant_becomes_champion(runs: tuple[Path, Path], tiny: Config
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     champion = client.get_model_version_by_alias(registered["name"], "champion")
     assert str(champion.version) == registered["version"]
+    assert champion.tags["image"] == tiny.cluster.image
+    assert champion.tags["pipeline_run"]
+    assert "{{" not in champion.tags["pipeline_run"]

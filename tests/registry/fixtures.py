@@ -26,8 +26,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("CONDSWIN_GIT_COMMIT", "CONDSWIN_IMAGE", "CONDSWIN_PIPELINE_RUN"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("CONDSWIN_GIT_COMMIT", raising=False)
 
 
 @pytest.fixture

@@ -21,10 +21,9 @@ def versions(world: World) -> list[str]:
 
 def test_the_best_network_becomes_challenger_with_its_provenance(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONDSWIN_GIT_COMMIT", "c" * 40)
-    monkeypatch.setenv("CONDSWIN_IMAGE", "registry/condswin@sha256:abc")
-    monkeypatch.setenv("CONDSWIN_PIPELINE_RUN", "run-7")
     model, out = world.network(0.5), world.folder / "registered.json"
-    result = register(world.config, "reconstruction", world.comparison(), model, out)
+    origin = {"image": "registry/condswin@sha256:abc", "pipeline_run": "run-7"}
+    result = register(world.config, "reconstruction", world.comparison(), model, out, **origin)
 
     assert result.pop("already_registered") is False
     assert read_json(out) == result
@@ -40,8 +39,7 @@ def test_the_best_network_becomes_challenger_with_its_provenance(world: World, m
         "weights_sha256": sha256(model / "model.safetensors"),
         "seed": str(world.config.seed),
         "git_commit": "c" * 40,
-        "image": "registry/condswin@sha256:abc",
-        "pipeline_run": "run-7",
+        **origin,
         "test_psnr": "12.5",  # and no test_mse, which has no value
     }
     run = world.client.get_run(result["run_id"])
