@@ -66,6 +66,8 @@ PRESETS: dict[str, Settings] = {
         key_values=16,
         queries=16,
         heavy_patches=0.25,
+        iterations=10,
+        epsilon_decay=0.5,
         stem_channels=32,
         residual=True,
     ),

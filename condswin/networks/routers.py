@@ -3,7 +3,6 @@
 Axes: n patches to choose from, k chosen, d channels; any leading axes.
 """
 
-import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -173,24 +172,21 @@ def soft_top_k(
         return torch.ones_like(raw)
     temperature = epsilon_init
     with torch.no_grad():
-        a = _published_step(raw, k, temperature)
-        for _ in range(iterations - 2):
-            temperature = max(temperature * epsilon_decay, epsilon)
+        a = torch.full_like(raw[..., :1], -torch.inf)  # nothing is saturated yet
+        for _ in range(iterations - 1):
             a = _step(raw, a, k, temperature)
+            temperature = max(temperature * epsilon_decay, epsilon)
     # Given which patches are saturated, the last step is the solution in closed form, so its gradient is the exact one
     # (of the fixed point) and the steps before need none: a training step is a third faster for it.
-    temperature = max(temperature * epsilon_decay, epsilon)
     return ((raw + _step(raw, a, k, temperature)).clamp(max=0) / temperature).exp()
 
 
 def _step(raw: Tensor, a: Tensor, k: int, temperature: float) -> Tensor:
-    saturated = raw + a > 0
+    saturated = raw > -a
     free = k - saturated.sum(-1, keepdim=True)
-    others = (raw.masked_fill(saturated, -torch.inf) / temperature).logsumexp(-1, keepdim=True)
-    solved = temperature * (free.clamp(min=1).log() - others)
-    # After a fall of the temperature more than k may be saturated; the published step then leads back.
-    return torch.where(free > 0, solved, _published_step(raw - torch.relu(raw + a), k, temperature))
-
-
-def _published_step(raised: Tensor, k: int, temperature: float) -> Tensor:
-    return temperature * (math.log(k) - (raised / temperature).logsumexp(-1, keepdim=True))
+    # After a fall of the temperature k or more may be saturated; the published step, in which they count with the value
+    # at which they saturate, then leads back.
+    back = free <= 0
+    counted = torch.where(saturated, torch.where(back, -a, -torch.inf), raw)
+    target = torch.where(back, k, free).to(raw.dtype)
+    return temperature * (target.log() - (counted / temperature).logsumexp(-1, keepdim=True))
