@@ -1,7 +1,7 @@
 """What a task must bring so that every step can run it. A third task is one folder and one line here."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +18,18 @@ _MODULES: dict[TaskName, str] = {"reconstruction": "condswin.mri.task", "segment
 Batch = dict[str, Tensor]
 Row = dict[str, float | str]
 Advance = Callable[[], None]
+
+
+class Slices(Dataset[Batch], ABC):
+    """Slices of one split, each with at least `image` (C, H, W)."""
+
+    @property
+    @abstractmethod
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """Height and width of every slice in pixels; slices of one size batch."""
+
+    def __len__(self) -> int:
+        return len(self.sizes)
 
 
 @dataclass(frozen=True)
@@ -98,8 +110,8 @@ class Task(ABC):
         """Input and output channels of the network."""
 
     @abstractmethod
-    def dataset(self, prepared: Path, split: Split, *, training: bool) -> Dataset[Batch]:
-        """Slices of `prepared/<split>`, each with at least `image` (C, H, W); of one size when training."""
+    def dataset(self, prepared: Path, split: Split, *, training: bool) -> Slices:
+        """Slices of `prepared/<split>`; of one size when training."""
 
     @abstractmethod
     def loss(self, output: Tensor, batch: Batch) -> Tensor:

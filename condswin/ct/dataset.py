@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from condswin.ct.augment import augment
 from condswin.ct.prepare import open_prepared, read_slices
 from condswin.errors import BadDataError
+from condswin.tasks import Batch, Slices
 
 #: Splits up to this many bytes are held in memory; larger ones are read slice by slice.
 CACHE_BYTES = 1 << 30
@@ -25,7 +25,7 @@ class Slice(NamedTuple):
     position: int
 
 
-class SliceDataset(Dataset[dict[str, Tensor]]):
+class SliceDataset(Slices):
     """Axial slices of one split, each with its neighbours.
 
     Items are dictionaries of `image` (1 + 2 * neighbours, H, W), float32 in -1..1, and `label` (H, W), int64.
@@ -60,6 +60,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         self.augmented = augmented
         self.slices: list[Slice] = []
         self.liver: list[Slice] = []
+        self._sizes: list[tuple[int, int]] = []
         sizes: dict[tuple[int, int], list[str]] = defaultdict(list)
         needed = 0
         for case, path in enumerate(files):
@@ -67,6 +68,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
                 count, height, width = file["image"].shape
                 needed += file["image"].nbytes + file["label"].nbytes
                 self.slices += [Slice(case, index) for index in range(count)]
+                self._sizes += [(height, width)] * count
                 self.liver += [Slice(case, int(index)) for index in file["liver_slices"]]
             sizes[height, width].append(path.name)
         if not self.slices:
@@ -78,10 +80,12 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         # Loaded here, not on first use, so that worker processes share the pages instead of each loading its own.
         self._cache = [self._load(path) for path in files] if needed <= CACHE_BYTES else None
 
-    def __len__(self) -> int:
-        return len(self.slices)
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """See `Slices`."""
+        return self._sizes
 
-    def __getitem__(self, item: int) -> dict[str, Tensor]:
+    def __getitem__(self, item: int) -> Batch:
         case, position = self.slices[item]
         if self.foreground and torch.rand(()) < self.foreground:
             case, position = self.liver[int(torch.randint(len(self.liver), ()))]

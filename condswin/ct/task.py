@@ -10,7 +10,6 @@ import matplotlib.figure
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from condswin.config import Split, TaskName
 from condswin.ct.cases import case_of_target, check_case, find_cases, target_stem
@@ -71,7 +70,7 @@ class SegmentationTask(Task):
         """A slice and its neighbours in; background, liver and tumour out."""
         return 1 + 2 * self.config.segmentation.prepare.neighbours, len(LABELS)
 
-    def dataset(self, prepared: Path, split: Split, *, training: bool) -> Dataset[Batch]:
+    def dataset(self, prepared: Path, split: Split, *, training: bool) -> SliceDataset:
         """Slices with `image` (1 + 2n, H, W) and `label` (H, W)."""
         train = self.config.segmentation.train
         return SliceDataset(

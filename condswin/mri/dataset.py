@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from condswin.config import UndersampleConfig
 from condswin.errors import BadDataError, BadFileError
@@ -16,6 +15,7 @@ from condswin.mri.header import parse_header
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.reading import KSPACE, SUFFIXES, VolumeReader
 from condswin.mri.undersample import MASK, ZERO_FILLED
+from condswin.tasks import Batch, Slices
 
 #: Splits of at most this many bytes are kept in memory.
 CACHE_BYTES = 1 << 30
@@ -98,7 +98,7 @@ class _Volume(NamedTuple):
         return self.slices * rows * (signal + 4 * columns)
 
 
-class SliceDataset(Dataset[dict[str, Tensor]]):
+class SliceDataset(Slices):
     """Slices of the prepared files of one split.
 
     An item has `image` (1, H, W), the normalised zero-filled magnitude; `target` (1, H, W), scaled by the image's mean
@@ -137,10 +137,12 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         if sum(volume.cache_bytes for volume in self._volumes) <= cache_bytes:
             self._cache = [_read(volume, 0, volume.slices) for volume in self._volumes]
 
-    def __len__(self) -> int:
-        return len(self._index)
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """See `Slices`."""
+        return [self._volumes[number].size for number, _ in self._index]
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> Batch:
         number, slice_ = self._index[index]
         volume = self._volumes[number]
         if self._cache is None:

@@ -9,7 +9,6 @@ import matplotlib.figure
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from condswin.config import Split, TaskName
 from condswin.errors import BadDataError
@@ -91,7 +90,7 @@ class ReconstructionTask(Task):
         """One magnitude in, one out."""
         return 1, 1
 
-    def dataset(self, prepared: Path, split: Split, *, training: bool) -> Dataset[Batch]:
+    def dataset(self, prepared: Path, split: Split, *, training: bool) -> SliceDataset:
         """Normalised slices; see `SliceDataset`."""
         return SliceDataset(prepared / split, self.config.reconstruction.undersample, training=training)
 

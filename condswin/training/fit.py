@@ -6,6 +6,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from condswin.config import TrainConfig
 from condswin.errors import BadFileError
 from condswin.files import read_json, write_json
 from condswin.progress import progress
-from condswin.tasks import Batch, Task
+from condswin.tasks import Batch, Slices, Task
 from condswin.training.module import TrainingModule
 
 #: Exit status of a process that was asked to stop; an orchestrator then knows that the work is not done.
@@ -112,7 +113,6 @@ def fit(
         SystemExit: Status 143 when the process was asked to terminate; the last checkpoint stays.
     """
     _forget_other_trainings(checkpoints, key)
-    training_set = task.dataset(prepared, "train", training=True)
     validated = bool(task.case_files(prepared / "val"))
     monitor, higher_is_better = task.monitor
     best = ModelCheckpoint(
@@ -144,14 +144,16 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # ours know their rank
             log_every_n_steps=10,
         )
+        share = {"seed": seed, "rank": trainer.global_rank, "ranks": trainer.world_size}
         resumed = checkpoints / "last.ckpt"
         try:
             trainer.fit(
                 module,
-                train_dataloaders=_loader(training_set, train, seed=seed, training=True),
-                val_dataloaders=_loader(task.dataset(prepared, "val", training=False), train, seed=seed, training=False)
+                train_dataloaders=training_loader(task.dataset(prepared, "train", training=True), train, **share),
+                val_dataloaders=validation_loader(task.dataset(prepared, "val", training=False), train, **share)
                 if validated
                 else None,
                 ckpt_path=str(resumed) if resumed.is_file() else None,
@@ -180,34 +182,51 @@ class _Seeded(Dataset[Batch]):
     give other items there.
     """
 
-    def __init__(self, dataset: Dataset[Batch], seed: int) -> None:
-        self._dataset = dataset
+    def __init__(self, slices: Slices, seed: int) -> None:
+        self._slices = slices
         self._seed = seed
 
     def __len__(self) -> int:
-        return len(self._dataset)  # type: ignore[arg-type]
+        return len(self._slices)
 
     def __getitem__(self, place: tuple[int, int]) -> Batch:
         epoch, index = place
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self._seed, epoch, index)) % 2**63)
-            return self._dataset[index]
+            # Not `torch.manual_seed`, which keeps a note of each call for GPUs that may yet be used.
+            torch.default_generator.manual_seed(hash((self._seed, epoch, index)) % 2**63)
+            return self._slices[index]
 
 
-def _loader(dataset: Dataset[Batch], train: TrainConfig, *, seed: int, training: bool) -> DataLoader[Batch]:
-    size: int = len(dataset)  # type: ignore[arg-type]
-    sampler = _EpochSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=seed) if training else None
+def training_loader(slices: Slices, train: TrainConfig, *, seed: int, rank: int, ranks: int) -> DataLoader[Batch]:
+    """This process's share of shuffled batches, of the same number on every rank."""
     return DataLoader(
-        _Seeded(dataset, seed) if training else dataset,
-        batch_size=min(train.batch_size, size) if training else 1,
-        sampler=sampler,
-        # A loader draws a number when it starts; not from the generator that dropout draws from.
-        generator=torch.Generator().manual_seed(seed),
-        drop_last=training,
-        num_workers=train.workers,
-        persistent_workers=train.workers > 0,
-        pin_memory=torch.cuda.is_available() and train.device != "cpu",
+        _Seeded(slices, seed),
+        batch_size=min(train.batch_size, max(len(slices) // ranks, 1)),
+        sampler=_EpochSampler(slices, num_replicas=ranks, rank=rank, shuffle=True, seed=seed),
+        drop_last=True,
+        **_loading(train, seed),
     )
+
+
+def validation_loader(slices: Slices, train: TrainConfig, *, seed: int, rank: int, ranks: int) -> DataLoader[Batch]:
+    """This process's share of batches of neighbouring slices of one size."""
+    batches = [
+        list(group[start : start + train.batch_size])
+        for _, same in groupby(range(len(slices)), key=slices.sizes.__getitem__)
+        for group in [list(same)]
+        for start in range(0, len(group), train.batch_size)
+    ]
+    return DataLoader(slices, batch_sampler=batches[rank::ranks] or batches[:1], **_loading(train, seed))
+
+
+def _loading(train: TrainConfig, seed: int) -> dict[str, Any]:
+    return {
+        # A loader draws a number when it starts; not from the generator that dropout draws from.
+        "generator": torch.Generator().manual_seed(seed),
+        "num_workers": train.workers,
+        "persistent_workers": train.workers > 0,
+        "pin_memory": torch.cuda.is_available() and train.device != "cpu",
+    }
 
 
 def _forget_other_trainings(checkpoints: Path, key: str) -> None:

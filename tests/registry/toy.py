@@ -15,7 +15,6 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from condswin.config import Config, GateConfig, Split, TaskName, TrackingConfig, compose
 from condswin.files import read_json, sha256, write_json
@@ -23,7 +22,7 @@ from condswin.networks.saving import ModelSpec, save_model
 from condswin.registry.tracking import connect, tracking_uri
 from condswin.steps.promote import promote
 from condswin.steps.register import register
-from condswin.tasks import Advance, Batch, Case, CaseInfo, Row, Task
+from condswin.tasks import Advance, Batch, Case, CaseInfo, Row, Slices, Task
 
 NAME = "condswin-reconstruction"
 SMALL = {"embedding": 8, "heads": [2, 2], "stem_channels": 4}
@@ -50,7 +49,7 @@ class ToyTask(Task):
     def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> list[str]:
         raise NotImplementedError
 
-    def dataset(self, prepared: Path, split: Split, *, training: bool) -> Dataset[Batch]:
+    def dataset(self, prepared: Path, split: Split, *, training: bool) -> Slices:
         raise NotImplementedError
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
