@@ -25,8 +25,8 @@ class Slices(Dataset[Batch], ABC):
 
     @property
     @abstractmethod
-    def sizes(self) -> Sequence[tuple[int, int]]:
-        """Height and width of every slice in pixels; slices of one size batch."""
+    def sizes(self) -> Sequence[tuple[int, ...]]:
+        """What must be equal for slices to be in one batch: height and width, and whatever else differs in shape."""
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -106,12 +106,12 @@ class Task(ABC):
 
     # prepared -> model
     @abstractmethod
-    def channels(self) -> tuple[int, int]:
-        """Input and output channels of the network."""
+    def channels(self, variant: str) -> tuple[int, int]:
+        """Input and output channels of a network of this variant."""
 
     @abstractmethod
-    def dataset(self, prepared: Path, split: Split, *, training: bool) -> Slices:
-        """Slices of `prepared/<split>`; of one size when training."""
+    def dataset(self, prepared: Path, split: Split, variant: str, *, training: bool) -> Slices:
+        """Slices of `prepared/<split>` as a network of this variant takes them."""
 
     @abstractmethod
     def loss(self, output: Tensor, batch: Batch) -> Tensor:

@@ -66,11 +66,11 @@ class SegmentationTask(Task):
         """Writes `<name>.h5` and the target `segmentation-N.nii[.gz]`; the same for every split."""
         return prepare_case(name, files["volume"], files["segmentation"], folder, self.config.segmentation.prepare)
 
-    def channels(self) -> tuple[int, int]:
+    def channels(self, variant: str) -> tuple[int, int]:
         """A slice and its neighbours in; background, liver and tumour out."""
         return 1 + 2 * self.config.segmentation.prepare.neighbours, len(LABELS)
 
-    def dataset(self, prepared: Path, split: Split, *, training: bool) -> SliceDataset:
+    def dataset(self, prepared: Path, split: Split, variant: str, *, training: bool) -> SliceDataset:
         """Slices with `image` (1 + 2n, H, W) and `label` (H, W)."""
         train = self.config.segmentation.train
         return SliceDataset(

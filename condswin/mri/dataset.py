@@ -6,11 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from condswin.config import UndersampleConfig
 from condswin.errors import BadDataError, BadFileError
-from condswin.mri.fourier import hybrid_magnitude, magnitude_image, readout_hybrid
+from condswin.mri.fourier import (
+    ComplexArray,
+    crop_start,
+    hybrid_image,
+    hybrid_magnitude,
+    magnitude_image,
+    readout_hybrid,
+)
 from condswin.mri.header import parse_header
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.reading import KSPACE, SUFFIXES, VolumeReader
@@ -72,14 +80,60 @@ def zero_filled_volume(path: Path, undersample: UndersampleConfig) -> Tensor:
     with VolumeReader(path) as reader:
         if ZERO_FILLED in reader:
             return torch.from_numpy(reader.read(ZERO_FILLED))
-        width = reader.shape(KSPACE)[-1]
-        if MASK in reader:
-            sampled = reader.read(MASK).astype(np.bool_).reshape(-1)
-        else:
-            sampled = draw_mask(undersample, width, name_seed(path.name)).sampled
-        size = _image_size(reader)
+        sampled, size = _sampled(reader, undersample), _image_size(reader)
         blocks = [magnitude_image(block, size, sampled) for _, block in reader.blocks(KSPACE)]
     return torch.from_numpy(np.concatenate(blocks))
+
+
+class ComplexInputs(NamedTuple):
+    """What an unrolled network sees of a volume, and what undoes its scaling: `|output| * std`, cropped to `columns`.
+
+    Attributes:
+        image: (slices, 3, rows, W): real and imaginary part of the zero-filled image, uncropped along columns and
+            divided by `std`; and the mask of sampled columns.
+        std: (slices,), of the cropped zero-filled magnitude.
+        columns: Columns of the target.
+    """
+
+    image: Tensor
+    std: Tensor
+    columns: int
+
+
+def complex_inputs(hybrid: ComplexArray, sampled: np.ndarray, columns: int, maximum: float | None) -> ComplexInputs:
+    """Inputs of an unrolled network from masked hybrid space.
+
+    Args:
+        hybrid: (..., rows, W) of `readout_hybrid`, zero in columns that were not sampled.
+        sampled: (W,) booleans.
+        columns: Columns of the target.
+        maximum: Largest value of the volume; of these zero-filled images if None.
+    """
+    image = torch.from_numpy(hybrid_image(hybrid))
+    magnitude = image[..., crop_start(image.shape[-1], columns) :][..., :columns].abs()
+    largest = float(magnitude.max()) if maximum is None else maximum
+    std = normalise(magnitude, largest).std
+    scaled = image / std[..., None, None]
+    mask = torch.from_numpy(sampled).to(torch.float32).expand(scaled.shape)
+    return ComplexInputs(torch.stack([scaled.real, scaled.imag, mask], dim=-3), std, columns)
+
+
+def complex_volume(path: Path, undersample: UndersampleConfig) -> ComplexInputs:
+    """Inputs of an unrolled network for all slices of a file; masks and sizes as in `zero_filled_volume`.
+
+    Raises:
+        BadFileError: The file is unusable.
+    """
+    with VolumeReader(path) as reader:
+        sampled, (rows, columns) = _sampled(reader, undersample), _image_size(reader)
+        hybrid = np.concatenate([readout_hybrid(block, rows) for _, block in reader.blocks(KSPACE)])
+    return complex_inputs(hybrid * sampled, sampled, columns, None)
+
+
+def _sampled(reader: VolumeReader, undersample: UndersampleConfig) -> NDArray[np.bool_]:
+    if MASK in reader:
+        return reader.read(MASK).astype(np.bool_).reshape(-1)
+    return draw_mask(undersample, reader.shape(KSPACE)[-1], name_seed(reader.path.name)).sampled
 
 
 class _Volume(NamedTuple):
@@ -89,20 +143,25 @@ class _Volume(NamedTuple):
     target: str
     size: tuple[int, int]
     maximum: float
-    masked: bool
+    sampled: NDArray[np.bool_] | None
 
     @property
-    def cache_bytes(self) -> int:
+    def masked(self) -> bool:
+        return self.sampled is not None
+
+    def cache_bytes(self, *, magnitudes: bool) -> int:
         rows, columns = self.size
-        signal = 4 * columns if self.masked else 8 * self.kspace[1]
+        signal = 4 * columns if self.masked and magnitudes else 8 * self.kspace[1]
         return self.slices * rows * (signal + 4 * columns)
 
 
 class SliceDataset(Slices):
     """Slices of the prepared files of one split.
 
-    An item has `image` (1, H, W), the normalised zero-filled magnitude; `target` (1, H, W), scaled by the image's mean
-    and standard deviation; these two as `mean` and `std`, and `maximum`, the largest value of the target volume.
+    For image-domain networks an item has `image` (1, H, W), the normalised zero-filled magnitude; `target` (1, H, W),
+    scaled by the image's mean and standard deviation; these two as `mean` and `std`, and `maximum`, the largest value
+    of the target volume. For unrolled networks (`magnitudes=False`) `image` is (3, H, W of k-space), as in
+    `ComplexInputs`, and `mean` is 0.
 
     Slices of undersampled files are the same every time. Slices of fully sampled files get a fresh mask each time,
     drawn from torch's global generator (which a DataLoader seeds per epoch and worker, reproducibly) and the process's
@@ -114,60 +173,88 @@ class SliceDataset(Slices):
     Args:
         folder: `prepared/<split>`.
         undersample: Masks for fully sampled files.
-        training: Draw fresh masks and mirror; all targets must then have one size.
+        training: Draw fresh masks and mirror (complex images: also turn their phase).
+        magnitudes: What `image` is.
         cache_bytes: Largest split that is held in memory.
 
     Raises:
-        BadDataError: The folder has no file, or training slices differ in size.
+        BadDataError: The folder has no file.
         BadFileError: A file is unusable.
     """
 
     def __init__(
-        self, folder: Path, undersample: UndersampleConfig, *, training: bool, cache_bytes: int = CACHE_BYTES
+        self,
+        folder: Path,
+        undersample: UndersampleConfig,
+        *,
+        training: bool,
+        magnitudes: bool = True,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._undersample = undersample
         self._training = training
+        self._magnitudes = magnitudes
         self._volumes = [_describe(path) for path in prepared_files(folder).values()]
         if not self._volumes:
             raise BadDataError(f"{folder}: no prepared file; run `condswin undersample` first")
-        if training:
-            _require_one_size(folder, self._volumes)
         self._index = [(number, at) for number, volume in enumerate(self._volumes) for at in range(volume.slices)]
         self._cache: list[tuple[Tensor, Tensor]] | None = None
-        if sum(volume.cache_bytes for volume in self._volumes) <= cache_bytes:
-            self._cache = [_read(volume, 0, volume.slices) for volume in self._volumes]
+        if sum(volume.cache_bytes(magnitudes=magnitudes) for volume in self._volumes) <= cache_bytes:
+            self._cache = [self._read(volume, 0, volume.slices) for volume in self._volumes]
 
     @property
-    def sizes(self) -> list[tuple[int, int]]:
+    def sizes(self) -> list[tuple[int, ...]]:
         """See `Slices`."""
-        return [self._volumes[number].size for number, _ in self._index]
+        sizes = [volume.size if self._magnitudes else (*volume.size, volume.kspace[1]) for volume in self._volumes]
+        return [sizes[number] for number, _ in self._index]
 
     def __getitem__(self, index: int) -> Batch:
         number, slice_ = self._index[index]
         volume = self._volumes[number]
         if self._cache is None:
-            signals, targets = _read(volume, slice_, slice_ + 1)
+            signals, targets = self._read(volume, slice_, slice_ + 1)
             signal, target = signals[0], targets[0]
         else:
             signal, target = self._cache[number][0][slice_], self._cache[number][1][slice_]
-        zero_filled = signal if volume.masked else self._undersampled(signal, volume)
+        make = self._magnitude_item if self._magnitudes else self._complex_item
+        return {**make(volume, signal, target), "maximum": torch.tensor(volume.maximum, dtype=torch.float32)}
+
+    def _magnitude_item(self, volume: _Volume, signal: Tensor, target: Tensor) -> Batch:
+        zero_filled = signal
+        if not volume.masked:
+            zero_filled = torch.from_numpy(
+                hybrid_magnitude(signal.numpy() * self._mask(volume, signal), volume.size[1])
+            )
         if self._training:
             # A mirrored scan is a scan; few volumes go further with it.
             mirrored = [axis for axis in (-2, -1) if torch.rand(()) < 0.5]
             zero_filled, target = zero_filled.flip(mirrored), target.flip(mirrored)
         image, mean, std = normalise(zero_filled, volume.maximum)
-        return {
-            "image": image[None],
-            "target": ((target - mean) / std)[None],
-            "mean": mean,
-            "std": std,
-            "maximum": torch.tensor(volume.maximum, dtype=torch.float32),
-        }
+        return {"image": image[None], "target": ((target - mean) / std)[None], "mean": mean, "std": std}
 
-    def _undersampled(self, hybrid: Tensor, volume: _Volume) -> Tensor:
+    def _complex_item(self, volume: _Volume, hybrid: Tensor, target: Tensor) -> Batch:
+        sampled = self._mask(volume, hybrid)
+        if self._training:
+            # Columns are not mirrored: the middle of an even number of them would move against the target's.
+            if torch.rand(()) < 0.5:
+                hybrid, target = hybrid.flip(-2), target.flip(-2)
+            hybrid = hybrid * torch.polar(torch.ones(()), 2 * torch.pi * torch.rand(()))
+        image, std, _ = complex_inputs(hybrid.numpy() * sampled, sampled, volume.size[1], volume.maximum)
+        return {"image": image, "target": (target / std)[None], "mean": torch.zeros(()), "std": std}
+
+    def _mask(self, volume: _Volume, hybrid: Tensor) -> NDArray[np.bool_]:
+        if volume.sampled is not None:
+            return volume.sampled
         seed = _fresh_seed() if self._training else name_seed(volume.path.name)
-        mask = draw_mask(self._undersample, hybrid.shape[-1], seed)
-        return torch.from_numpy(hybrid_magnitude(hybrid.numpy() * mask.sampled, volume.size[1]))
+        return draw_mask(self._undersample, hybrid.shape[-1], seed).sampled
+
+    def _read(self, volume: _Volume, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Signal, zero-filled (n, H, W) or hybrid space (n, H, W of k-space), and target (n, H, W) of some slices."""
+        with VolumeReader(volume.path) as reader:
+            target = torch.from_numpy(reader.read(volume.target, start, stop))
+            if volume.masked and self._magnitudes:
+                return torch.from_numpy(reader.read(ZERO_FILLED, start, stop)), target
+            return torch.from_numpy(readout_hybrid(reader.read(KSPACE, start, stop), volume.size[0])), target
 
 
 def _fresh_seed() -> tuple[int, int]:
@@ -190,30 +277,8 @@ def _describe(path: Path) -> _Volume:
         maximum = reader.attribute("max")
         if not isinstance(maximum, int | float) or maximum <= 0:
             maximum = float(reader.read(target).max())
-        return _Volume(
-            path, slices, (height, width), target, (rows, columns), float(maximum), masked=ZERO_FILLED in reader
-        )
-
-
-def _require_one_size(folder: Path, volumes: list[_Volume]) -> None:
-    by_size: dict[tuple[int, int], list[str]] = {}
-    for volume in volumes:
-        by_size.setdefault(volume.size, []).append(volume.path.name)
-    if len(by_size) > 1:
-        lines = [
-            f"  {rows}x{columns}: {len(names)} files ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
-            for (rows, columns), names in sorted(by_size.items())
-        ]
-        raise BadDataError("\n".join([f"{folder}: training needs targets of one size, leave out the others:", *lines]))
-
-
-def _read(volume: _Volume, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """Signal, zero-filled (n, H, W) or hybrid space (n, H, W of k-space), and target (n, H, W) of some slices."""
-    with VolumeReader(volume.path) as reader:
-        target = torch.from_numpy(reader.read(volume.target, start, stop))
-        if volume.masked:
-            return torch.from_numpy(reader.read(ZERO_FILLED, start, stop)), target
-        return torch.from_numpy(readout_hybrid(reader.read(KSPACE, start, stop), volume.size[0])), target
+        sampled = reader.read(MASK).astype(np.bool_).reshape(-1) if ZERO_FILLED in reader else None
+        return _Volume(path, slices, (height, width), target, (rows, columns), float(maximum), sampled)
 
 
 def _image_size(reader: VolumeReader) -> tuple[int, int]:

@@ -55,14 +55,24 @@ def readout_hybrid(kspace: ComplexArray, rows: int) -> ComplexArray:
     """Inverse transform along the readout: k-space (..., H, W) to hybrid space (..., rows, W), cropped to `rows`.
 
     Undersampling acts on columns alone, so this half of the transform can be done once, on less data, before any mask.
-    Each row keeps an arbitrary common phase (the input is not shifted), which magnitudes do not see.
     """
-    return _cropped_ifft(kspace, rows, axis=-2)
+    length = kspace.shape[-2]
+    # A shift of the input by half its length is a phase of the output, which costs less there.
+    angles = -2j * np.pi * (length // 2) / length * _crop_indices(length, rows)
+    hybrid: ComplexArray = _cropped_ifft(kspace, rows, axis=-2) * np.exp(angles).astype(np.complex64)[:, None]
+    return hybrid
 
 
 def hybrid_magnitude(hybrid: ComplexArray, columns: int) -> FloatArray:
     """Magnitude image (..., rows, columns) of hybrid space (..., rows, W) from `readout_hybrid`."""
     return np.abs(_cropped_ifft(hybrid, columns, axis=-1))
+
+
+def hybrid_image(hybrid: ComplexArray) -> ComplexArray:
+    """Complex image (..., rows, W) of hybrid space (..., rows, W) from `readout_hybrid`, uncropped."""
+    shifted = scipy.fft.ifft(np.fft.ifftshift(hybrid, axes=-1), axis=-1, norm="ortho")
+    image: ComplexArray = np.fft.fftshift(shifted, axes=-1)
+    return image
 
 
 def magnitude_image(
@@ -97,10 +107,14 @@ def _centred(transform: Callable[..., Tensor], data: Tensor) -> Tensor:
 
 
 def _cropped_ifft(data: ComplexArray, wanted: int, *, axis: int) -> ComplexArray:
-    length = data.shape[axis]
-    # Where the crop begins once the output is shifted, in the order that the unshifted transform has.
-    first = (crop_start(length, wanted) - length // 2) % length
-    # On CPUs scipy's transform is several times faster than torch's along columns.
+    # Without a shift of the input, which gives the output a phase along `axis` that magnitudes do not see. On CPUs
+    # scipy's transform is several times faster than torch's along columns.
     image: ComplexArray = scipy.fft.ifft(data, axis=axis, norm="ortho")
-    cropped: ComplexArray = np.take(image, np.arange(first, first + wanted) % length, axis=axis)
+    cropped: ComplexArray = np.take(image, _crop_indices(data.shape[axis], wanted), axis=axis)
     return cropped
+
+
+def _crop_indices(length: int, wanted: int) -> NDArray[np.intp]:
+    """Which elements of an unshifted transform are the centre crop of the shifted one, in its order."""
+    first = (crop_start(length, wanted) - length // 2) % length
+    return np.arange(first, first + wanted) % length

@@ -14,11 +14,14 @@ from condswin.config import Split, TaskName
 from condswin.errors import BadDataError
 from condswin.files import atomic_file
 from condswin.mri import demo
-from condswin.mri.dataset import SliceDataset, normalise, prepared_files, zero_filled_volume
+from condswin.mri.dataset import SliceDataset, complex_volume, normalise, prepared_files, zero_filled_volume
+from condswin.mri.fourier import crop_start
 from condswin.mri.metrics import slice_psnr
 from condswin.mri.reading import SUFFIXES, check_kspace, check_volume
 from condswin.mri.scoring import PREDICTION, picture_case, score_case
 from condswin.mri.undersample import prepare_full, prepare_undersampled
+from condswin.networks import is_unrolled, unrolled
+from condswin.networks.unrolled import UnrolledNetwork
 from condswin.tasks import Advance, Batch, Case, CaseInfo, Row, Task
 
 #: Slices that pass the network at once when predicting.
@@ -86,36 +89,48 @@ class ReconstructionTask(Task):
 
     # prepared -> model
 
-    def channels(self) -> tuple[int, int]:
-        """One magnitude in, one out."""
-        return 1, 1
+    def channels(self, variant: str) -> tuple[int, int]:
+        """One magnitude in, one out; unrolled networks take and give complex images."""
+        return (unrolled.INPUT_CHANNELS, unrolled.OUTPUT_CHANNELS) if is_unrolled(variant) else (1, 1)
 
-    def dataset(self, prepared: Path, split: Split, *, training: bool) -> SliceDataset:
+    def dataset(self, prepared: Path, split: Split, variant: str, *, training: bool) -> SliceDataset:
         """Normalised slices; see `SliceDataset`."""
-        return SliceDataset(prepared / split, self.config.reconstruction.undersample, training=training)
+        return SliceDataset(
+            prepared / split,
+            self.config.reconstruction.undersample,
+            training=training,
+            magnitudes=not is_unrolled(variant),
+        )
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         """L1 or mean squared error between normalised images."""
         loss = F.l1_loss if self.config.reconstruction.train.loss == "l1" else F.mse_loss
-        return loss(output.float(), batch["target"])
+        return loss(_magnitude(output, batch["target"].shape[-1]), batch["target"])
 
     def validation_scores(self, output: Tensor, batch: Batch) -> Batch:
         """Slice-wise `psnr` (B,) with the volume's maximum as data range: close to, but not, the reported one."""
         std, mean = batch["std"][:, None, None, None], batch["mean"][:, None, None, None]
-        return {"psnr": slice_psnr(batch["target"] * std + mean, output.float() * std + mean, batch["maximum"])}
+        image = _magnitude(output, batch["target"].shape[-1])
+        return {"psnr": slice_psnr(batch["target"] * std + mean, image * std + mean, batch["maximum"])}
 
     # model -> predictions -> metrics
 
     def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:
         """Writes `reconstruction` (slices, H, W) float32 in the units of the input, as fastMRI's scripts read it."""
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        zero_filled = zero_filled_volume(case_file, self.config.reconstruction.undersample)
-        inputs = normalise(zero_filled, float(zero_filled.max()))
-        parts = []
+        undersample = self.config.reconstruction.undersample
+        if isinstance(model, UnrolledNetwork):
+            image, std, columns = complex_volume(case_file, undersample)
+            mean = torch.zeros_like(std)
+        else:
+            zero_filled = zero_filled_volume(case_file, undersample)
+            image, mean, std = normalise(zero_filled, float(zero_filled.max()))
+            image, columns = image[:, None], zero_filled.shape[-1]
         with torch.inference_mode():
-            for batch in torch.split(inputs.image[:, None], PREDICT_BATCH):
-                parts.append(model(batch.to(device)).float().cpu()[:, 0])
-        images = torch.cat(parts) * inputs.std[:, None, None] + inputs.mean[:, None, None]
+            parts = [
+                _magnitude(model(batch.to(device)), columns).cpu()[:, 0] for batch in torch.split(image, PREDICT_BATCH)
+            ]
+        images = torch.cat(parts) * std[:, None, None] + mean[:, None, None]
         if not bool(torch.isfinite(images).all()):
             raise BadDataError(f"{case_file}: the network's output has NaN or infinite values; do not use this model")
         with atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
@@ -147,6 +162,15 @@ class ReconstructionTask(Task):
         if case not in pairs:
             raise BadDataError(f"{predictions}: no prediction of {case!r}; there are: {', '.join(list(pairs)[:9])}")
         return picture_case(case, *pairs[case])
+
+
+def _magnitude(output: Tensor, columns: int) -> Tensor:
+    """Magnitudes (B, 1, H, columns), float32, of a network's output: itself, or of complex images (B, 2, H, W)."""
+    output = output.float()
+    if output.shape[1] == 1:
+        return output
+    magnitude: Tensor = torch.linalg.vector_norm(output, dim=1, keepdim=True)
+    return magnitude.narrow(-1, crop_start(magnitude.shape[-1], columns), columns)
 
 
 def _pairs(targets: Path, predictions: Path) -> dict[str, tuple[Path, Path]]:

@@ -10,6 +10,10 @@ from condswin.networks.attention import ConditionalWindowAttention, WindowAttent
 from condswin.networks.blocks import ConditionalFeedForward, FeedForward, SwinBlock
 from condswin.networks.routers import IterativeRouter, LightRouter, Router
 from condswin.networks.unet import FOLD, SwinUNet
+from condswin.networks.unrolled import INPUT_CHANNELS, OUTPUT_CHANNELS, UnrolledNetwork
+
+#: `unrolled-<variant>` is an unrolled network with that variant as its regulariser.
+UNROLLED = "unrolled-"
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,9 @@ class Settings:
         stem_channels: As for `SwinUNet`.
         residual: As for `SwinUNet`.
         dropout: Probability in attention and feed-forward outputs.
+        cascades: Unrolled networks: as for `UnrolledNetwork`.
+        shared_weights: Unrolled networks: as for `UnrolledNetwork`.
+        hard_consistency: Unrolled networks: as for `UnrolledNetwork`.
     """
 
     embedding: int = 128
@@ -52,7 +59,13 @@ class Settings:
     stem_channels: int = 0
     residual: bool = False
     dropout: float = 0.0
+    cascades: int = 4
+    shared_weights: bool = False
+    hard_consistency: bool = False
 
+
+#: Settings that only unrolled networks have.
+_UNROLLED_SETTINGS = {"cascades", "shared_weights", "hard_consistency"}
 
 PRESETS: dict[str, Settings] = {
     # The thesis's networks: one and two "basic layers" (slides, "Training configurations").
@@ -133,7 +146,12 @@ _BLOCKS: dict[str, Callable[[Settings, int, int, int], SwinBlock]] = {
 
 def list_variants() -> list[str]:
     """Names that `create_model` takes."""
-    return list(_BLOCKS)
+    return [*_BLOCKS, *(f"{UNROLLED}{variant}" for variant in _BLOCKS)]
+
+
+def is_unrolled(variant: str) -> bool:
+    """Whether a variant takes and gives complex images; see `UnrolledNetwork`."""
+    return variant.startswith(UNROLLED)
 
 
 def create_model(
@@ -144,8 +162,8 @@ def create_model(
     Args:
         variant: One of `list_variants()`.
         preset: One of `PRESETS`; None for the defaults of `Settings`.
-        in_channels: Channels of the input image.
-        out_channels: Channels of the output image.
+        in_channels: Channels of the input image; 3 for unrolled networks.
+        out_channels: Channels of the output image; 2 for unrolled networks.
         **overrides: Fields of `Settings` that differ from the preset.
 
     Returns:
@@ -154,12 +172,30 @@ def create_model(
     Raises:
         ValueError: A name is unknown or a setting impossible; the message says which and what there is.
     """
-    if variant not in _BLOCKS:
-        raise ValueError(f"no variant {variant!r}; there are: {', '.join(_BLOCKS)}")
+    if variant not in list_variants():
+        raise ValueError(f"no variant {variant!r}; there are: {', '.join(list_variants())}")
     settings = _settings(preset, overrides)
     for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
         if value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
+    if not is_unrolled(variant):
+        if misplaced := sorted(_UNROLLED_SETTINGS & set(overrides)):
+            raise ValueError(f"{', '.join(misplaced)}: a setting of unrolled networks; {variant!r} is not one")
+        return _swin_unet(variant, settings, in_channels, out_channels)
+    if (in_channels, out_channels) != (INPUT_CHANNELS, OUTPUT_CHANNELS):
+        raise ValueError(
+            f"{variant!r} with in_channels={in_channels}, out_channels={out_channels}: it takes {INPUT_CHANNELS} "
+            f"(complex image and mask) and gives {OUTPUT_CHANNELS}, so it reconstructs and does nothing else"
+        )
+    return UnrolledNetwork(
+        lambda: _swin_unet(variant.removeprefix(UNROLLED), settings, OUTPUT_CHANNELS, OUTPUT_CHANNELS),
+        cascades=settings.cascades,
+        shared=settings.shared_weights,
+        hard=settings.hard_consistency,
+    )
+
+
+def _swin_unet(variant: str, settings: Settings, in_channels: int, out_channels: int) -> SwinUNet:
     return SwinUNet(
         in_channels=in_channels,
         out_channels=out_channels,
@@ -185,7 +221,7 @@ def _settings(preset: str | None, overrides: dict[str, Any]) -> Settings:
     }
     settings = replace(base, **given)
     for name, value in asdict(settings).items():
-        if name in ("embedding", "patch", "window", "iterations") and value < 1:
+        if name in ("embedding", "patch", "window", "iterations", "cascades") and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
         if name in ("key_values", "queries", "heavy_patches", "feed_forward") and value <= 0:
             raise ValueError(f"{name}={value}: must be positive")

@@ -41,7 +41,7 @@ def train(
     task = get_task(task_name, config)
     manifest = Manifest.read(prepared, task_name)
     manifest.verify(prepared)
-    in_channels, out_channels = task.channels()
+    in_channels, out_channels = task.channels(variant)
     parameters = {
         "seed": config.seed,
         "train": section.train.model_dump(mode="json"),
@@ -74,6 +74,7 @@ def train(
             task,
             network,
             section.train,
+            variant=variant,
             prepared=prepared,
             checkpoints=checkpoints,
             key=fingerprint([spec.provenance["data_sha256"], spec.provenance["params_sha256"]]),

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import warnings
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import groupby
@@ -16,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from condswin.config import TrainConfig
 from condswin.errors import BadFileError
@@ -89,6 +90,7 @@ def fit(
     network: nn.Module,
     train: TrainConfig,
     *,
+    variant: str,
     prepared: Path,
     checkpoints: Path,
     key: str,
@@ -102,6 +104,7 @@ def fit(
         task: Gives data, loss and scores.
         network: With fresh weights.
         train: Epochs, optimiser, schedule.
+        variant: What the network is; decides what the task's slices look like.
         prepared: Folder with `train` and `val`; without validation cases the last epoch counts as the best.
         checkpoints: Folder for checkpoints. Those of a training with another key are removed.
         key: Fingerprint of everything that decides the result (data, parameters, network).
@@ -152,8 +155,12 @@ def fit(
         try:
             trainer.fit(
                 module,
-                train_dataloaders=training_loader(task.dataset(prepared, "train", training=True), train, **share),
-                val_dataloaders=validation_loader(task.dataset(prepared, "val", training=False), train, **share)
+                train_dataloaders=training_loader(
+                    task.dataset(prepared, "train", variant, training=True), train, **share
+                ),
+                val_dataloaders=validation_loader(
+                    task.dataset(prepared, "val", variant, training=False), train, **share
+                )
                 if validated
                 else None,
                 ckpt_path=str(resumed) if resumed.is_file() else None,
@@ -169,10 +176,53 @@ def fit(
 
 
 class _EpochSampler(DistributedSampler[Batch]):
-    """A shuffle that depends on seed and epoch alone; says the epoch with each index."""
+    """A shuffle of all slices that depends on seed and epoch alone; says the epoch with each index."""
+
+    def __init__(self, slices: Slices, *, seed: int) -> None:
+        super().__init__(slices, num_replicas=1, rank=0, seed=seed)
 
     def __iter__(self) -> Iterator[Any]:
         return ((self.epoch, index) for index in super().__iter__())
+
+
+class _EqualSizes(Sampler[list[tuple[int, int]]]):
+    """This rank's batches of slices of equal size, as many on every rank and in every epoch.
+
+    A size's last slices that do not fill a batch are left out, unless there are no others of that size.
+
+    Args:
+        slices: What to draw from.
+        batch_size: Slices per batch and rank.
+        seed: Of the shuffle.
+        rank: Number of this process.
+        ranks: Number of processes.
+    """
+
+    def __init__(self, slices: Slices, batch_size: int, *, seed: int, rank: int, ranks: int) -> None:
+        self._sizes = slices.sizes
+        self._batch_size = batch_size
+        self._rank = rank
+        self._ranks = ranks
+        self._counts = Counter(self._sizes)
+        self.sampler = _EpochSampler(slices, seed=seed)  # named as in torch's BatchSampler: Lightning sets its epoch
+
+    def __len__(self) -> int:
+        batches = sum(max(count // self._batch_size, 1) for count in self._counts.values())
+        return max(batches // self._ranks, 1)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        # A generator, since Lightning sets the epoch after it has asked for the iterator.
+        batches = list(self._batches())
+        first = self._rank % len(batches)  # where there are fewer batches than ranks, some get the same
+        yield from batches[first :: self._ranks][: len(self)]
+
+    def _batches(self) -> Iterator[list[tuple[int, int]]]:
+        waiting: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
+        for place in self.sampler:
+            size = self._sizes[place[1]]
+            waiting[size].append(place)
+            if len(waiting[size]) == min(self._batch_size, self._counts[size]):
+                yield waiting.pop(size)
 
 
 class _Seeded(Dataset[Batch]):
@@ -199,13 +249,9 @@ class _Seeded(Dataset[Batch]):
 
 def training_loader(slices: Slices, train: TrainConfig, *, seed: int, rank: int, ranks: int) -> DataLoader[Batch]:
     """This process's share of shuffled batches, of the same number on every rank."""
-    return DataLoader(
-        _Seeded(slices, seed),
-        batch_size=min(train.batch_size, max(len(slices) // ranks, 1)),
-        sampler=_EpochSampler(slices, num_replicas=ranks, rank=rank, shuffle=True, seed=seed),
-        drop_last=True,
-        **_loading(train, seed),
-    )
+    size = min(train.batch_size, max(len(slices) // ranks, 1))
+    batches = _EqualSizes(slices, size, seed=seed, rank=rank, ranks=ranks)
+    return DataLoader(_Seeded(slices, seed), batch_sampler=batches, **_loading(train, seed))
 
 
 def validation_loader(slices: Slices, train: TrainConfig, *, seed: int, rank: int, ranks: int) -> DataLoader[Batch]:

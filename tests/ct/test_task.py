@@ -70,7 +70,7 @@ def test_predictions_lie_on_their_image(tmp_path, name, neighbours, spacing):
     volume, segmentation = write_pair(tmp_path / "raw", 4, (37, 30, 21), AFFINES[name], codes=(2, 1))
     targets = prepare(task, tmp_path)
     out = tmp_path / "out" / task.prediction_name("volume-4")
-    task.predict(Thresholds(task.channels()[0]), targets / "volume-4.h5", out)
+    task.predict(Thresholds(task.channels("swin")[0]), targets / "volume-4.h5", out)
     image, written = nib.load(volume), nib.load(out)
     assert out.name == segmentation.name
     assert written.shape == image.shape
@@ -183,11 +183,11 @@ def test_validation_scores_are_per_slice():
 @pytest.mark.parametrize(("neighbours", "channels"), [(0, (1, 3)), (2, (5, 3))])
 def test_channels_and_datasets(tmp_path, neighbours, channels):
     task = get_task("segmentation", config(prepare={"neighbours": neighbours}))
-    assert task.channels() == channels
+    assert task.channels("swin") == channels
     write_pair(tmp_path / "raw", 0)
     prepare(task, tmp_path, split="train")
     for training in (True, False):
-        data = task.dataset(tmp_path / "prepared", "train", training=training)
+        data = task.dataset(tmp_path / "prepared", "train", "swin", training=training)
         assert data[0]["image"].shape[0] == channels[0]
     assert torch.equal(data[3]["image"], data[3]["image"])
 

@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 
 from condswin.config import UndersampleConfig
 from condswin.errors import BadDataError, BadFileError
-from condswin.mri.dataset import SliceDataset, normalise, zero_filled_volume
+from condswin.mri.dataset import SliceDataset, complex_volume, normalise, zero_filled_volume
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.undersample import prepare_full, prepare_undersampled
 
@@ -172,14 +172,6 @@ def test_empty_slices_stay_quiet(write_volume, tmp_path):
     assert 0 < float(item["std"]) < 1e-3 * float(item["maximum"])
 
 
-def test_refuses_training_targets_of_two_sizes(write_volume, tmp_path):
-    for name, size in (("a.h5", (20, 22)), ("b.h5", (20, 20))):
-        prepare_full(write_volume(name, size=size), tmp_path / "train" / name)
-    with pytest.raises(BadDataError, match=r"20x20: 1 files \(b\.h5\)\n  20x22: 1 files \(a\.h5\)"):
-        SliceDataset(tmp_path / "train", SETTINGS, training=True)
-    assert len(SliceDataset(tmp_path / "train", SETTINGS, training=False)) == 6
-
-
 def test_refuses_an_empty_folder_and_damaged_files(prepared, tmp_path):
     with pytest.raises(BadDataError, match="no prepared file"):
         SliceDataset(tmp_path / "nothing", SETTINGS, training=True)
@@ -205,3 +197,52 @@ def test_zero_filled_volume_of_a_full_file_uses_the_mask_of_its_name(prepared):
     full = zero_filled_volume(prepared / "train" / "file1.h5", SETTINGS)
     assert torch.allclose(full, zero_filled_volume(prepared / "val" / "file1.h5", SETTINGS), atol=1e-9)
     assert draw_mask(SETTINGS, 32, name_seed("file1.h5")).true_acceleration > 1.5
+
+
+def test_complex_items_hold_the_zero_filled_image_and_its_mask(prepared):
+    data = SliceDataset(prepared / "val", SETTINGS, training=False, magnitudes=False)
+    item = data[2]  # the first slice of file1, of 32 columns
+    with h5py.File(prepared / "val" / "file1.h5") as file:
+        zero_filled, target, mask = (file[name][()] for name in ("zero_filled", "reconstruction_esc", "mask"))
+    assert item["image"].shape == (3, 20, 32)
+    assert torch.equal(item["image"][2], torch.from_numpy(mask).float().expand(20, -1))
+    std = float(item["std"])
+    assert std == pytest.approx(zero_filled[0].std(), rel=1e-4)
+    magnitude = torch.linalg.vector_norm(item["image"][:2], dim=0)[:, 5:27].numpy() * std
+    np.testing.assert_allclose(magnitude, zero_filled[0], rtol=1e-3, atol=1e-4 * zero_filled.max())
+    np.testing.assert_allclose(item["target"][0].numpy() * std, target[0], rtol=1e-5)
+    assert float(item["mean"]) == 0
+
+
+def test_complex_training_items_have_the_target_s_phase_free_magnitude(prepared):
+    """Fully sampled, the complex image is the target, mirrored with it and turned in phase."""
+    everything = UndersampleConfig(accelerations=[1], center_fractions=[0.16])
+    data = SliceDataset(prepared / "train", everything, training=True, magnitudes=False)
+    phases = set()
+    for seed in range(6):
+        torch.manual_seed(seed)
+        item = data[3]
+        image = torch.complex(item["image"][0], item["image"][1])
+        assert bool((item["image"][2] == 1).all())
+        torch.testing.assert_close(image[:, 5:27].abs(), item["target"][0], atol=1e-3, rtol=1e-3)
+        phases.add(round(float(image[10, 16].angle()), 3))
+    assert len(phases) == 6
+
+
+def test_sizes_tell_apart_what_does_not_batch(prepared):
+    widths = [31] * 2 + [32] * 3 + [31] * 4
+    magnitudes, complexes = (
+        SliceDataset(prepared / "train", SETTINGS, training=True, magnitudes=m).sizes for m in (True, False)
+    )
+    assert magnitudes == [(20, 22)] * 9
+    assert complexes == [(20, 22, width) for width in widths]
+
+
+def test_a_volume_for_prediction_is_scaled_as_in_training(prepared):
+    inputs = complex_volume(prepared / "val" / "file2.h5", SETTINGS)
+    data = SliceDataset(prepared / "val", SETTINGS, training=False, magnitudes=False)
+    for slice_ in range(4):
+        item = data[5 + slice_]
+        torch.testing.assert_close(inputs.image[slice_], item["image"])
+        torch.testing.assert_close(inputs.std[slice_], item["std"])
+    assert inputs.columns == 22

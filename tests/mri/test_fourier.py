@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from condswin.mri.fourier import center_crop, fft2c, ifft2c, magnitude_image
+from condswin.mri.fourier import center_crop, fft2c, hybrid_image, ifft2c, magnitude_image, readout_hybrid
 
 from .conftest import centred_image
 
@@ -52,3 +52,13 @@ def test_magnitude_image_is_the_straightforward_one(shape, size):
     assert image.dtype == np.float32
     np.testing.assert_allclose(image, centred_image(kspace * sampled, size), atol=1e-5)
     np.testing.assert_allclose(magnitude_image(kspace, size), centred_image(kspace, size), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 32), (1, 41, 33), (1, 40, 33), (2, 33, 40)])
+@pytest.mark.parametrize("rows", [20, 21, 33])
+def test_hybrid_space_keeps_the_phase_of_the_image(shape, rows):
+    draw = np.random.default_rng(2)
+    kspace = (draw.standard_normal(shape) + 1j * draw.standard_normal(shape)).astype(np.complex64)
+    image = hybrid_image(readout_hybrid(kspace, rows))
+    expected = center_crop(ifft2c(torch.from_numpy(kspace)), (rows, shape[-1])).numpy()
+    np.testing.assert_allclose(image, expected, atol=1e-5)

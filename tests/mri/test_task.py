@@ -37,7 +37,7 @@ def evaluated(task, write_volume, tmp_path):
 def test_is_found_by_name():
     task = get_task("reconstruction", make_config())
     assert isinstance(task, TASK)
-    assert task.channels() == (1, 1)
+    assert task.channels("swin") == (1, 1)
     assert next(iter(task.metrics)) == task.monitor[0] == "psnr"
 
 
@@ -57,7 +57,7 @@ def test_demo_goes_all_the_way(task, tmp_path):
         task.prepare_case(case.name, case.files, split, tmp_path / "prepared" / split)
     for split, training in (("train", True), ("val", False)):
         loader = torch.utils.data.DataLoader(
-            task.dataset(tmp_path / "prepared", split, training=training), batch_size=2
+            task.dataset(tmp_path / "prepared", split, "swin", training=training), batch_size=2
         )
         batch = next(iter(loader))
         weight = torch.ones(1, requires_grad=True)
@@ -189,7 +189,7 @@ def test_refuses_a_network_that_diverged(task, evaluated, tmp_path):
 def test_monitor_is_the_reported_metric_for_one_slice(task, evaluated, tmp_path):
     """The notebook's validation PSNR took a data range of one; ours takes the volume's maximum."""
     targets, _, _ = evaluated
-    data = task.dataset(tmp_path, "test", training=False)
+    data = task.dataset(tmp_path, "test", "swin", training=False)
     batch = torch.utils.data.default_collate([data[index] for index in range(9)])
     scores = task.validation_scores(batch["image"], batch)["psnr"]
     with h5py.File(targets / "file1.h5") as file:

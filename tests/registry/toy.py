@@ -49,7 +49,7 @@ class ToyTask(Task):
     def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> list[str]:
         raise NotImplementedError
 
-    def dataset(self, prepared: Path, split: Split, *, training: bool) -> Slices:
+    def dataset(self, prepared: Path, split: Split, variant: str, *, training: bool) -> Slices:
         raise NotImplementedError
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
@@ -61,7 +61,7 @@ class ToyTask(Task):
     def picture(self, targets: Path, predictions: Path, case: str) -> matplotlib.figure.Figure:
         raise NotImplementedError
 
-    def channels(self) -> tuple[int, int]:
+    def channels(self, variant: str) -> tuple[int, int]:
         return 1, 1
 
     def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:

@@ -41,7 +41,8 @@ def weights(config: Config, prepared: Path, checkpoints: Path, epochs: int, *, p
     task = get_task(TASK, config)
     pl.seed_everything(1, workers=True, verbose=False)
     network = create_model("conditional-light", preset="demo", embedding=16, heads=[2, 2], dropout=0.1)
-    arguments = {"prepared": prepared, "checkpoints": checkpoints, "key": "k", "seed": 1, "label": "t", "loggers": []}
+    arguments = {"variant": "conditional-light", "prepared": prepared, "checkpoints": checkpoints, "key": "k"}
+    arguments |= {"seed": 1, "label": "t", "loggers": []}
     if epochs < planned:
 
         class StoppedError(Exception):
@@ -82,7 +83,8 @@ def test_an_interrupted_training_ends_where_an_unbroken_one_does(tiny: Config, p
 def test_another_training_does_not_inherit_checkpoints(tiny: Config, prepared: Path, tmp_path: Path) -> None:
     task, checkpoints = get_task(TASK, tiny), tmp_path / "checkpoints"
     network = create_model("swin", preset="demo", embedding=16, heads=[2, 2])
-    arguments = {"prepared": prepared, "checkpoints": checkpoints, "seed": 1, "label": "t", "loggers": []}
+    arguments = {"variant": "swin", "prepared": prepared, "checkpoints": checkpoints, "seed": 1}
+    arguments |= {"label": "t", "loggers": []}
     train = tiny.reconstruction.train.model_copy(update={"epochs": 1})
     fit(task, network, train, key="one", **arguments)
     other = create_model("swin", preset="demo", embedding=32, heads=[2, 2])
@@ -106,6 +108,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(tiny: Config, prepared: Pa
             get_task(TASK, tiny),
             network,
             tiny.reconstruction.train,
+            variant="swin",
             prepared=prepared,
             checkpoints=tmp_path,
             key="k",
@@ -125,8 +128,8 @@ from condswin.training import fit
 config = compose(["demo", "tiny"])
 train = config.reconstruction.train.model_copy(update={"epochs": 100000})
 network = create_model("swin", preset="demo", embedding=16, heads=[2, 2])
-fit(get_task("reconstruction", config), network, train, prepared=Path(sys.argv[1]), checkpoints=Path(sys.argv[2]),
-    key="k", seed=1, label="t", loggers=[])
+fit(get_task("reconstruction", config), network, train, variant="swin", prepared=Path(sys.argv[1]),
+    checkpoints=Path(sys.argv[2]), key="k", seed=1, label="t", loggers=[])
 """
 
 

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from condswin.networks import create_model
+from condswin.networks.unrolled import (
+    DataConsistency,
+    UnrolledNetwork,
+    columns_to_frequency,
+    frequency_to_columns,
+)
+
+SMALL = {"preset": "demo", "embedding": 16, "heads": [2, 2], "stem_channels": 8, "in_channels": 3, "out_channels": 2}
+VARIANTS = ["unrolled-swin", "unrolled-conditional-iterative", "unrolled-conditional-light"]
+
+
+def undersampled(width: int = 33, batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    """Network input of random images, their measured samples and the mask."""
+    generator = torch.Generator().manual_seed(width)
+    parts = torch.randn(batch, 2, 24, width, generator=generator)
+    sampled = (torch.rand(batch, 1, width, generator=generator) < 0.4).float().expand(-1, 24, -1)
+    measured = sampled * columns_to_frequency(torch.complex(parts[:, 0], parts[:, 1]))
+    image = frequency_to_columns(measured)
+    return torch.stack([image.real, image.imag, sampled], 1), measured, sampled
+
+
+def frequencies(output: Tensor) -> Tensor:
+    return columns_to_frequency(torch.complex(output[:, 0], output[:, 1]))
+
+
+@pytest.mark.parametrize("width", [8, 9])
+def test_columns_are_transformed_as_numpy_does(width: int) -> None:
+    image = torch.randn(3, 5, width, dtype=torch.complex64)
+    expected = np.fft.fftshift(np.fft.fft(np.fft.ifftshift(image.numpy(), axes=-1), norm="ortho"), axes=-1)
+    np.testing.assert_allclose(columns_to_frequency(image).numpy(), expected, atol=1e-5)
+    torch.testing.assert_close(frequency_to_columns(columns_to_frequency(image)), image, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("width", [32, 33])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_hard_consistency_preserves_what_was_measured(variant: str, width: int) -> None:
+    image, measured, sampled = undersampled(width)
+    network = create_model(variant, cascades=2, hard_consistency=True, **SMALL).eval()
+    with torch.no_grad():
+        output = network(image)
+    torch.testing.assert_close(sampled * frequencies(output), measured, atol=1e-5, rtol=1e-5)
+    # And it is no mere copy of its input: what was not measured is filled in.
+    assert float(((1 - sampled) * frequencies(output)).abs().mean()) > 1e-3
+
+
+def test_soft_consistency_goes_a_trained_share_of_the_way() -> None:
+    _, measured, sampled = undersampled()
+    image = torch.randn(2, 24, 33, dtype=torch.complex64)
+    layer = DataConsistency()
+    for logit, share in ((-40.0, 0.0), (0.0, 0.5), (40.0, 1.0)):
+        with torch.no_grad():
+            layer.logit.fill_(logit)
+        before, after = columns_to_frequency(image), columns_to_frequency(layer(image, measured, sampled))
+        expected = torch.where(sampled > 0, before + share * (measured - before), before)
+        torch.testing.assert_close(after, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_fully_sampled_image_comes_back() -> None:
+    image, _, _ = undersampled()
+    image[:, 2] = 1
+    network = create_model("unrolled-conditional-light", hard_consistency=True, **SMALL).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(network(image), image[:, :2], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_parameter_learns_from_the_first_step(variant: str) -> None:
+    torch.manual_seed(0)
+    network = create_model(variant, cascades=2, **SMALL).train()
+    image, _, _ = undersampled()
+    network(image).square().mean().backward()
+    silent = [name for name, p in network.named_parameters() if p.grad is None or not float(p.grad.abs().sum()) > 0]
+    assert silent == []
+    assert all(bool(p.grad.isfinite().all()) for p in network.parameters())
+
+
+def test_shared_weights_are_one_regulariser() -> None:
+    def count(**settings: object) -> int:
+        network = create_model("unrolled-swin", **SMALL, **settings)
+        return sum(parameter.numel() for parameter in network.parameters())
+
+    one, four, shared = count(cascades=1), count(cascades=4), count(cascades=4, shared_weights=True)
+    assert four == 4 * one
+    assert shared == one + 3  # and three more shares of data consistency
+    assert count(cascades=4, hard_consistency=True) == four - 4
+
+
+def test_autocast_keeps_frequencies_in_full_precision() -> None:
+    image, measured, sampled = undersampled()
+    network = create_model("unrolled-conditional-light", hard_consistency=True, **SMALL).eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        output = network(image)
+    assert output.dtype == torch.float32
+    torch.testing.assert_close(sampled * frequencies(output), measured, atol=1e-5, rtol=1e-5)
+
+
+def test_refuses_what_it_cannot_use() -> None:
+    network = create_model("unrolled-swin", **SMALL)
+    assert isinstance(network, UnrolledNetwork)
+    with pytest.raises(ValueError, match=r"shape \(1, 1, 32, 32\).*real and imaginary"):
+        network(torch.zeros(1, 1, 32, 32))
+    with pytest.raises(ValueError, match=r"takes 3 .* gives 2"):
+        create_model("unrolled-swin", preset="demo", in_channels=1, out_channels=3)
+    with pytest.raises(ValueError, match="cascades=0"):
+        create_model("unrolled-swin", cascades=0, **SMALL)
+    with pytest.raises(ValueError, match="cascades: a setting of unrolled networks; 'swin' is not one"):
+        create_model("swin", preset="demo", cascades=2)
