@@ -340,6 +340,38 @@ def predict(
 
 
 @app.command()
+def ablate(
+    task: Task,
+    study: Annotated[str, typer.Option(help="A ready study (routing), or a YAML file.")] = "routing",
+    also: Annotated[
+        list[Path] | None, typer.Option(help="Folder of raw files to test on too; may be repeated.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per network.")] = 3,
+    prepared: Prepared = None,
+    out: Annotated[Path, typer.Option(help="Folder for results; what is there is kept.")] = Path("ablation"),
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Train networks that differ in one thing under several seeds; print the table of their scores.
+
+    Example: condswin ablate reconstruction --seeds 3 --also ../shared/data/mri
+    """
+    from condswin.steps.ablate import ablate as step
+    from condswin.steps.ablate import load_study
+
+    name = _named(task)
+    table = step(
+        load_config(params),
+        name,
+        load_study(study),
+        prepared=prepared or layout.prepared(name),
+        also=also or [],
+        seeds=seeds,
+        out=out / name,
+    )
+    print(table)
+
+
+@app.command()
 def report(out: OptionalPath = None, params: Params = DEFAULT_PARAMS) -> None:
     """Write the HTML report of the last pipeline run.
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -25,6 +25,9 @@ class Section(BaseModel):
     """A part of `params.yaml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+S = TypeVar("S", bound=Section)
 
 
 class TrackingConfig(Section):
@@ -247,9 +250,15 @@ class Config(Section):
 
 
 def parse_config(values: Any, *, origin: str) -> Config:
+    """Validates plain values as parameters; see `validated`."""
+    return validated(Config, values, origin=origin)
+
+
+def validated(kind: type[S], values: Any, *, origin: str) -> S:
     """Validates plain values.
 
     Args:
+        kind: What they shall be.
         values: What a YAML or JSON reader returned.
         origin: The file or argument that the values came from, for messages.
 
@@ -257,7 +266,7 @@ def parse_config(values: Any, *, origin: str) -> Config:
         ConfigError: Lists every bad key with its path and value.
     """
     try:
-        return Config.model_validate_json(json.dumps(values))
+        return kind.model_validate_json(json.dumps(values))
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_url=False):
@@ -273,7 +282,7 @@ def load_config(path: Path) -> Config:
     Raises:
         ConfigError: The file is missing, is not YAML or has a bad key.
     """
-    return parse_config(_read_yaml(path), origin=str(path))
+    return parse_config(read_yaml(path), origin=str(path))
 
 
 def profile_names() -> list[str]:
@@ -291,7 +300,7 @@ def compose(names: list[str]) -> Config:
     for name in names:
         if name not in profile_names():
             raise ConfigError(f"no profile {name!r}; there are: {', '.join(profile_names())}")
-        merged = _merge(merged, _read_yaml(PROFILES / f"{name}.yaml"))
+        merged = _merge(merged, read_yaml(PROFILES / f"{name}.yaml"))
     return parse_config(merged, origin=f"profiles {' + '.join(names)}")
 
 
@@ -305,7 +314,12 @@ def write_config(config: Config, path: Path, *, comment: str) -> None:
         yaml.dump(config.model_dump(mode="json"), file)
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """Plain values of a YAML file.
+
+    Raises:
+        ConfigError: The file is missing or is not YAML.
+    """
     try:
         return YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:

@@ -1,0 +1,206 @@
+"""Step: train networks that differ in one thing under several seeds, and set their scores side by side."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from condswin.config import PROFILES, Config, Section, TaskName, VariantConfig, read_yaml, validated
+from condswin.errors import BadDataError, BadFileError, ConfigError
+from condswin.evaluation import evaluate_split
+from condswin.files import fingerprint, read_json, write_json
+from condswin.networks import create_model
+from condswin.networks.blocks import parameter_count
+from condswin.steps.evaluate import device
+from condswin.tasks import Row, Task, get_task
+from condswin.training import fit
+
+#: Ready studies, by file name.
+STUDIES = PROFILES.parent / "studies"
+
+TABLE = "ablation.md"
+RESULTS = "ablation.json"
+
+
+class StudyNetwork(VariantConfig):
+    """One row of a study."""
+
+    variant: str
+
+
+class Study(Section):
+    """What to compare: networks by the name that they have in the table, the first one being the reference."""
+
+    networks: dict[str, StudyNetwork]
+
+
+def load_study(study: str) -> Study:
+    """Reads a ready study by its name, or a file.
+
+    Raises:
+        ConfigError: There is no such study, or it has a bad key.
+    """
+    path = STUDIES / f"{study}.yaml" if (STUDIES / f"{study}.yaml").is_file() else Path(study)
+    if not path.is_file():
+        ready = ", ".join(sorted(path.stem for path in STUDIES.glob("*.yaml")))
+        raise ConfigError(f"{study}: no such file, and no ready study; there are: {ready}")
+    return validated(Study, read_yaml(path), origin=str(path))
+
+
+def ablate(
+    config: Config,
+    task_name: TaskName,
+    study: Study,
+    *,
+    prepared: Path,
+    also: list[Path],
+    seeds: int,
+    out: Path,
+) -> str:
+    """Trains every network of a study with every seed and scores it on the test split and on other cases.
+
+    What is done already is not done again: a stopped ablation goes on, and more seeds may be asked for later.
+
+    Args:
+        config: Parameters; `train` of the task's section holds for all networks alike.
+        task_name: Which task.
+        study: The networks.
+        prepared: Output of the prepare step.
+        also: Folders of raw files, prepared as test cases are, that no network was trained on.
+        seeds: How many seeds, counted from the parameters' one.
+        out: Folder for checkpoints, predictions, `ablation.json` and `ablation.md`.
+
+    Returns:
+        The table as Markdown: a row per network, mean and standard deviation over seeds.
+
+    Raises:
+        ConfigError: A network's settings are impossible; found before anything is trained.
+    """
+    task = get_task(task_name, config)
+    networks = {name: _build(task, name, network) for name, network in study.networks.items()}
+    costs = {name: _cost(task, prepared, study.networks[name], network) for name, network in networks.items()}
+    test_sets = {"test": prepared, **{folder.name: _prepare(task, folder, out) for folder in also}}
+    results: list[dict[str, Any]] = []
+    for seed in range(config.seed, config.seed + seeds):
+        for name, settings in study.networks.items():
+            results.append(_run(config, task, name, settings, seed, prepared, test_sets, out))
+            write_json(out / RESULTS, {"costs": costs, "results": results})
+    table = _table(task, costs, list(test_sets), results)
+    (out / TABLE).write_text(table)
+    return table
+
+
+def _build(task: Task, name: str, settings: StudyNetwork) -> torch.nn.Module:
+    in_channels, out_channels = task.channels(settings.variant)
+    try:
+        return create_model(
+            settings.variant,
+            preset=settings.preset,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            **settings.overrides,
+        )
+    except ValueError as error:
+        raise ConfigError(f"networks.{name}: {error}") from None
+
+
+def _cost(task: Task, prepared: Path, settings: StudyNetwork, network: torch.nn.Module) -> dict[str, float]:
+    """Parameters, and billions of floating point operations for one slice of the test split."""
+    image = task.dataset(prepared, "test", settings.variant, training=False)[0]["image"]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(image[None])
+    return {"parameters": parameter_count(network), "gflops": counter.get_total_flops() / 1e9}
+
+
+def _prepare(task: Task, source: Path, out: Path) -> Path:
+    folder = out / "also" / source.name
+    for case in task.find_cases(source):
+        if case.name not in task.case_files(folder / "test"):
+            task.prepare_case(case.name, case.files, "test", folder / "test")
+    return folder
+
+
+def _run(
+    config: Config,
+    task: Task,
+    name: str,
+    settings: StudyNetwork,
+    seed: int,
+    prepared: Path,
+    test_sets: Mapping[str, Path],
+    out: Path,
+) -> dict[str, Any]:
+    train = config.task(task.name).train
+    key = fingerprint([settings.model_dump(mode="json"), train.model_dump(mode="json"), seed])
+    folder = out / f"{name.replace(' ', '-').replace('/', '-')}-{seed}"
+    done = _known(folder, key, test_sets)
+    if done is not None:
+        return done
+    pl.seed_everything(seed, workers=True, verbose=False)
+    fitted = fit(
+        task,
+        _build(task, name, settings),
+        train,
+        variant=settings.variant,
+        prepared=prepared,
+        checkpoints=folder / "checkpoints",
+        key=key,
+        seed=seed,
+        label=f"{name}, seed {seed}",
+        loggers=[],
+    )
+    network = fitted.network.to(device(config, task.name))
+    scores = {
+        place: _gains(task, evaluate_split(task, network, data, "test", folder / place))
+        for place, data in test_sets.items()
+    }
+    result = {"network": name, "seed": seed, "key": key, "scores": scores}
+    write_json(folder / "scores.json", result)
+    return result
+
+
+def _known(folder: Path, key: str, test_sets: Mapping[str, Path]) -> dict[str, Any] | None:
+    try:
+        known: dict[str, Any] = read_json(folder / "scores.json")
+    except BadFileError:
+        return None
+    return known if known["key"] == key and set(known["scores"]) == set(test_sets) else None
+
+
+def _gains(task: Task, rows: list[Row]) -> dict[str, float]:
+    """Mean over cases of each metric; of its difference from the first baseline where there is one."""
+    prefix = next(iter(task.baselines.values()), None)
+    means = {}
+    for metric in task.metrics:
+        values = [float(row[metric]) - (float(row[f"{prefix}{metric}"]) if prefix else 0.0) for row in rows]
+        finite = [value for value in values if np.isfinite(value)]
+        if not finite:
+            raise BadDataError(f"{metric} is undefined for every case: nothing to compare")
+        means[metric] = float(np.mean(finite))
+    return means
+
+
+def _table(
+    task: Task, costs: Mapping[str, Mapping[str, float]], places: list[str], results: list[dict[str, Any]]
+) -> str:
+    metrics = list(task.metrics)[:2]
+    sign = "+" if task.baselines else ""
+    head = ["network", "parameters", "GFLOPs", *(f"{metric}, {place}" for place in places for metric in metrics)]
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    for name, cost in costs.items():
+        cells = [name, f"{cost['parameters']:,.0f}", f"{cost['gflops']:.2f}"]
+        for place in places:
+            for metric in metrics:
+                values = [result["scores"][place][metric] for result in results if result["network"] == name]
+                spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+                cells.append(f"{np.mean(values):{sign}.3f}{spread}")
+        lines.append("| " + " | ".join(cells) + " |")
+    baseline = next(iter(task.baselines), None)
+    what = f"Differences from {baseline}" if baseline else "Scores"
+    count = len({result["seed"] for result in results})
+    note = f"{what}, averaged over cases; mean ± standard deviation over {count} seeds."
+    return "\n".join([*lines, "", note, ""])

@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from condswin.config import Config
+from condswin.errors import ConfigError
+from condswin.networks import create_model
+from condswin.steps.ablate import STUDIES, Study, ablate, load_study
+from condswin.steps.demo_data import demo_data
+from condswin.steps.ingest import ingest
+from condswin.steps.prepare import prepare
+from condswin.tasks import get_task
+
+TASK = "reconstruction"
+SMALL = {"embedding": 16, "heads": [2, 2], "stem_channels": 8}
+
+
+@pytest.fixture(scope="module")
+def world(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
+    folder = tmp_path_factory.mktemp("ablation")
+    config = tiny.model_copy(update={TASK: tiny.reconstruction.model_copy(update={"source": str(folder / "raw")})})
+    demo_data(config, TASK, out=folder / "raw")
+    ingest(config, TASK, source=str(folder / "raw"), out=folder / "ingested")
+    prepare(config, TASK, ingested=folder / "ingested", out=folder / "prepared")
+    return config, folder
+
+
+def study(**networks: dict[str, object]) -> Study:
+    return Study.model_validate({"networks": {name.replace("_", " "): row for name, row in networks.items()}})
+
+
+def test_networks_are_trained_with_each_seed_and_set_side_by_side(world: tuple[Config, Path], tmp_path: Path) -> None:
+    config, folder = world
+    networks = study(
+        swin={"variant": "swin", "overrides": SMALL},
+        swin_unrolled={"variant": "unrolled-swin", "overrides": {**SMALL, "cascades": 1}},
+    )
+    arguments = {"prepared": folder / "prepared", "also": [folder / "raw" / "singlecoil_val"], "out": tmp_path / "out"}
+    table = ablate(config, TASK, networks, seeds=2, **arguments)
+    assert (tmp_path / "out" / "ablation.md").read_text() == table
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| swin")]
+    assert [row[0].removeprefix("| ") for row in rows] == ["swin", "swin unrolled"]
+    found = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    assert [(r["network"], r["seed"]) for r in found["results"]] == [
+        (name, seed) for seed in (10, 11) for name in ("swin", "swin unrolled")
+    ]
+    first, second = found["results"][0]["scores"], found["results"][2]["scores"]
+    assert first["test"]["psnr"] != second["test"]["psnr"]
+    # The other folder holds the raw files of the test split: undersampled alike, they score alike.
+    assert first["singlecoil_val"]["psnr"] == pytest.approx(first["test"]["psnr"], abs=1e-6)
+    mean = (first["test"]["psnr"] + second["test"]["psnr"]) / 2
+    assert rows[0][3].startswith(f"{mean:+.3f} ± ")
+
+    # Again: nothing is trained, and one more seed trains that seed only.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("scores.json")}
+    assert ablate(config, TASK, networks, seeds=2, **arguments) == table
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("scores.json")}
+
+
+def test_impossible_settings_are_found_before_anything_is_trained(world: tuple[Config, Path], tmp_path: Path) -> None:
+    config, folder = world
+    networks = study(
+        fine={"variant": "swin", "overrides": SMALL}, odd={"variant": "swin", "overrides": {"heads": [3, 3]}}
+    )
+    with pytest.raises(ConfigError, match=r"networks\.odd: heads\[0\]=3"):
+        ablate(config, TASK, networks, prepared=folder / "prepared", also=[], seeds=1, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(STUDIES.glob("*.yaml"))])
+def test_ready_studies_can_be_built(name: str, tiny: Config) -> None:
+    task = get_task(TASK, tiny)
+    for row in load_study(name).networks.values():
+        in_channels, out_channels = task.channels(row.variant)
+        create_model(
+            row.variant, preset=row.preset, in_channels=in_channels, out_channels=out_channels, **row.overrides
+        )
+
+
+def test_unknown_studies_and_keys_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing: no such file.*there are: routing, unrolled"):
+        load_study("nothing")
+    (tmp_path / "study.yaml").write_text("networks: {swin: {variant: swin, presets: demo}}")
+    with pytest.raises(ConfigError, match=r"study\.yaml: networks\.swin\.presets"):
+        load_study(str(tmp_path / "study.yaml"))
