@@ -1,11 +1,17 @@
-"""The networks by name: variants differ only in how (and whether) they route, presets only in size."""
+"""The networks by name: variants differ only in how (and whether) they route, presets only in size.
 
-from collections.abc import Callable
+`_VARIANTS` holds every name that `create_model` takes. An entry knows the fields, the presets and the making of its
+network, so a new kind of network is an entry (or several, made in a loop) and touches nothing else.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from torch import nn
 
+from condswin.networks import baselines
 from condswin.networks.attention import ConditionalWindowAttention, WindowAttention
 from condswin.networks.blocks import ConditionalFeedForward, FeedForward, SwinBlock
 from condswin.networks.routers import IterativeRouter, LightRouter, Router
@@ -126,40 +132,13 @@ def _iterative_router(settings: Settings, dim: int, k: int | float) -> Router:
 
 _BLOCKS: dict[str, Callable[[Settings, int, int, int], SwinBlock]] = {
     "swin": _swin_block,
-    "conditional-iterative": lambda *stage: _conditional_block(_iterative_router, *stage),
-    "conditional-light": lambda *stage: _conditional_block(_light_router, *stage),
+    "conditional-iterative": partial(_conditional_block, _iterative_router),
+    "conditional-light": partial(_conditional_block, _light_router),
 }
 
 
-def list_variants() -> list[str]:
-    """Names that `create_model` takes."""
-    return list(_BLOCKS)
-
-
-def create_model(
-    variant: str, *, preset: str | None = None, in_channels: int = 1, out_channels: int = 1, **overrides: Any
-) -> nn.Module:
-    """Makes a network with fresh weights.
-
-    Args:
-        variant: One of `list_variants()`.
-        preset: One of `PRESETS`; None for the defaults of `Settings`.
-        in_channels: Channels of the input image.
-        out_channels: Channels of the output image.
-        **overrides: Fields of `Settings` that differ from the preset.
-
-    Returns:
-        A module from (B, in_channels, H, W) to (B, out_channels, H, W), H and W of at least 8.
-
-    Raises:
-        ValueError: A name is unknown or a setting impossible; the message says which and what there is.
-    """
-    if variant not in _BLOCKS:
-        raise ValueError(f"no variant {variant!r}; there are: {', '.join(_BLOCKS)}")
-    settings = _settings(preset, overrides)
-    for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-        if value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
+def _swin_unet(variant: str, settings: Settings, in_channels: int, out_channels: int) -> nn.Module:
+    _check(settings)
     return SwinUNet(
         in_channels=in_channels,
         out_channels=out_channels,
@@ -167,23 +146,13 @@ def create_model(
         patch=settings.patch,
         window=settings.window,
         heads=settings.heads,
-        make_block=lambda dim, heads, shift: _BLOCKS[variant](settings, dim, heads, shift),
+        make_block=partial(_BLOCKS[variant], settings),
         stem_channels=settings.stem_channels,
         residual=settings.residual,
     )
 
 
-def _settings(preset: str | None, overrides: dict[str, Any]) -> Settings:
-    if preset is not None and preset not in PRESETS:
-        raise ValueError(f"no preset {preset!r}; there are: {', '.join(PRESETS)}")
-    known = {field.name for field in fields(Settings)}
-    if unknown := sorted(set(overrides) - known):
-        raise ValueError(f"no network setting {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
-    base = Settings() if preset is None else PRESETS[preset]
-    given: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()
-    }
-    settings = replace(base, **given)
+def _check(settings: Settings) -> None:
     for name, value in asdict(settings).items():
         if name in ("embedding", "patch", "window", "iterations") and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
@@ -200,4 +169,71 @@ def _settings(preset: str | None, overrides: dict[str, Any]) -> Settings:
                 f"heads[{stage}]={heads}: must be even (the light branch takes half) and divide {channels}, "
                 "the stage's channels"
             )
-    return settings
+
+
+#: `variant`: the networks that this project is about. `baseline`: those of others to compare with.
+Group = Literal["variant", "baseline"]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One name of `create_model`.
+
+    Attributes:
+        group: See `Group`.
+        presets: Instances of one frozen dataclass, whose fields are the settings there are.
+        build: (settings, in_channels, out_channels) -> network; refuses impossible settings with a ValueError.
+    """
+
+    group: Group
+    presets: Mapping[str, Any]
+    build: Callable[[Any, int, int], nn.Module]
+
+
+_VARIANTS: dict[str, _Entry] = {
+    **{name: _Entry("variant", PRESETS, partial(_swin_unet, name)) for name in _BLOCKS},
+    "unet": _Entry("baseline", baselines.UNET_PRESETS, baselines.unet),
+    "swin-unetr": _Entry("baseline", baselines.SWIN_UNETR_PRESETS, baselines.swin_unetr),
+}
+
+
+def list_variants(group: Group | None = None) -> list[str]:
+    """Names that `create_model` and the parameters take; those of one group only, if given."""
+    return [name for name, entry in _VARIANTS.items() if group in (None, entry.group)]
+
+
+def create_model(
+    variant: str, *, preset: str | None = None, in_channels: int = 1, out_channels: int = 1, **overrides: Any
+) -> nn.Module:
+    """Makes a network with fresh weights.
+
+    Args:
+        variant: One of `list_variants()`.
+        preset: A size, one of `PRESETS`; None for the defaults of the variant's settings.
+        in_channels: Channels of the input image.
+        out_channels: Channels of the output image.
+        **overrides: Settings that differ from the preset: fields of `Settings`, or of the baseline's own.
+
+    Returns:
+        A module from (B, in_channels, H, W) to (B, out_channels, H, W), H and W of at least 8.
+
+    Raises:
+        ValueError: A name is unknown or a setting impossible; the message says which and what there is.
+    """
+    if variant not in _VARIANTS:
+        raise ValueError(f"no variant {variant!r}; there are: {', '.join(_VARIANTS)}")
+    entry = _VARIANTS[variant]
+    if preset is not None and preset not in entry.presets:
+        raise ValueError(f"{variant} has no preset {preset!r}; there are: {', '.join(entry.presets)}")
+    kind = type(next(iter(entry.presets.values())))
+    known = {field.name for field in fields(kind)}
+    if unknown := sorted(set(overrides) - known):
+        raise ValueError(f"{variant} has no setting {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
+    for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
+    base = kind() if preset is None else entry.presets[preset]
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()
+    }
+    return entry.build(replace(base, **given), in_channels, out_channels)
