@@ -1,18 +1,24 @@
-"""The networks by name: variants differ only in how (and whether) they route, presets only in size."""
+"""The networks by name: variants differ only in how (and whether) they route, presets only in size.
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+`_VARIANTS` holds every name that `create_model` takes. An entry knows the fields, the presets and the making of its
+network, so a new kind of network is an entry (or several, made in a loop) and touches nothing else.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, make_dataclass, replace
+from functools import partial
+from typing import Any, Literal
 
 from torch import nn
 
+from condswin.networks import baselines
 from condswin.networks.attention import ConditionalWindowAttention, WindowAttention
 from condswin.networks.blocks import ConditionalFeedForward, FeedForward, SwinBlock
 from condswin.networks.routers import IterativeRouter, LightRouter, Router
 from condswin.networks.unet import FOLD, SwinUNet
 from condswin.networks.unrolled import INPUT_CHANNELS, OUTPUT_CHANNELS, UnrolledNetwork
 
-#: `unrolled-<variant>` is an unrolled network with that variant as its regulariser.
+#: `unrolled-<name>` is an unrolled network with that network as its regulariser.
 UNROLLED = "unrolled-"
 
 
@@ -35,12 +41,10 @@ class Settings:
         epsilon_init: Iterative router: first temperature.
         epsilon_decay: Iterative router: factor per step.
         straight_through: Iterative router: pass gradient where scores saturate.
+        rescaled: Light router: scale scores and gates to a mean of 1; off, the plain softmax, for ablations.
         stem_channels: As for `SwinUNet`.
         residual: As for `SwinUNet`.
         dropout: Probability in attention and feed-forward outputs.
-        cascades: Unrolled networks: as for `UnrolledNetwork`.
-        shared_weights: Unrolled networks: as for `UnrolledNetwork`.
-        hard_consistency: Unrolled networks: as for `UnrolledNetwork`.
     """
 
     embedding: int = 128
@@ -56,16 +60,11 @@ class Settings:
     epsilon_init: float = 4.0
     epsilon_decay: float = 0.7
     straight_through: bool = True
+    rescaled: bool = True
     stem_channels: int = 0
     residual: bool = False
     dropout: float = 0.0
-    cascades: int = 4
-    shared_weights: bool = False
-    hard_consistency: bool = False
 
-
-#: Settings that only unrolled networks have.
-_UNROLLED_SETTINGS = {"cascades", "shared_weights", "hard_consistency"}
 
 PRESETS: dict[str, Settings] = {
     # The thesis's networks: one and two "basic layers" (slides, "Training configurations").
@@ -121,8 +120,8 @@ def _conditional_block(
     )
 
 
-def _light_router(_: Settings, dim: int, k: int | float) -> Router:
-    return LightRouter(dim, k=k)
+def _light_router(settings: Settings, dim: int, k: int | float) -> Router:
+    return LightRouter(dim, k=k, rescaled=settings.rescaled)
 
 
 def _iterative_router(settings: Settings, dim: int, k: int | float) -> Router:
@@ -139,63 +138,13 @@ def _iterative_router(settings: Settings, dim: int, k: int | float) -> Router:
 
 _BLOCKS: dict[str, Callable[[Settings, int, int, int], SwinBlock]] = {
     "swin": _swin_block,
-    "conditional-iterative": lambda *stage: _conditional_block(_iterative_router, *stage),
-    "conditional-light": lambda *stage: _conditional_block(_light_router, *stage),
+    "conditional-iterative": partial(_conditional_block, _iterative_router),
+    "conditional-light": partial(_conditional_block, _light_router),
 }
 
 
-def list_variants() -> list[str]:
-    """Names that `create_model` takes."""
-    return [*_BLOCKS, *(f"{UNROLLED}{variant}" for variant in _BLOCKS)]
-
-
-def is_unrolled(variant: str) -> bool:
-    """Whether a variant takes and gives complex images; see `UnrolledNetwork`."""
-    return variant.startswith(UNROLLED)
-
-
-def create_model(
-    variant: str, *, preset: str | None = None, in_channels: int = 1, out_channels: int = 1, **overrides: Any
-) -> nn.Module:
-    """Makes a network with fresh weights.
-
-    Args:
-        variant: One of `list_variants()`.
-        preset: One of `PRESETS`; None for the defaults of `Settings`.
-        in_channels: Channels of the input image; 3 for unrolled networks.
-        out_channels: Channels of the output image; 2 for unrolled networks.
-        **overrides: Fields of `Settings` that differ from the preset.
-
-    Returns:
-        A module from (B, in_channels, H, W) to (B, out_channels, H, W), H and W of at least 8.
-
-    Raises:
-        ValueError: A name is unknown or a setting impossible; the message says which and what there is.
-    """
-    if variant not in list_variants():
-        raise ValueError(f"no variant {variant!r}; there are: {', '.join(list_variants())}")
-    settings = _settings(preset, overrides)
-    for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-        if value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
-    if not is_unrolled(variant):
-        if misplaced := sorted(_UNROLLED_SETTINGS & set(overrides)):
-            raise ValueError(f"{', '.join(misplaced)}: a setting of unrolled networks; {variant!r} is not one")
-        return _swin_unet(variant, settings, in_channels, out_channels)
-    if (in_channels, out_channels) != (INPUT_CHANNELS, OUTPUT_CHANNELS):
-        raise ValueError(
-            f"{variant!r} with in_channels={in_channels}, out_channels={out_channels}: it takes {INPUT_CHANNELS} "
-            f"(complex image and mask) and gives {OUTPUT_CHANNELS}, so it reconstructs and does nothing else"
-        )
-    return UnrolledNetwork(
-        lambda: _swin_unet(variant.removeprefix(UNROLLED), settings, OUTPUT_CHANNELS, OUTPUT_CHANNELS),
-        cascades=settings.cascades,
-        shared=settings.shared_weights,
-        hard=settings.hard_consistency,
-    )
-
-
-def _swin_unet(variant: str, settings: Settings, in_channels: int, out_channels: int) -> SwinUNet:
+def _swin_unet(variant: str, settings: Settings, in_channels: int, out_channels: int) -> nn.Module:
+    _check(settings)
     return SwinUNet(
         in_channels=in_channels,
         out_channels=out_channels,
@@ -203,25 +152,15 @@ def _swin_unet(variant: str, settings: Settings, in_channels: int, out_channels:
         patch=settings.patch,
         window=settings.window,
         heads=settings.heads,
-        make_block=lambda dim, heads, shift: _BLOCKS[variant](settings, dim, heads, shift),
+        make_block=partial(_BLOCKS[variant], settings),
         stem_channels=settings.stem_channels,
         residual=settings.residual,
     )
 
 
-def _settings(preset: str | None, overrides: dict[str, Any]) -> Settings:
-    if preset is not None and preset not in PRESETS:
-        raise ValueError(f"no preset {preset!r}; there are: {', '.join(PRESETS)}")
-    known = {field.name for field in fields(Settings)}
-    if unknown := sorted(set(overrides) - known):
-        raise ValueError(f"no network setting {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
-    base = Settings() if preset is None else PRESETS[preset]
-    given: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()
-    }
-    settings = replace(base, **given)
+def _check(settings: Settings) -> None:
     for name, value in asdict(settings).items():
-        if name in ("embedding", "patch", "window", "iterations", "cascades") and value < 1:
+        if name in ("embedding", "patch", "window", "iterations") and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
         if name in ("key_values", "queries", "heavy_patches", "feed_forward") and value <= 0:
             raise ValueError(f"{name}={value}: must be positive")
@@ -236,4 +175,117 @@ def _settings(preset: str | None, overrides: dict[str, Any]) -> Settings:
                 f"heads[{stage}]={heads}: must be even (the light branch takes half) and divide {channels}, "
                 "the stage's channels"
             )
-    return settings
+
+
+#: `variant`: the networks that this project is about. `baseline`: those of others to compare with. `unrolled`: all of
+#: them as regularisers of unrolled networks.
+Group = Literal["variant", "baseline", "unrolled"]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One name of `create_model`.
+
+    Attributes:
+        group: See `Group`.
+        presets: Instances of one frozen dataclass, whose fields are the settings there are.
+        build: (settings, in_channels, out_channels) -> network; refuses impossible settings with a ValueError.
+    """
+
+    group: Group
+    presets: Mapping[str, Any]
+    build: Callable[[Any, int, int], nn.Module]
+
+
+_IMAGE_TO_IMAGE: dict[str, _Entry] = {
+    **{name: _Entry("variant", PRESETS, partial(_swin_unet, name)) for name in _BLOCKS},
+    "unet": _Entry("baseline", baselines.UNET_PRESETS, baselines.unet),
+    "swin-unetr": _Entry("baseline", baselines.SWIN_UNETR_PRESETS, baselines.swin_unetr),
+}
+
+
+def _unrolled(name: str) -> _Entry:
+    """The entry of `unrolled-<name>`: the settings of `name`, and those of the unrolling beside them."""
+    regulariser = _IMAGE_TO_IMAGE[name]
+    kind = type(next(iter(regulariser.presets.values())))
+    unrolled = make_dataclass(
+        f"Unrolled{kind.__name__}",
+        [("cascades", int, 4), ("shared_weights", bool, False), ("hard_consistency", bool, False)],
+        bases=(kind,),
+        frozen=True,
+    )
+    presets = {preset: unrolled(**asdict(settings)) for preset, settings in regulariser.presets.items()}
+
+    def build(settings: Any, in_channels: int, out_channels: int) -> nn.Module:
+        if (in_channels, out_channels) != (INPUT_CHANNELS, OUTPUT_CHANNELS):
+            raise ValueError(
+                f"{UNROLLED}{name} with in_channels={in_channels}, out_channels={out_channels}: it takes "
+                f"{INPUT_CHANNELS} (complex image and mask) and gives {OUTPUT_CHANNELS}, so it reconstructs and does "
+                "nothing else"
+            )
+        if settings.cascades < 1:
+            raise ValueError(f"cascades={settings.cascades}: must be at least 1")
+        if hasattr(settings, "residual"):
+            settings = replace(settings, residual=False)  # the unrolling adds the input itself
+        return UnrolledNetwork(
+            partial(regulariser.build, settings, OUTPUT_CHANNELS, OUTPUT_CHANNELS),
+            cascades=settings.cascades,
+            shared=settings.shared_weights,
+            hard=settings.hard_consistency,
+        )
+
+    return _Entry("unrolled", presets, build)
+
+
+_VARIANTS: dict[str, _Entry] = {
+    **_IMAGE_TO_IMAGE,
+    **{f"{UNROLLED}{name}": _unrolled(name) for name in _IMAGE_TO_IMAGE},
+}
+
+
+def list_variants(group: Group | None = None) -> list[str]:
+    """Names that `create_model` and the parameters take; those of one group only, if given."""
+    return [name for name, entry in _VARIANTS.items() if group in (None, entry.group)]
+
+
+def is_unrolled(variant: str) -> bool:
+    """Whether a variant takes and gives complex images; see `UnrolledNetwork`."""
+    return variant.startswith(UNROLLED)
+
+
+def create_model(
+    variant: str, *, preset: str | None = None, in_channels: int = 1, out_channels: int = 1, **overrides: Any
+) -> nn.Module:
+    """Makes a network with fresh weights.
+
+    Args:
+        variant: One of `list_variants()`.
+        preset: A size, one of `PRESETS`; None for the defaults of the variant's settings.
+        in_channels: Channels of the input image; 3 for unrolled networks.
+        out_channels: Channels of the output image; 2 for unrolled networks.
+        **overrides: Settings that differ from the preset: fields of `Settings`, or of the baseline's own;
+            unrolled networks also have `cascades`, `shared_weights` and `hard_consistency` (see `UnrolledNetwork`).
+
+    Returns:
+        A module from (B, in_channels, H, W) to (B, out_channels, H, W), H and W of at least 8.
+
+    Raises:
+        ValueError: A name is unknown or a setting impossible; the message says which and what there is.
+    """
+    if variant not in _VARIANTS:
+        raise ValueError(f"no variant {variant!r}; there are: {', '.join(_VARIANTS)}")
+    entry = _VARIANTS[variant]
+    if preset is not None and preset not in entry.presets:
+        raise ValueError(f"{variant} has no preset {preset!r}; there are: {', '.join(entry.presets)}")
+    kind = type(next(iter(entry.presets.values())))
+    known = {field.name for field in fields(kind)}
+    if unknown := sorted(set(overrides) - known):
+        raise ValueError(f"{variant} has no setting {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
+    for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
+    base = kind() if preset is None else entry.presets[preset]
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()
+    }
+    return entry.build(replace(base, **given), in_channels, out_channels)

@@ -76,15 +76,25 @@ class LightRouter(Router):
 
     A softmax over n patches gives scores near 1/n, which would silence the heavy branch. Scores are therefore scaled
     to a mean of 1 over all patches, and gates to a mean of 1 over the chosen ones; equal raw scores give exactly 1.
+
+    Args:
+        dim: Channels d.
+        k: As for `Router`.
+        rescaled: Off, scores and gates are the plain softmax.
     """
+
+    def __init__(self, dim: int, *, k: int | float, rescaled: bool = True) -> None:
+        super().__init__(dim, k=k)
+        self.rescaled = rescaled
 
     def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """See `Router.select`."""
-        n = raw.shape[-1]
-        scores = n * raw.softmax(-1)
+        scores = raw.softmax(-1)
+        if self.rescaled:
+            scores = scores * raw.shape[-1]
         chosen, indices = raw.topk(k, dim=-1)
         # A single gate normalised over itself is the constant 1 and its router would never learn.
-        gates = k * chosen.softmax(-1) if k > 1 else scores.gather(-1, indices)
+        gates = k * chosen.softmax(-1) if self.rescaled and k > 1 else scores.gather(-1, indices)
         return scores, gates, indices
 
 

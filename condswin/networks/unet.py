@@ -165,7 +165,7 @@ class SwinUNet(nn.Module):
         Raises:
             ValueError: The image has another number of axes or channels, or a side is too small.
         """
-        self._check(image)
+        check_image(image, self.in_channels)
         height, width = image.shape[-2:]
         padded = F.pad(image, (0, -width % self.patch, 0, -height % self.patch))
         stem = padded if self.stem is None else self.stem(padded)
@@ -184,11 +184,17 @@ class SwinUNet(nn.Module):
         output: Tensor = self.projection(pixels)[..., :height, :width]
         return image + output if self.residual else output
 
-    def _check(self, image: Tensor) -> None:
-        if image.ndim != 4:
-            raise ValueError(f"image has {image.ndim} axes; give (batch, channels, height, width)")
-        if image.shape[1] != self.in_channels:
-            raise ValueError(f"image has {image.shape[1]} channels; this network takes {self.in_channels}")
-        for axis, size in zip(("height", "width"), image.shape[-2:], strict=True):
-            if size < SMALLEST:
-                raise ValueError(f"image {axis} is {size}; it must be at least {SMALLEST}")
+
+def check_image(image: Tensor, channels: int) -> None:
+    """Refuses an image that a network of ours cannot take.
+
+    Raises:
+        ValueError: It has another number of axes or channels, or a side below `SMALLEST`; the message names which.
+    """
+    if image.ndim != 4:
+        raise ValueError(f"image has {image.ndim} axes; give (batch, channels, height, width)")
+    if image.shape[1] != channels:
+        raise ValueError(f"image has {image.shape[1]} channels; this network takes {channels}")
+    for axis, size in zip(("height", "width"), image.shape[-2:], strict=True):
+        if size < SMALLEST:
+            raise ValueError(f"image {axis} is {size}; it must be at least {SMALLEST}")

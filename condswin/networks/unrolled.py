@@ -65,7 +65,7 @@ class DataConsistency(nn.Module):
 
 
 class UnrolledNetwork(nn.Module):
-    """Cascades of `x <- DC(R(x))`, R being an image-to-image network on real and imaginary parts.
+    """Cascades of `x <- DC(x + R(x))`, R being an image-to-image network on real and imaginary parts.
 
     Maps (B, 3, H, W), real and imaginary part of the zero-filled image and the mask of sampled columns (0 or 1, the
     same in every row), to (B, 2, H, W), the reconstructed complex image. The mask is a channel so that the network
@@ -102,16 +102,15 @@ class UnrolledNetwork(nn.Module):
         # Frequencies span several orders of magnitude: fp32 inside autocast.
         with torch.autocast(image.device.type, enabled=False):
             sampled = image[:, OUTPUT_CHANNELS].float()
-            measured = sampled * columns_to_frequency(_complex(x))
+            measured = sampled * columns_to_frequency(_complex(x.float()))
         for cascade, consistency in enumerate(self.consistencies):
-            regularised = self.regularisers[cascade % len(self.regularisers)](x)
+            correction = self.regularisers[cascade % len(self.regularisers)](x)
             with torch.autocast(image.device.type, enabled=False):
-                corrected = consistency(_complex(regularised), measured, sampled)
+                corrected = consistency(_complex(x.float() + correction.float()), measured, sampled)
                 x = torch.stack([corrected.real, corrected.imag], dim=1)
         return x
 
 
 def _complex(parts: Tensor) -> Tensor:
     """(B, 2, H, W) to complex (B, H, W)."""
-    parts = parts.float()
     return torch.complex(parts[:, 0], parts[:, 1])

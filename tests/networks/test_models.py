@@ -1,18 +1,36 @@
 """Every network of the registry, held to the same promises."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
 from condswin.networks import PRESETS, create_model, list_variants
 from condswin.networks.blocks import ConditionalFeedForward, SwinBlock, parameter_count
 from condswin.networks.routers import IterativeRouter
+from condswin.networks.saving import ModelSpec, load_model, save_model
 
-SMALL = {"embedding": 16, "heads": [2, 4], "window": 4}
+SMALL: dict[str, Any] = {"embedding": 16, "heads": [2, 4], "window": 4}
+SMALL_BASELINES: dict[str, dict[str, Any]] = {
+    "unet": {"embedding": 4},
+    "swin-unetr": {"embedding": 12, "depths": [1, 1, 1, 1]},
+}
 
 
-@pytest.fixture(params=list_variants())
+@pytest.fixture(params=list_variants("variant"))
 def variant(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture(params=list_variants("variant") + list_variants("baseline"))
+def any_variant(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def small(variant: str, **arguments: Any) -> nn.Module:
+    return create_model(variant, **SMALL_BASELINES.get(variant, SMALL), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -25,9 +43,9 @@ def test_thesis_presets_have_the_published_parameter_counts(
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-def test_every_parameter_learns_from_the_first_step(variant: str, preset: str) -> None:
+def test_every_parameter_learns_from_the_first_step(any_variant: str, preset: str) -> None:
     torch.manual_seed(0)
-    model = create_model(variant, preset=preset, dropout=0.0).train()
+    model = create_model(any_variant, preset=preset, dropout=0.0).train()
     image = torch.randn(2, 1, 64, 64)
     (model(image) * torch.randn(2, 1, 64, 64)).sum().backward()
     dead = [
@@ -53,16 +71,16 @@ def test_routers_still_learn_after_training_made_them_decided(variant: str) -> N
 
 
 @pytest.mark.parametrize("size", [(8, 8), (8, 64), (33, 50), (72, 40), (9, 129)])
-def test_any_size_is_answered_in_kind(variant: str, size: tuple[int, int]) -> None:
-    model = create_model(variant, **SMALL, in_channels=2, out_channels=3).eval()
+def test_any_size_is_answered_in_kind(any_variant: str, size: tuple[int, int]) -> None:
+    model = small(any_variant, in_channels=2, out_channels=3).eval()
     output = model(torch.randn(2, 2, *size))
     assert output.shape == (2, 3, *size)
     assert output.isfinite().all()
 
 
-def test_images_of_a_batch_do_not_touch(variant: str) -> None:
+def test_images_of_a_batch_do_not_touch(any_variant: str) -> None:
     torch.manual_seed(0)
-    model = create_model(variant, **SMALL).eval()
+    model = small(any_variant).eval()
     images = torch.randn(3, 1, 40, 56)
     with torch.inference_mode():
         together = model(images)
@@ -70,15 +88,15 @@ def test_images_of_a_batch_do_not_touch(variant: str) -> None:
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
-def test_evaluation_is_deterministic_and_has_no_dropout(variant: str) -> None:
-    model = create_model(variant, preset="thesis-1").eval()
+def test_evaluation_is_deterministic_and_has_no_dropout(any_variant: str) -> None:
+    model = create_model(any_variant, preset="thesis-1").eval()
     image = torch.randn(1, 1, 64, 64)
     with torch.inference_mode():
         assert torch.equal(model(image), model(image))
 
 
-def test_a_plan_made_in_inference_mode_serves_training(variant: str) -> None:
-    model = create_model(variant, **SMALL)
+def test_a_plan_made_in_inference_mode_serves_training(any_variant: str) -> None:
+    model = small(any_variant)
     image = torch.randn(1, 1, 44, 76)
     with torch.inference_mode():
         model.eval()(image)
@@ -86,20 +104,21 @@ def test_a_plan_made_in_inference_mode_serves_training(variant: str) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_state_dict_serves_every_size(variant: str) -> None:
+def test_state_dict_serves_every_size(any_variant: str) -> None:
     torch.manual_seed(0)
-    first, second = (create_model(variant, **SMALL).eval() for _ in range(2))
+    first, second = (small(any_variant).eval() for _ in range(2))
     with torch.inference_mode():
         first(torch.randn(1, 1, 40, 40))
         second.load_state_dict(first.state_dict())
         image = torch.randn(1, 1, 24, 88)
         torch.testing.assert_close(first(image), second(image))
-    assert set(first.state_dict()) == {name for name, _ in first.named_parameters()}
+    if any_variant in list_variants("variant"):
+        assert set(first.state_dict()) == {name for name, _ in first.named_parameters()}
 
 
-def test_bfloat16_autocast_is_finite_and_near(variant: str) -> None:
+def test_bfloat16_autocast_is_finite_and_near(any_variant: str) -> None:
     torch.manual_seed(0)
-    model = create_model(variant, **SMALL).eval()
+    model = small(any_variant).eval()
     image = torch.randn(1, 1, 64, 64)
     with torch.inference_mode():
         exact = model(image)
@@ -107,6 +126,31 @@ def test_bfloat16_autocast_is_finite_and_near(variant: str) -> None:
             rough = model(image)
     assert rough.isfinite().all()
     assert (rough - exact).abs().mean() < 0.1 * exact.abs().mean() + 0.01
+
+
+@pytest.mark.parametrize("preset", ["thesis-1", "thesis-2"])
+@pytest.mark.parametrize("baseline", list_variants("baseline"))
+def test_baselines_have_about_the_parameters_of_swin(baseline: str, preset: str) -> None:
+    count = parameter_count(create_model(baseline, preset=preset))
+    assert count == pytest.approx(parameter_count(create_model("swin", preset=preset)), rel=0.2)
+
+
+def test_every_name_has_every_preset(any_variant: str) -> None:
+    for preset in PRESETS:
+        assert isinstance(create_model(any_variant, preset=preset), nn.Module)
+
+
+def test_saved_networks_are_built_again(any_variant: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    overrides = SMALL_BASELINES.get(any_variant, SMALL)
+    spec = ModelSpec("reconstruction", any_variant, "demo", 1, 2, overrides)
+    saved = spec.build().eval()
+    save_model(tmp_path, saved, spec)
+    loaded, read = load_model(tmp_path)
+    assert read == spec
+    image = torch.randn(1, 1, 40, 24)
+    with torch.inference_mode():
+        assert torch.equal(loaded(image), saved(image))
 
 
 def test_variants_differ_in_their_blocks_only() -> None:
@@ -154,14 +198,24 @@ def test_settings_reach_the_iterative_router() -> None:
     ("arguments", "message"),
     [
         ({"variant": "swim"}, "no variant 'swim'; there are: swin"),
-        ({"variant": "swin", "preset": "huge"}, "no preset 'huge'; there are: thesis-1"),
-        ({"variant": "swin", "windows": 8}, "no network setting windows"),
+        ({"variant": "swin", "preset": "huge"}, "swin has no preset 'huge'; there are: thesis-1"),
+        ({"variant": "swin", "windows": 8}, "swin has no setting windows; there are: dropout"),
         ({"variant": "swin", "in_channels": 0}, "in_channels=0"),
         ({"variant": "swin", "heads": [3, 6]}, r"heads\[0\]=3: must be even"),
         ({"variant": "swin", "heads": [4]}, "heads="),
         ({"variant": "swin", "window": 0}, "window=0"),
         ({"variant": "conditional-light", "key_values": 0}, "key_values=0"),
         ({"variant": "conditional-iterative", "epsilon": -1.0}, r"epsilon=-1\.0"),
+        (
+            {"variant": "unet", "key_values": 7},
+            "unet has no setting key_values; there are: dropout, embedding, residual",
+        ),
+        ({"variant": "unet", "embedding": 0}, "embedding=0"),
+        ({"variant": "swin-unetr", "patch": 4}, "swin-unetr has no setting patch"),
+        ({"variant": "swin-unetr", "embedding": 32}, "embedding=32: must be a multiple of 12"),
+        ({"variant": "swin-unetr", "heads": [3, 6]}, "heads=.*four numbers"),
+        ({"variant": "swin-unetr", "heads": [5, 6, 12, 24]}, r"heads\[0\]=5: must divide 24"),
+        ({"variant": "swin-unetr", "window": 1}, "window=1"),
     ],
 )
 def test_impossible_requests_are_refused_by_name(arguments: dict[str, object], message: str) -> None:
@@ -178,6 +232,6 @@ def test_impossible_requests_are_refused_by_name(arguments: dict[str, object], m
         ((1, 32, 32), "3 axes"),
     ],
 )
-def test_impossible_images_are_refused_by_dimension(variant: str, shape: tuple[int, ...], message: str) -> None:
+def test_impossible_images_are_refused_by_dimension(any_variant: str, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        create_model(variant, **SMALL)(torch.zeros(shape))
+        small(any_variant)(torch.zeros(shape))
