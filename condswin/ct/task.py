@@ -138,7 +138,8 @@ class SegmentationTask(Task):
         rows: list[Row] = []
         for name, path in references.items():
             target, prediction = _read_comparable(path, candidates[name])
-            rows.append({"case": case_of_target(path), **score_case(target.data, prediction.data)})
+            scores = score_case(target.data, prediction.data, target.geometry.affine[:3, :3])
+            rows.append({"case": case_of_target(path), **scores})
         return rows
 
     def picture(self, targets: Path, predictions: Path, case: str) -> matplotlib.figure.Figure:
@@ -168,11 +169,8 @@ def _label_files(folder: Path) -> dict[str, Path]:
 
 
 def _read_comparable(target_path: Path, prediction_path: Path) -> tuple[Volume, Volume]:
-    target, prediction = read_labels(target_path), read_labels(prediction_path)
-    mismatch = target.geometry.mismatch(prediction.geometry)
-    if mismatch:
-        raise BadFileError(prediction_path, f"{mismatch}, that of the target {target_path}")
-    return target, prediction
+    target = read_labels(target_path)
+    return target, read_labels(prediction_path, like=(target.geometry, f"the target {target_path}"))
 
 
 @cache
