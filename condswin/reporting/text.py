@@ -7,7 +7,6 @@ from rich.table import Table
 
 from condswin import layout
 from condswin.config import Config, TaskName
-from condswin.registry.tracking import tracking_uri, without_password
 from condswin.tasks import Task, get_task
 
 #: Decimals of a metric's value; others have three.
@@ -16,6 +15,9 @@ DECIMALS = {"psnr": 2}
 
 def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) -> None:
     """Prints variants x metrics per task, baselines first, and where to look further."""
+    # Who only scores files waits for no import of MLflow.
+    from condswin.registry.tracking import tracking_uri, without_password
+
     console = Console()
     for task_name, comparison in comparisons.items():
         task = get_task(task_name, config)

@@ -87,7 +87,8 @@ def score_folders(
 
 def summaries(task: Task, rows: list[Row]) -> dict[str, Any]:
     """Summary per metric, pooled and per acquisition where rows tell one, and the baselines' under their names."""
-    result: dict[str, Any] = dict(summarise(rows, list(task.metrics)))
+    details = [name for name in task.details if name in rows[0]]
+    result: dict[str, Any] = dict(summarise(rows, [*task.metrics, *details]))
     for baseline, prefix in task.baselines.items():
         columns = summarise(rows, [f"{prefix}{metric}" for metric in task.metrics])
         result[baseline] = {name.removeprefix(prefix): summary for name, summary in columns.items()}
