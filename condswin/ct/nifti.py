@@ -224,7 +224,7 @@ def _read_header(path: Path, file: BufferedIOBase) -> tuple[Any, bytes]:
     try:
         header = header_class(head, check=False)
         header.check_fix(logger=_QUIET, error_level=40)
-        header.get_data_dtype(), header.get_slope_inter(), header.get_data_offset()
+        header.get_data_dtype(), header.get_slope_inter(), header.get_data_offset(), header.get_xyzt_units()
     except Exception as error:
         raise BadFileError(path, f"bad NIfTI header: {error}") from None
     if bytes(header["magic"]).rstrip(b"\0")[:3] not in (b"n+1", b"n+2"):
