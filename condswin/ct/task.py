@@ -176,7 +176,7 @@ class SegmentationTask(Task):
         return rows
 
     def picture(self, targets: Path, predictions: Path, case: str) -> matplotlib.figure.Figure:
-        """CT, outlines of target and prediction, and their disagreement, in the slice with most tumour (or liver).
+        """CT, outlines of target against prediction, and errors, in the slices that tell most; see `draw_case`.
 
         Raises:
             BadDataError: Target or prediction of the case is missing.
