@@ -1,6 +1,6 @@
 """Telling slices of a case with the outlines of target and prediction."""
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib.figure
@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from condswin.ct.geometry import Geometry
-from condswin.ct.prepare import open_prepared
 
 Mask = NDArray[np.bool_]
 
@@ -23,7 +22,7 @@ def draw_case(
     geometry: Geometry,
     target: NDArray[np.uint8],
     prediction: NDArray[np.uint8],
-    prepared: Path | None,
+    slices: Callable[[int], NDArray[np.float32]] | None,
 ) -> matplotlib.figure.Figure:
     """Draws up to three slices: CT, outlines of the liver, outlines of tumours (target against prediction), errors.
 
@@ -34,7 +33,7 @@ def draw_case(
         geometry: Of both label volumes.
         target: Reference labels, (X, Y, Z).
         prediction: Predicted labels, same shape.
-        prepared: Prepared case file to take the CT from; None draws labels on black.
+        slices: Gives a slice of the CT (rows, columns) in -1..1, resampled or not; None draws labels on black.
     """
     target, prediction = geometry.to_canonical(target), geometry.to_canonical(prediction)
     chosen = telling_slices(target, prediction)
@@ -48,10 +47,7 @@ def draw_case(
     figure = matplotlib.figure.Figure(figsize=(10.6, height), layout="constrained")
     grid = figure.subplots(len(chosen), 4, squeeze=False)
     for panels, index in zip(grid, chosen, strict=True):
-        shown = np.full((1, 1), -1, np.float32)
-        if prepared is not None:
-            with open_prepared(prepared) as file:
-                shown = file["image"][index].astype(np.float32)
+        shown = slices(index) if slices else np.full((1, 1), -1, np.float32)
         for panel in panels:
             panel.imshow(shown, cmap="gray", vmin=-1, vmax=1, **frame)
             panel.set_xlim(left, right)

@@ -7,7 +7,9 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar, Literal
 
 import matplotlib.figure
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,11 +17,12 @@ from condswin.config import Split, TaskName
 from condswin.ct.cases import case_of_target, check_case, find_cases, target_stem
 from condswin.ct.dataset import SliceDataset
 from condswin.ct.demo import write_demo_case
+from condswin.ct.geometry import Geometry
 from condswin.ct.metrics import score_case
 from condswin.ct.nifti import LABELS, SUFFIXES, Volume, read_image, read_labels, stem
 from condswin.ct.pictures import draw_case
 from condswin.ct.predict import UNPROCESSED, predict_case
-from condswin.ct.prepare import prepare_case, write_inputs
+from condswin.ct.prepare import apply_window, open_prepared, prepare_case, read_slices, write_inputs
 from condswin.errors import BadDataError
 from condswin.progress import track
 from condswin.tasks import Advance, Batch, Case, CaseInfo, Row, Task
@@ -178,6 +181,8 @@ class SegmentationTask(Task):
     def picture(self, targets: Path, predictions: Path, case: str) -> matplotlib.figure.Figure:
         """CT, outlines of target against prediction, and errors, in the slices that tell most; see `draw_case`.
 
+        The CT is the prepared case or the volume beside the target; without either, outlines stand on black.
+
         Raises:
             BadDataError: Target or prediction of the case is missing.
             BadFileError: A file is unusable.
@@ -189,8 +194,28 @@ class SegmentationTask(Task):
                 raise BadDataError(f"{folder}: no segmentation of {case} ({self.prediction_name(case)})")
             paths.append(files[target_stem(case)])
         target, prediction = _read_comparable(*paths)
-        prepared = targets / f"{case}.h5"
-        return draw_case(case, target.geometry, target.data, prediction.data, prepared if prepared.is_file() else None)
+        slices = self._slices(targets, case, target.geometry)
+        return draw_case(case, target.geometry, target.data, prediction.data, slices)
+
+    def _slices(self, folder: Path, case: str, geometry: Geometry) -> Callable[[int], NDArray[np.float32]] | None:
+        """Reads slices of a case's CT as a network sees them, if the folder has it on the target's grid."""
+        prepared = folder / f"{case}.h5"
+        if prepared.is_file():
+
+            def read(index: int) -> NDArray[np.float32]:
+                with open_prepared(prepared) as file:
+                    shown: NDArray[np.float32] = read_slices(file, index, index + 1, 0)[0, 0]
+                return shown
+
+            return read
+        volume = next((path for suffix in SUFFIXES if (path := folder / f"{case}{suffix}").is_file()), None)
+        if volume is None or not case.startswith("volume-"):
+            return None
+        image = read_image(volume)
+        if image.geometry.mismatch(geometry):
+            return None
+        window = self.config.segmentation.prepare.window
+        return lambda index: apply_window(image.canonical[index], window)
 
 
 TASK = SegmentationTask

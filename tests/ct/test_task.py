@@ -225,6 +225,12 @@ def test_any_two_folders_can_be_scored(tmp_path):
     rows = {row["case"]: row["liver_dice"] for row in task.score(tmp_path / "targets", tmp_path / "predictions")}
     assert rows == {"volume-1": 1.0, "liver_7": 0.0}
     task.picture(tmp_path / "targets", tmp_path / "predictions", "liver_7").savefig(tmp_path / "x.png")  # no CT there
+    write_pair(tmp_path / "targets", 1, suffix=".nii")
+    figures = [task.picture(tmp_path / "targets", tmp_path / "predictions", case) for case in ("liver_7", "volume-1")]
+    shown = [np.asarray(figure.axes[0].images[0].get_array()) for figure in figures]
+    assert shown[0].shape == (1, 1)
+    assert shown[1].shape == (30, 37)  # the volume beside the target
+    assert shown[1].std() > 0.1
 
 
 def test_what_cannot_be_scored_is_named(tmp_path):
@@ -320,6 +326,7 @@ def test_scoring_files_needs_neither_lightning_nor_mlflow(tmp_path):
     ).stdout
     assert shown.splitlines()[-1] == "[]"
     assert "tumour_hd95" in shown
+    assert (tmp_path / "scores" / "pictures" / "case.png").stat().st_size > 10_000
     with (tmp_path / "scores" / "cases.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert (row["case"], row["tumour_dice"], row["liver_hd95"]) == ("volume-0", "1.0", "0.0")
