@@ -33,7 +33,7 @@ REPETITIONS = 3
 _AFFINE = np.diag([-0.8, -0.8, 2.5, 1.0])
 
 
-def write_case(folder: Path, number: int, shape: tuple[int, int, int] = SHAPE) -> None:
+def write_case(folder: Path, number: int, shape: tuple[int, int, int]) -> None:
     """An ellipsoid of a liver with a hundred tumours in it, in as much noise as a scan has."""
     rng = np.random.default_rng(number)
     axes = np.meshgrid(*[np.linspace(-1, 1, n, dtype=np.float32) for n in shape], indexing="ij", sparse=True)
@@ -166,7 +166,7 @@ def main(names: list[str]) -> None:
     for name in names or BENCHES:
         with tempfile.TemporaryDirectory(prefix="condswin-bench-") as folder:
             for number in range(2):
-                write_case(Path(folder, "raw"), number)
+                write_case(Path(folder, "raw"), number, SHAPE)
             BENCHES[name](Path(folder))
 
 
