@@ -45,12 +45,25 @@ class IngestConfig(Section):
         folders: Split by top-level folder of the source; files in other folders are split by patient.
         val_fraction: Fraction of patients drawn for validation where no folder names that split.
         test_fraction: The same for the test split.
+        folds: Deal the patients that are not in the test split into as many folds instead of drawing `val_fraction`
+            of them; 0 for none.
+        fold: The fold that validates, from 0.
     """
 
     on_bad_file: Literal["fail", "quarantine"] = "fail"
     folders: dict[Split, str] = {}
     val_fraction: Fraction = 0.15
     test_fraction: Fraction = 0.2
+    folds: Annotated[int, Field(ge=0)] = 0
+    fold: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _folds(self) -> Self:
+        if self.folds == 1 or self.fold >= max(self.folds, 1):
+            raise ValueError(f"folds {self.folds}, fold {self.fold}: give 0 or at least 2 folds, and one of them")
+        if self.folds and "val" in self.folders:
+            raise ValueError("folds and a folder of validation cases exclude each other")
+        return self
 
 
 class ScheduleConfig(Section):
@@ -191,14 +204,32 @@ class SegmentationTrainConfig(TrainConfig):
     """Training of a segmentation network.
 
     Attributes:
-        loss: Dice + cross entropy, or the thesis's plain cross entropy.
+        loss: Dice + cross entropy, Dice + focal loss, or the thesis's plain cross entropy.
         foreground: Fraction of training slices drawn among those that show liver; the rest is drawn from all.
+        crop: Rows and columns of random crops to train on, padded with air where a slice is smaller; null for whole
+            slices, which must then be of one size.
         augment: Random flips, rotations, scalings and intensity changes.
     """
 
-    loss: Literal["dice_cross_entropy", "cross_entropy"] = "dice_cross_entropy"
+    loss: Literal["dice_cross_entropy", "dice_focal", "cross_entropy"] = "dice_cross_entropy"
     foreground: Annotated[float, Field(ge=0, le=1)] = 0.7
+    crop: Annotated[int, Field(ge=32)] | None = None
     augment: bool = True
+
+
+class PredictCtConfig(Section):
+    """How whole volumes are segmented.
+
+    Attributes:
+        window: Rows and columns of overlapping windows for slices that exceed it; null takes the training's crop, and
+            whole slices where that is null too.
+        largest_component: Keep only the largest connected part of the foreground (liver with its tumours).
+        fill_holes: Call background that is enclosed by foreground liver.
+    """
+
+    window: Annotated[int, Field(ge=32)] | None = None
+    largest_component: bool = False
+    fill_holes: bool = False
 
 
 class SegmentationConfig(Section):
@@ -209,6 +240,7 @@ class SegmentationConfig(Section):
     ingest: IngestConfig = IngestConfig()
     prepare: PrepareCtConfig = PrepareCtConfig()
     train: SegmentationTrainConfig = SegmentationTrainConfig()
+    predict: PredictCtConfig = PredictCtConfig()
     variants: Annotated[dict[str, VariantConfig], Field(min_length=1)]
     gate: GateConfig = GateConfig(metric="liver_dice", floor=0.0)
 

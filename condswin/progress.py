@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Protocol, TypeVar
 
 from rich.console import Console
@@ -22,6 +23,12 @@ class Advance(Protocol):
         """One piece is done."""
 
 
+@cache
+def _console() -> Console:
+    """One for all bars: a bar within another one is then drawn below it."""
+    return Console(stderr=True)
+
+
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Advance]:
     """Shows progress on standard error while the block runs."""
@@ -34,7 +41,7 @@ def progress(label: str, total: int) -> Iterator[Advance]:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+        with Progress(*columns, console=_console(), transient=False) as bar:
             task = bar.add_task(label, total=total, note="")
             yield lambda note="": bar.update(task, advance=1, **({"note": note} if note else {}))
         return

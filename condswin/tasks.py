@@ -66,6 +66,8 @@ class Task(ABC):
     name: ClassVar[TaskName]
     #: Metric columns of a row in display order, first the primary one; and whether a higher value is better.
     metrics: ClassVar[dict[str, bool]]
+    #: Further columns of a row that are summarised where rows have them, but not shown in tables of variants.
+    details: ClassVar[tuple[str, ...]] = ()
     #: Prefix of the columns of `score` rows that belong to a baseline: "zero-filled" -> "zero_filled_".
     baselines: ClassVar[dict[str, str]]
     #: Metric logged during validation that picks the best epoch, and whether a higher value is better.

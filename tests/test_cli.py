@@ -68,6 +68,7 @@ def test_the_report_is_one_file_with_the_tables_numbers(road: tuple[str, Path]) 
     mean = comparison["variants"]["swin"]["test"][comparison["metric"]]["mean"]
     assert f"{mean:.{2 if task == 'reconstruction' else 3}f}" in html
     assert "is champion" in html
+    assert "worst first" in html
     assert html.count("data:image/png;base64,") >= 3
     assert "http://" not in html
     assert "https://" not in html

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from condswin.ct.augment import augment
 from condswin.ct.prepare import open_prepared, read_slices
@@ -29,7 +30,7 @@ class SliceDataset(Slices):
     """Axial slices of one split, each with its neighbours.
 
     Items are dictionaries of `image` (1 + 2 * neighbours, H, W), float32 in -1..1, and `label` (H, W), int64.
-    Without `foreground` and augmentation, item i is slice i. With `foreground`, item i is replaced with that
+    Without `foreground`, `crop` and augmentation, item i is slice i. With `foreground`, item i is replaced with that
     probability by a random slice that shows liver; so an ordinary shuffling loader sees that share of liver slices
     plus those among the rest. All draws come from torch's global generator.
 
@@ -37,6 +38,8 @@ class SliceDataset(Slices):
         files: Prepared cases.
         neighbours: Slices on either side given as extra channels.
         foreground: Probability of a liver slice in place of the one asked for.
+        crop: Rows and columns to cut at random, around a random pixel of liver where a liver slice was drawn; None for
+            whole slices.
         augmented: Whether to change slices at random.
         one_size: Whether to refuse slices of several sizes, which do not batch.
 
@@ -51,12 +54,14 @@ class SliceDataset(Slices):
         *,
         neighbours: int = 0,
         foreground: float = 0.0,
+        crop: int | None = None,
         augmented: bool = False,
         one_size: bool = False,
     ) -> None:
         self.files = files
         self.neighbours = neighbours
         self.foreground = foreground
+        self.crop = crop
         self.augmented = augmented
         self.slices: list[Slice] = []
         self.liver: list[Slice] = []
@@ -68,14 +73,14 @@ class SliceDataset(Slices):
                 count, height, width = file["image"].shape
                 needed += file["image"].nbytes + file["label"].nbytes
                 self.slices += [Slice(case, index) for index in range(count)]
-                self._sizes += [(height, width)] * count
+                self._sizes += [(crop, crop) if crop else (height, width)] * count
                 self.liver += [Slice(case, int(index)) for index in file["liver_slices"]]
             sizes[height, width].append(path.name)
         if not self.slices:
             raise BadDataError("no slices to learn from or to validate on: the split has no prepared case")
         if foreground and not self.liver:
             raise BadDataError(f"foreground is {foreground}, but no slice of the {len(files)} cases shows liver")
-        if one_size and len(sizes) > 1:
+        if one_size and not crop and len(sizes) > 1:
             raise BadDataError(_sizes_message(sizes))
         # Loaded here, not on first use, so that worker processes share the pages instead of each loading its own.
         self._cache = [self._load(path) for path in files] if needed <= CACHE_BYTES else None
@@ -87,11 +92,14 @@ class SliceDataset(Slices):
 
     def __getitem__(self, item: int) -> Batch:
         case, position = self.slices[item]
-        if self.foreground and torch.rand(()) < self.foreground:
+        drawn = bool(self.foreground and torch.rand(()) < self.foreground)
+        if drawn:
             case, position = self.liver[int(torch.randint(len(self.liver), ()))]
         image, label = self._read(case, position)
         if self.augmented:
             image, label = augment(image, label)
+        if self.crop:
+            image, label = random_crop(image, label, self.crop, around_liver=drawn)
         return {"image": image, "label": label}
 
     def _read(self, case: int, position: int) -> tuple[Tensor, Tensor]:
@@ -110,6 +118,28 @@ class SliceDataset(Slices):
             return file["image"][:], file["label"][:]
 
 
+def random_crop(image: Tensor, label: Tensor, size: int, *, around_liver: bool) -> tuple[Tensor, Tensor]:
+    """Cuts a square at a random place, after padding smaller slices with air.
+
+    Args:
+        image: (C, H, W) in -1..1.
+        label: (H, W).
+        size: Rows and columns of the result.
+        around_liver: Whether a random pixel of liver or tumour, where there is one, shall lie in the middle.
+    """
+    missing = [max(0, size - side) for side in label.shape]
+    padding = (missing[1] // 2, missing[1] - missing[1] // 2, missing[0] // 2, missing[0] - missing[0] // 2)
+    image, label = F.pad(image, padding, value=-1.0), F.pad(label, padding)
+    places = label.nonzero() if around_liver else label.new_empty(0, 2)
+    centre = places[torch.randint(len(places), ())].tolist() if len(places) else None
+    starts = []
+    for axis, side in enumerate(label.shape):
+        start = centre[axis] - size // 2 if centre else int(torch.randint(side - size + 1, ()))
+        starts.append(min(max(start, 0), side - size))
+    rows, columns = (slice(start, start + size) for start in starts)
+    return image[:, rows, columns], label[rows, columns]
+
+
 def _sizes_message(sizes: dict[tuple[int, int], list[str]]) -> str:
     lines = []
     for (height, width), names in sorted(sizes.items()):
@@ -118,5 +148,5 @@ def _sizes_message(sizes: dict[tuple[int, int], list[str]]) -> str:
     return (
         "training slices must all have one size (rows x columns), found "
         + "; ".join(lines)
-        + "; leave the odd ones out, or resample to one grid before ingestion"
+        + "; set segmentation.train.crop, or leave the odd ones out"
     )

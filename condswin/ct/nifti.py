@@ -8,6 +8,7 @@ import gzip
 import logging
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
@@ -36,6 +37,11 @@ _VOXEL_SIZE = (1e-2, 1e2)  # mm
 _HEADER_SIZES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _DEFLATE_LIMIT = 1032  # deflate cannot shrink zeros further, so a bigger claim is false before anything is unpacked
 _CHUNK = 1 << 22
+_EXTRA = 1 << 24  # bytes of extensions before the voxels, or of anything after them
+# A file that unpacks to more than this is refused if it shrank more than scans (about 2:1, noise does not compress) and
+# segmentations (up to 730:1, stored as doubles) do: it would fill the memory with next to nothing.
+_BOMB = 1 << 26
+_IMAGE_RATIO, _LABEL_RATIO = 200, 1000
 _QUIET = logging.Logger("nibabel headers of unchecked files", level=logging.CRITICAL + 1)
 
 
@@ -77,13 +83,12 @@ def read_image(path: Path) -> Volume:
     Raises:
         BadFileError: The file is missing, damaged, not a three-dimensional NIfTI volume or not in HU.
     """
-    volume = _read(path)
-    with np.errstate(over="ignore"):
-        data = volume.data.astype(np.float32, copy=False)
-    if not np.isfinite(data).all():
+    volume = _read(path, np.dtype(np.float32), ratio=_IMAGE_RATIO)
+    data = volume.data
+    low, high = float(data.min()), float(data.max())  # NaN if any voxel is
+    if not (math.isfinite(low) and math.isfinite(high)):
         count = data.size - np.count_nonzero(np.isfinite(data))
         raise BadFileError(path, f"{count} voxels are not finite (NaN or infinite HU)")
-    low, high = float(data.min()), float(data.max())
     if low < HU_RANGE[0] or high > HU_RANGE[1]:
         outside = np.count_nonzero((data < HU_RANGE[0]) | (data > HU_RANGE[1])) / data.size
         if outside > _OUTLIERS:
@@ -94,28 +99,23 @@ def read_image(path: Path) -> Volume:
         raise BadFileError(
             path, f"values from {low:g} to {high:g} are no Hounsfield units of an abdomen (rescaled, or offset lost?)"
         )
-    return Volume(data, volume.geometry)
+    return volume
 
 
-def read_labels(path: Path) -> Volume:
+def read_labels(path: Path, *, like: tuple[Geometry, str] | None = None) -> Volume:
     """Reads a label volume.
+
+    Args:
+        path: NIfTI-1 or -2 file, gzipped if named `.gz`.
+        like: Geometry that it must have, and whose that is; checked before any voxel is unpacked.
 
     Returns:
         Values of `LABELS`, uint8. All background is allowed here.
 
     Raises:
-        BadFileError: The file is missing, damaged, not three-dimensional NIfTI or holds other values.
+        BadFileError: The file is missing, damaged, not three-dimensional NIfTI, holds other values or lies elsewhere.
     """
-    volume = _read(path)
-    data = volume.data
-    good = np.zeros(data.shape, dtype=bool)
-    for value in LABELS:
-        good |= data == value
-    if not good.all():
-        others = np.unique(data[~good])
-        shown = ", ".join(f"{value:g}" for value in others[:5]) + (", ..." if others.size > 5 else "")
-        raise BadFileError(path, f"labels must be 0, 1 or 2, found {shown}")
-    return Volume(data.astype(np.uint8), volume.geometry)
+    return _read(path, np.dtype(np.uint8), ratio=_LABEL_RATIO, check=_check_labels, like=like)
 
 
 def read_pair(image_path: Path, label_path: Path) -> tuple[Volume, Volume]:
@@ -128,10 +128,7 @@ def read_pair(image_path: Path, label_path: Path) -> tuple[Volume, Volume]:
         BadFileError: Either is unusable, their shapes or affines differ, or no voxel is liver or tumour.
     """
     image = read_image(image_path)
-    labels = read_labels(label_path)
-    mismatch = image.geometry.mismatch(labels.geometry)
-    if mismatch:
-        raise BadFileError(label_path, f"{mismatch}, that of its image {image_path.name}")
+    labels = read_labels(label_path, like=(image.geometry, f"its image {image_path.name}"))
     if not labels.data.any():
         raise BadFileError(label_path, "all voxels are background; a labelled abdomen shows liver")
     return image, labels
@@ -157,8 +154,33 @@ def write_labels(path: Path, labels: NDArray[np.uint8], geometry: Geometry) -> N
         nib.save(image, temporary)
 
 
-def _read(path: Path) -> Volume:
-    """Scaled voxels of a three-dimensional NIfTI file, in their stored type where the header asks for no scaling."""
+def _check_labels(path: Path, values: NDArray[Any]) -> None:
+    good = np.zeros(values.shape, dtype=bool)
+    for value in LABELS:
+        good |= values == value
+    if not good.all():
+        others = np.unique(values[~good])
+        shown = ", ".join(f"{value:g}" for value in others[:5]) + (", ..." if others.size > 5 else "")
+        raise BadFileError(path, f"labels must be 0, 1 or 2, found {shown}")
+
+
+def _read(
+    path: Path,
+    dtype: np.dtype[Any],
+    *,
+    ratio: int,
+    check: Callable[[Path, NDArray[Any]], None] | None = None,
+    like: tuple[Geometry, str] | None = None,
+) -> Volume:
+    """Voxels of a three-dimensional NIfTI file, scaled as its header says and converted to `dtype` as they are read.
+
+    Args:
+        path: The file.
+        dtype: Wanted.
+        ratio: Refuse large files that were compressed further than this.
+        check: Called with the path and each portion of scaled voxels.
+        like: As in `read_labels`.
+    """
     if not path.is_file():
         raise BadFileError(path, "no such file")
     size = path.stat().st_size
@@ -171,11 +193,23 @@ def _read(path: Path) -> Volume:
             raise BadFileError(path, "gzip data without .gz in its name" if zipped else "named .gz but not gzip data")
         with gzip.open(path) if zipped else path.open("rb") as file:
             header, head = _read_header(path, file)
-            geometry = _check_header(path, header, size * _DEFLATE_LIMIT if zipped else size)
-            body = _read_body(path, file, header, head)
+            geometry = _check_header(path, header, size, ratio if zipped else 1)
+            if like and (mismatch := like[0].mismatch(geometry)):
+                raise BadFileError(path, f"{mismatch}, that of {like[1]}")
+            skip = header.get_data_offset() - len(head)
+            while skip > 0 and (passed := len(file.read(min(_CHUNK, skip)))):
+                skip -= passed
+            data = _read_voxels(path, file, header, dtype, check)
+            for _ in range(_EXTRA // _CHUNK):  # to the end, where gzip checks its sum
+                if not file.read(_CHUNK):
+                    break
+            else:
+                raise BadFileError(path, f"more than {_EXTRA} bytes follow the voxels; the header's shape is wrong")
     except (OSError, EOFError, zlib.error) as error:
         raise BadFileError(path, f"damaged or unreadable: {error}") from None
-    return Volume(_scale(path, body, header), geometry)
+    except MemoryError:
+        raise BadFileError(path, f"{geometry.shape} voxels do not fit into this machine's memory") from None
+    return Volume(data, geometry)
 
 
 def _read_header(path: Path, file: BufferedIOBase) -> tuple[Any, bytes]:
@@ -190,7 +224,7 @@ def _read_header(path: Path, file: BufferedIOBase) -> tuple[Any, bytes]:
     try:
         header = header_class(head, check=False)
         header.check_fix(logger=_QUIET, error_level=40)
-        header.get_data_dtype(), header.get_slope_inter(), header.get_data_offset()
+        header.get_data_dtype(), header.get_slope_inter(), header.get_data_offset(), header.get_xyzt_units()
     except Exception as error:
         raise BadFileError(path, f"bad NIfTI header: {error}") from None
     if bytes(header["magic"]).rstrip(b"\0")[:3] not in (b"n+1", b"n+2"):
@@ -198,8 +232,8 @@ def _read_header(path: Path, file: BufferedIOBase) -> tuple[Any, bytes]:
     return header, head
 
 
-def _check_header(path: Path, header: Any, limit: int) -> Geometry:
-    """Refuses what cannot be a CT volume or cannot fit into `limit` bytes; allocates nothing."""
+def _check_header(path: Path, header: Any, size: int, ratio: int) -> Geometry:
+    """Refuses what cannot be a CT volume or cannot come out of a file of `size` bytes; allocates nothing."""
     shape = tuple(int(size) for size in header.get_data_shape())
     if len(shape) != 3:
         raise BadFileError(path, f"{len(shape)}-dimensional {shape}; one three-dimensional volume is needed")
@@ -211,10 +245,17 @@ def _check_header(path: Path, header: Any, limit: int) -> Geometry:
     offset = header.get_data_offset()
     if offset < header.sizeof_hdr:
         raise BadFileError(path, f"voxels at byte {offset} would lie inside the header")
+    if offset > _EXTRA:
+        raise BadFileError(path, f"voxels at byte {offset}; at most {_EXTRA} are valid")
     declared = offset + math.prod(shape) * dtype.itemsize
-    if declared > limit:
+    if declared > size * (_DEFLATE_LIMIT if ratio > 1 else 1):
         raise BadFileError(
             path, f"truncated: {shape} voxels of {dtype} need {declared} bytes, the file cannot hold them"
+        )
+    if declared > max(_BOMB, size * ratio):
+        raise BadFileError(
+            path,
+            f"{declared} bytes of voxels in a file of {size}: nothing but padding compresses further than {ratio}:1",
         )
     unit = header.get_xyzt_units()[0]
     if unit not in ("mm", "unknown"):  # LiTS leaves the unit out and means millimetres
@@ -235,26 +276,31 @@ def _check_header(path: Path, header: Any, limit: int) -> Geometry:
     return geometry
 
 
-def _read_body(path: Path, file: BufferedIOBase, header: Any, head: bytes) -> bytearray:
-    """The voxels' bytes; memory grows with what the file really holds, never with what its header claims."""
-    skip = header.get_data_offset() - len(head)
-    while skip > 0 and (chunk := file.read(min(_CHUNK, skip))):
-        skip -= len(chunk)
-    needed = math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
-    body = bytearray()
-    while len(body) < needed and (chunk := file.read(min(_CHUNK, needed - len(body)))):
-        body += chunk
-    if len(body) < needed:
-        raise BadFileError(path, f"truncated: {len(body)} of {needed} bytes of voxels")
-    while file.read(_CHUNK):  # to the end, where gzip checks its sum
-        pass
-    return body
-
-
-def _scale(path: Path, body: bytearray, header: Any) -> NDArray[Any]:
-    stored = np.frombuffer(body, header.get_data_dtype()).reshape(header.get_data_shape(), order="F")
+def _read_voxels(
+    path: Path,
+    file: BufferedIOBase,
+    header: Any,
+    dtype: np.dtype[Any],
+    check: Callable[[Path, NDArray[Any]], None] | None,
+) -> NDArray[Any]:
+    """Voxels in portions, so that only what is wanted is held, and memory grows with what the file really holds."""
+    shape, stored = header.get_data_shape(), header.get_data_dtype()
     slope, intercept = header.get_slope_inter()
-    if slope in (None, 1.0) and intercept in (None, 0.0):
-        return stored
-    with np.errstate(all="ignore"):  # overflow becomes infinity, which the value checks name
-        return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0)
+    scaled = slope not in (None, 1.0) or intercept not in (None, 0.0)
+    voxels = np.empty(math.prod(shape), dtype)  # untouched pages take no memory
+    done = 0
+    while done < voxels.size:
+        wanted = min(_CHUNK, (voxels.size - done) * stored.itemsize)
+        portion = file.read(wanted)
+        if len(portion) < wanted:
+            got, needed = done * stored.itemsize + len(portion), voxels.size * stored.itemsize
+            raise BadFileError(path, f"truncated: {got} of {needed} bytes of voxels")
+        values = np.frombuffer(portion, stored)
+        with np.errstate(all="ignore"):  # overflow becomes infinity, which the value checks name
+            if scaled:
+                values = values.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0)
+            if check:
+                check(path, values)
+            voxels[done : done + values.size] = values
+        done += values.size
+    return voxels.reshape(shape, order="F")

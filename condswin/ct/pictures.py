@@ -1,16 +1,20 @@
-"""A slice of a case with the outlines of target and prediction."""
+"""Telling slices of a case with the outlines of target and prediction."""
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib.figure
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from condswin.ct.geometry import Geometry
-from condswin.ct.prepare import open_prepared
 
-_COLOURS = {1: "#4dd2ff", 2: "#ffcc00"}  # liver, tumour
+Mask = NDArray[np.bool_]
+
+_TARGET, _PREDICTION = "#37d67a", "#ff4fd8"
+_MARGIN = 0.12  # around the liver, of its size
+_ROWS = 3
 
 
 def draw_case(
@@ -18,52 +22,79 @@ def draw_case(
     geometry: Geometry,
     target: NDArray[np.uint8],
     prediction: NDArray[np.uint8],
-    prepared: Path | None,
+    slices: Callable[[int], NDArray[np.float32]] | None,
 ) -> matplotlib.figure.Figure:
-    """Draws CT, target outline, predicted outline and disagreement of the slice that shows most tumour (or liver).
+    """Draws up to three slices: CT, outlines of the liver, outlines of tumours (target against prediction), errors.
+
+    The view is cut to what is liver in either volume, so that a lesion of three pixels can be seen.
 
     Args:
         case: Name for the title.
         geometry: Of both label volumes.
         target: Reference labels, (X, Y, Z).
         prediction: Predicted labels, same shape.
-        prepared: Prepared case file to take the CT from; None draws labels on black.
+        slices: Gives a slice of the CT (rows, columns) in -1..1, resampled or not; None draws labels on black.
     """
     target, prediction = geometry.to_canonical(target), geometry.to_canonical(prediction)
-    index = telling_slice(target, prediction)
-    shown = np.full((1, 1), -1, np.float32)
-    if prepared is not None:
-        with open_prepared(prepared) as file:
-            shown = file["image"][index].astype(np.float32)
+    chosen = telling_slices(target, prediction)
     rows, columns = target.shape[1:]
     _, row_step, column_step = geometry.spacing
+    top, bottom, left, right = _view((target > 0) | (prediction > 0))
     # One extent in pixels of the scanner for all layers: a resampled CT lies under them exactly.
     frame: dict[str, Any] = {"extent": (-0.5, columns - 0.5, rows - 0.5, -0.5), "aspect": row_step / column_step}
-    figure = matplotlib.figure.Figure(figsize=(12, 3.3), layout="constrained")
-    panels = figure.subplots(1, 4)
-    titles = ("CT", "target", "prediction", "disagreement (missed red, false blue)")
-    for panel, title in zip(panels, titles, strict=True):
-        panel.imshow(shown, cmap="gray", vmin=-1, vmax=1, **frame)
+    tall = 2.6 * (bottom - top) * row_step / ((right - left) * column_step)
+    height = (min(tall, 4.0) + 0.05) * len(chosen) + 0.75
+    figure = matplotlib.figure.Figure(figsize=(10.6, height), layout="constrained")
+    grid = figure.subplots(len(chosen), 4, squeeze=False)
+    for panels, index in zip(grid, chosen, strict=True):
+        shown = slices(index) if slices else np.full((1, 1), -1, np.float32)
+        for panel in panels:
+            panel.imshow(shown, cmap="gray", vmin=-1, vmax=1, **frame)
+            panel.set_xlim(left, right)
+            panel.set_ylim(bottom, top)
+            panel.set_xticks([])
+            panel.set_yticks([])
+        panels[0].set_ylabel(f"slice {index + 1} of {len(target)}", fontsize=9)
+        for panel, value in ((panels[1], 1), (panels[2], 2)):
+            _outline(panel, target[index] >= value, _TARGET)
+            _outline(panel, prediction[index] >= value, _PREDICTION)
+        # Any wrong class is an error: pixels called less than they are, and more than they are.
+        missed, false = target[index] > prediction[index], target[index] < prediction[index]
+        overlay = np.zeros((rows, columns, 4), np.float32)
+        overlay[missed] = (1, 0.2, 0.2, 0.7)
+        overlay[false] = (0.2, 0.5, 1, 0.7)
+        panels[3].imshow(overlay, **frame)
+    titles = ("CT", "liver", "tumour", "missed (red), false (blue)")
+    for panel, title in zip(grid[0], titles, strict=True):
         panel.set_title(title, fontsize=9)
-        panel.set_axis_off()
-    for panel, labels in ((panels[1], target[index]), (panels[2], prediction[index])):
-        for value, colour in _COLOURS.items():
-            mask = labels >= value
-            if mask.any() and not mask.all():
-                panel.contour(mask, levels=[0.5], colors=colour, linewidths=1)
-    # Any wrong class is an error: pixels called less than they are, and more than they are.
-    missed, false = target[index] > prediction[index], target[index] < prediction[index]
-    overlay = np.zeros((rows, columns, 4), np.float32)
-    overlay[missed] = (1, 0.2, 0.2, 0.7)
-    overlay[false] = (0.2, 0.5, 1, 0.7)
-    panels[3].imshow(overlay, **frame)
-    figure.suptitle(f"{case}, slice {index + 1} of {len(target)} (liver blue, tumour yellow)", fontsize=10)
+    figure.suptitle(f"{case}: outlines of target (green) and prediction (magenta)", fontsize=10)
     return figure
 
 
-def telling_slice(target: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> int:
-    """Index of the slice with most true tumour, else most true liver, else most predicted foreground."""
-    for mask in (target == 2, target > 0, prediction > 0):
-        if mask.any():
-            return int(mask.sum(axis=(1, 2)).argmax())
-    return len(target) // 2
+def telling_slices(target: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> list[int]:
+    """Indices of up to three slices in order: with most true tumour, most wrong pixels, most true liver.
+
+    A slice that is first by two of these is named once; without any of them it is the middle slice.
+    """
+    masks = (target == 2, target != prediction, target > 0, prediction > 0)
+    found = {int(mask.sum(axis=(1, 2)).argmax()) for mask in masks[:_ROWS] if mask.any()}
+    if not found:
+        found = {int(masks[-1].sum(axis=(1, 2)).argmax()) if masks[-1].any() else len(target) // 2}
+    return sorted(found)
+
+
+def _outline(panel: Axes, mask: Mask, colour: str) -> None:
+    if mask.any() and not mask.all():
+        panel.contour(mask, levels=[0.5], colors=colour, linewidths=1)
+
+
+def _view(mask: Mask) -> tuple[float, float, float, float]:
+    """Top, bottom, left and right of the part to show, pixels; everything if the mask is empty."""
+    sides: list[float] = []
+    for axis in (1, 2):
+        size = mask.shape[axis]
+        places = np.flatnonzero(mask.any(axis=(0, 3 - axis)))
+        first, last = (places[0], places[-1]) if places.size else (0, size - 1)
+        margin = _MARGIN * (last - first) + 2
+        sides += [max(-0.5, first - margin), min(size - 0.5, last + margin)]
+    return sides[0], sides[1], sides[2], sides[3]

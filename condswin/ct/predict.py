@@ -1,40 +1,118 @@
 """Segmentation of whole volumes."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
 
+from condswin.config import PredictCtConfig
 from condswin.ct.geometry import Geometry
-from condswin.ct.nifti import write_labels
+from condswin.ct.nifti import stem, write_labels
 from condswin.ct.prepare import labels_at, open_prepared, read_slices
+from condswin.errors import BadDataError
+from condswin.progress import progress
 
-# Slices per forward pass; the result does not depend on it.
+#: Added to the stem of a prediction's name: what the network said, before post-processing.
+UNPROCESSED = ".unprocessed"
+
+# Slices (or windows) per forward pass; the result does not depend on it.
 _BATCH = 8
+# Of neighbouring windows; blended with weights that fall towards a window's edge, where the network sees least.
+_OVERLAP = 0.25
+# Pixels from which on a volume gets a progress bar of its own; smaller ones are done before anybody reads it.
+_LONG = 1 << 22
 
 
 @torch.inference_mode()
-def predict_case(model: nn.Module, case_file: Path, out: Path, *, neighbours: int) -> None:
+def predict_case(
+    model: nn.Module,
+    case_file: Path,
+    out: Path,
+    *,
+    neighbours: int,
+    window: int | None = None,
+    post: PredictCtConfig = PredictCtConfig(),  # noqa: B008 (frozen)
+) -> None:
     """Segments a prepared case slice by slice and writes labels in the geometry of its source file.
 
     Args:
         model: (B, 1 + 2 * neighbours, H, W) to (B, 3, H, W) logits, in evaluation mode, on the device to use.
         case_file: `<case>.h5` that `prepare_case` wrote.
-        out: NIfTI file to write, atomically.
+        out: NIfTI file to write, atomically; with post-processing, `<out>.unprocessed.nii.gz` too.
         neighbours: Slices on either side that the model was trained with.
+        window: Side of the windows in which larger slices pass the model; None passes all slices whole.
+        post: Which post-processing.
 
     Raises:
         BadFileError: `case_file` is unusable.
+        BadDataError: The model's output is not finite.
     """
     device = next(model.parameters()).device
+
+    def classes(images: Tensor) -> Tensor:
+        probabilities: Tensor = model(images).float().softmax(dim=1)
+        return probabilities
+
     with open_prepared(case_file) as file:
         geometry = Geometry.from_attributes(file.attrs)
         labels = np.zeros(geometry.shape, dtype=np.uint8)
         canonical = geometry.to_canonical(labels)  # a view: filling it fills `labels`
-        for start in range(0, len(canonical), _BATCH):
-            part = slice(start, min(start + _BATCH, len(canonical)))
-            images = torch.from_numpy(read_slices(file, part.start, part.stop, neighbours)).to(device)
-            probabilities = model(images).float().softmax(dim=1)
-            canonical[part] = labels_at(probabilities, canonical.shape[1:])
+        slices, height, width = file["image"].shape
+        parts = [slice(start, min(start + _BATCH, slices)) for start in range(0, slices, _BATCH)]
+        long = slices * height * width >= _LONG
+        shown = progress(f"segment {case_file.stem}", len(parts)) if long else nullcontext(_silent)
+        with shown as advance:
+            for part in parts:
+                images = torch.from_numpy(read_slices(file, part.start, part.stop, neighbours)).to(device)
+                if window and max(height, width) > window:
+                    probabilities = _in_windows(classes, images, window)
+                else:
+                    probabilities = classes(images)
+                if not bool(torch.isfinite(probabilities).all()):
+                    raise BadDataError(f"{case_file}: the network's output has NaN or infinite values; do not use it")
+                canonical[part] = labels_at(probabilities, canonical.shape[1:])
+                advance()
+    if post.largest_component or post.fill_holes:
+        write_labels(out.with_name(f"{stem(out)}{UNPROCESSED}.nii.gz"), labels, geometry)
+        labels = post_process(labels, largest_component=post.largest_component, fill_holes=post.fill_holes)
     write_labels(out, labels, geometry)
+
+
+def post_process(labels: NDArray[np.uint8], *, largest_component: bool, fill_holes: bool) -> NDArray[np.uint8]:
+    """Cleans a segmentation by what is known of livers: there is one, and it has no holes.
+
+    Args:
+        labels: (X, Y, Z) of 0, 1 and 2.
+        largest_component: Set all but the largest connected part (voxels that share a face) of the foreground to 0.
+        fill_holes: Set background that the foreground encloses in 3D to liver.
+    """
+    foreground = labels > 0
+    if largest_component:
+        parts, count = ndimage.label(foreground)
+        if count > 1:
+            sizes = np.bincount(parts.ravel(order="K"))
+            sizes[0] = 0
+            foreground = parts == sizes.argmax()
+    cleaned = np.where(foreground, labels, 0).astype(np.uint8)
+    if fill_holes:
+        cleaned[ndimage.binary_fill_holes(foreground) & ~foreground] = 1
+    return cleaned
+
+
+def _in_windows(classes: Callable[[Tensor], Tensor], images: Tensor, window: int) -> Tensor:
+    # MONAI takes seconds to import, which only volumes of large slices are worth.
+    from monai.inferers import sliding_window_inference
+
+    blended: Tensor = sliding_window_inference(
+        images, (window, window), _BATCH, classes, overlap=_OVERLAP, mode="gaussian", padding_mode="constant", cval=-1.0
+    )
+    return blended
+
+
+def _silent(_: str = "") -> None:
+    pass

@@ -23,6 +23,7 @@ class TaskReport:
         splits: Cases per split.
         rejected: Cases that ingestion left out, with reasons.
         figures: Data URIs by caption.
+        cases: Rows of cells by column, the best variant's test cases, worst first.
         pictures: Data URIs by caption, of the best variant's cases.
         promotion: The gate's decision, or None if it was not asked.
         facts: Lines of provenance by name.
@@ -36,6 +37,7 @@ class TaskReport:
     splits: Mapping[str, int]
     rejected: list[dict[str, str]]
     figures: Mapping[str, str]
+    cases: list[dict[str, str]]
     pictures: Mapping[str, str]
     promotion: Mapping[str, Any] | None
     facts: Mapping[str, str]

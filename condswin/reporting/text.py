@@ -1,5 +1,7 @@
 """Tables in the terminal."""
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -7,15 +9,18 @@ from rich.table import Table
 
 from condswin import layout
 from condswin.config import Config, TaskName
-from condswin.registry.tracking import tracking_uri, without_password
 from condswin.tasks import Task, get_task
 
 #: Decimals of a metric's value; others have three.
 DECIMALS = {"psnr": 2}
+_TEXTS = ("case", "acquisition")
 
 
 def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) -> None:
     """Prints variants x metrics per task, baselines first, and where to look further."""
+    # Who only scores files waits for no import of MLflow.
+    from condswin.registry.tracking import tracking_uri, without_password
+
     console = Console()
     for task_name, comparison in comparisons.items():
         task = get_task(task_name, config)
@@ -67,9 +72,30 @@ def table_rows(task: Task, comparison: dict[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
+def case_rows(task: Task, rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Cells of the per-case table: text columns, metrics and details of each case, worst first by the first metric.
+
+    Args:
+        task: Names the columns.
+        rows: As read from a CSV of cases; NaN is shown as `-` and sorted last.
+    """
+    metric, higher_is_better = next(iter(task.metrics.items()))
+    values = [float(row[metric]) * (1 if higher_is_better else -1) for row in rows]
+    order = sorted(range(len(rows)), key=lambda place: (math.isnan(values[place]), values[place], rows[place]["case"]))
+    columns = [name for name in (*_TEXTS, *task.metrics, *task.details) if rows and name in rows[0]]
+    return [{column: _case_cell(column, rows[place][column]) for column in columns} for place in order]
+
+
 def shown(metric: str, value: float | None) -> str:
     """A value with the decimals that the field gives."""
     return "-" if value is None else f"{value:.{DECIMALS.get(metric, 3)}f}"
+
+
+def _case_cell(column: str, text: str) -> str:
+    if column in _TEXTS:
+        return text
+    value = float(text)
+    return shown(column, None if math.isnan(value) else value)
 
 
 def _cell(metric: str, summary: dict[str, Any]) -> str:

@@ -71,7 +71,7 @@ def score_folders(
         task_name: Which task.
         targets: fastMRI HDF5 files with targets, or NIfTI segmentations.
         predictions: Files of the same names.
-        out: Folder for `cases.csv` and `metrics.json`; None to write nothing.
+        out: Folder for `cases.csv`, `metrics.json` and `pictures/`; None to write nothing.
     """
     for folder in (targets, predictions):
         if not folder.is_dir():
@@ -81,13 +81,15 @@ def score_folders(
     result = summaries(task, rows)
     if out is not None:
         write_rows(out / "cases.csv", rows)
+        draw_pictures(task, rows, targets, predictions, out / "pictures")
         write_json(out / METRICS, result)
     return result
 
 
 def summaries(task: Task, rows: list[Row]) -> dict[str, Any]:
     """Summary per metric, pooled and per acquisition where rows tell one, and the baselines' under their names."""
-    result: dict[str, Any] = dict(summarise(rows, list(task.metrics)))
+    details = [name for name in task.details if name in rows[0]]
+    result: dict[str, Any] = dict(summarise(rows, [*task.metrics, *details]))
     for baseline, prefix in task.baselines.items():
         columns = summarise(rows, [f"{prefix}{metric}" for metric in task.metrics])
         result[baseline] = {name.removeprefix(prefix): summary for name, summary in columns.items()}
@@ -119,9 +121,9 @@ def draw_pictures(task: Task, rows: list[Row], targets: Path, predictions: Path,
     metric, higher_is_better = next(iter(task.metrics.items()))
     finite = [row for row in rows if float(row[metric]) == float(row[metric])]
     ranked = sorted(finite, key=lambda row: float(row[metric]), reverse=not higher_is_better)
-    chosen = (
-        {0: "worst", len(ranked) // 2: "median", len(ranked) - 1: "best"} if len(ranked) >= PICTURES else {0: "case"}
-    )
+    chosen = {len(ranked) // 2: "median", len(ranked) - 1: "best", 0: "worst"}
+    if len(ranked) < PICTURES:
+        chosen = {1: "best", 0: "worst"} if len(ranked) == 2 else {0: "case"}
     out.mkdir(parents=True, exist_ok=True)
     for stale in out.glob("*.png"):
         stale.unlink()

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
@@ -16,6 +15,7 @@ from condswin.sources import local_source
 from condswin.tasks import Case, CaseInfo, get_task
 
 BAD_FILES = "bad-files.json"
+SPLIT_FILE = "splits.json"
 
 
 def ingest(config: Config, task_name: TaskName, *, source: str, out: Path) -> Manifest:
@@ -25,11 +25,12 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path) -> Ma
         config: Parameters; the task's `ingest` section decides.
         task_name: Which task.
         source: Folder or `s3://` prefix with fastMRI or LiTS files.
-        out: Folder for `<split>/<file>`, `manifest.json` and, if any file is bad, `bad-files.json` beside it.
+        out: Folder for `<split>/<file>`, `manifest.json`, `splits.json` (cases by split, under every fold if there are
+            folds) and, if any file is bad, `bad-files.json` beside it.
 
     Raises:
-        BadDataError: Files are bad and the policy is to fail (the message lists all), no case is left, or one person
-            or one file is in two splits.
+        BadDataError: Files are bad and the policy is to fail (the message lists all), no case is left, there are more
+            folds than patients, or one person or one file is in two splits (of any fold).
     """
     task = get_task(task_name, config)
     policy = config.task(task_name).ingest
@@ -57,10 +58,28 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path) -> Ma
             if not infos:
                 raise BadDataError(f"{source}: no case can be used:\n{listed}")
         good = [case for case in cases if case.name in infos]
-        splits = assign_splits(good, infos, policy, seed=config.seed)
-        records = _copy(good, infos, splits, out, task_name)
-    _refuse_leaks(records)
-    kept = {file.path for record in records for file in record.files.values()}
+        foldings = [
+            assign_splits(good, infos, policy.model_copy(update={"fold": fold}), seed=config.seed)
+            for fold in range(max(policy.folds, 1))
+        ]
+        checksums = _checksums(good, task_name)
+        for splits in foldings:
+            _refuse_leaks(good, infos, checksums, splits)
+        records = _copy(good, infos, checksums, foldings[policy.fold], out, task_name)
+    by_split = [
+        {split: sorted(name for name in folding if folding[name] == split) for split in SPLITS} for folding in foldings
+    ]
+    write_json(
+        out / SPLIT_FILE,
+        {
+            "format": 1,
+            "task": task_name,
+            "seed": config.seed,
+            **by_split[policy.fold],
+            "folds": by_split if policy.folds else [],
+        },
+    )
+    kept = {file.path for record in records for file in record.files.values()} | {SPLIT_FILE}
     for stale in [path for path in out.rglob("*") if path.is_file() and str(path.relative_to(out)) not in kept]:
         if stale.name != MANIFEST:
             stale.unlink()
@@ -76,9 +95,10 @@ def assign_splits(
 
     A split that has a folder takes that folder's cases. The others are drawn, a patient at a time, from the training
     folder's cases and those of unnamed folders; each drawn split gets at least one patient while there are enough.
+    With folds, every patient who is not in the test split validates in exactly one of them.
 
     Raises:
-        BadDataError: A patient has cases in folders of different splits.
+        BadDataError: A patient has cases in folders of different splits, or there are fewer patients than folds.
     """
     folder_split: dict[str, Split] = {folder: split for split, folder in policy.folders.items()}
     present = {folder_split[case.folder] for case in cases if case.folder in folder_split}
@@ -104,10 +124,17 @@ def assign_splits(
     for split in ("test", "val"):
         if split in present:
             continue
-        size = min(max(1, round(wanted[split] * total)), len(patients) - 1)
-        for patient in patients[:size]:
+        if split == "val" and policy.folds:
+            if len(patients) < policy.folds:
+                raise BadDataError(
+                    f"{policy.folds} folds of {len(patients)} patients: give fewer folds or more patients"
+                )
+            drawn = patients[policy.fold :: policy.folds]
+        else:
+            drawn = patients[: min(max(1, round(wanted[split] * total)), len(patients) - 1)]
+        for patient in drawn:
             result.update(dict.fromkeys(pool[patient], split))
-        patients = patients[size:]
+        patients = [patient for patient in patients if patient not in drawn]
     for patient in patients:
         result.update(dict.fromkeys(pool[patient], "train"))
     return result
@@ -125,8 +152,22 @@ def _relative(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
 
 
+def _checksums(cases: list[Case], task_name: TaskName) -> dict[str, dict[str, str]]:
+    with progress(f"checksum {task_name}", len(cases)) as advance:
+        result = {}
+        for case in cases:
+            result[case.name] = {role: sha256(source) for role, source in sorted(case.files.items())}
+            advance()
+    return result
+
+
 def _copy(
-    cases: list[Case], infos: dict[str, CaseInfo], splits: dict[str, Split], out: Path, task_name: TaskName
+    cases: list[Case],
+    infos: dict[str, CaseInfo],
+    checksums: dict[str, dict[str, str]],
+    splits: dict[str, Split],
+    out: Path,
+    task_name: TaskName,
 ) -> list[CaseRecord]:
     records = []
     with progress(f"copy {task_name}", len(cases)) as advance:
@@ -136,7 +177,7 @@ def _copy(
                 path = f"{splits[case.name]}/{source.name}"
                 target = out / path
                 # An interrupted ingestion goes on: what is there and equal is not written again.
-                checksum = sha256(source)
+                checksum = checksums[case.name][role]
                 if not (target.is_file() and sha256(target) == checksum):
                     written = copy_with_sha256(source, target)
                     if written != checksum:
@@ -148,17 +189,18 @@ def _copy(
     return records
 
 
-def _refuse_leaks(records: Iterable[CaseRecord]) -> None:
+def _refuse_leaks(
+    cases: list[Case], infos: dict[str, CaseInfo], checksums: dict[str, dict[str, str]], splits: dict[str, Split]
+) -> None:
     """Raises if one file's content is in two splits."""
-    seen: dict[str, tuple[str, Split]] = {}
-    for record in records:
+    seen: dict[str, str] = {}
+    for case in cases:
         # A task may name a digest of the voxels, which knows the same scan in another compression.
-        first = next(file for role, file in sorted(record.files.items()) if role != "segmentation")
-        content = str(record.details.get("image_sha256", first.sha256))
-        name, split = seen.setdefault(content, (record.name, record.split))
-        if split != record.split:
+        first = next(checksum for role, checksum in checksums[case.name].items() if role != "segmentation")
+        name = seen.setdefault(str(infos[case.name].details.get("image_sha256", first)), case.name)
+        if splits[name] != splits[case.name]:
             raise BadDataError(
-                f"{name} ({split}) and {record.name} ({record.split}) have the same content; "
+                f"{name} ({splits[name]}) and {case.name} ({splits[case.name]}) have the same content; "
                 "a test case that was trained on measures nothing, remove one of them"
             )
 

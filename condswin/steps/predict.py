@@ -14,7 +14,8 @@ def predict(config: Config, inputs: list[Path], *, model: str, out: Path) -> lis
     """Writes one prediction per input file.
 
     Args:
-        config: Parameters; how inputs are prepared comes from the model's own, as it was trained.
+        config: Parameters; how inputs are prepared comes from the model's own, as it was trained. So do the training's
+            settings (slices are cut as in training), but for the device.
         inputs: fastMRI HDF5 files, undersampled or not, or CT NIfTI volumes.
         model: Model folder, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
         out: Folder for the predictions.
@@ -36,7 +37,9 @@ def predict(config: Config, inputs: list[Path], *, model: str, out: Path) -> lis
         raise BadDataError(f"{model}: made for the task {spec.task!r}; there are: {', '.join(TASKS)}")
     values = config.model_dump(mode="json")
     prepared = "undersample" if spec.task == "reconstruction" else "prepare"
-    values[spec.task][prepared] = spec.provenance.get("parameters", {}).get("data", values[spec.task][prepared])
+    known, section = spec.provenance.get("parameters", {}), values[spec.task]
+    section[prepared] = known.get("data", section[prepared])
+    section["train"] = {**known.get("train", section["train"]), "device": section["train"]["device"]}
     trained = parse_config(values, origin=f"{model}: parameters it was trained with")
     task = get_task(spec.task, trained)
     network.to(device(config, spec.task)).eval()

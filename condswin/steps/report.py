@@ -11,7 +11,7 @@ from condswin.files import read_json
 from condswin.networks.saving import read_spec
 from condswin.reporting.figures import curves_figure, data_uri, png, read_csv, spread_figure
 from condswin.reporting.html import TaskReport, write_report
-from condswin.reporting.text import table_rows
+from condswin.reporting.text import case_rows, table_rows
 from condswin.steps.ingest import split_counts
 from condswin.steps.train import HISTORY
 from condswin.tasks import Task, get_task
@@ -63,6 +63,7 @@ def _task_report(config: Config, name: TaskName, comparison: dict[str, Any]) -> 
             "Each line is one test case.": data_uri(png(spread_figure(metric, _columns(task, metric, comparison)))),
             "Training.": data_uri(png(curves_figure(histories, f"val/{task.monitor[0]}"))),
         },
+        cases=case_rows(task, read_csv(layout.evaluation(name, best) / "test-cases.csv")),
         pictures={f"{best}, {path.stem} test case by {metric}.": data_uri(path.read_bytes()) for path in pictures},
         promotion=read_json(promotion) if promotion.is_file() else None,
         facts={

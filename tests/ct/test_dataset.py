@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 from condswin.config import PrepareCtConfig
 from condswin.ct import dataset as module
 from condswin.ct.augment import augment
-from condswin.ct.dataset import SliceDataset
+from condswin.ct.dataset import SliceDataset, random_crop
 from condswin.ct.nifti import read_pair
 from condswin.ct.prepare import prepare_case
 from condswin.errors import BadDataError
@@ -80,6 +80,37 @@ def test_sizes_that_do_not_batch_are_named(files, tmp_path):
     with pytest.raises(BadDataError, match=r"24x32: volume-0.h5, volume-1.h5; 24x33: volume-9.h5"):
         SliceDataset(mixed, one_size=True)
     assert len(SliceDataset(mixed)) == 35
+
+
+def test_crops_batch_whatever_the_slices_and_show_liver(files, tmp_path):
+    volume, segmentation = write_pair(tmp_path / "in", 9, (60, 50, 5), AFFINES["lits"])
+    prepare_case("volume-9", volume, segmentation, tmp_path, PrepareCtConfig())
+    data = SliceDataset([*files, tmp_path / "volume-9.h5"], crop=32, foreground=1.0, one_size=True)
+    assert set(data.sizes) == {(32, 32)}
+    torch.manual_seed(0)
+    items = [data[i] for i in range(len(data))]
+    assert {tuple(item["image"].shape) for item in items} == {(1, 32, 32)}
+    assert {tuple(item["label"].shape) for item in items} == {(32, 32)}
+    assert all((item["label"] > 0).any() for item in items)
+    torch.manual_seed(0)
+    assert all(torch.equal(item["image"], data[i]["image"]) for i, item in enumerate(items))
+
+
+def test_crops_keep_image_and_label_together_and_reach_every_corner():
+    label = torch.zeros(20, 50, dtype=torch.long)
+    label[3:6, 40:48] = 1
+    image = label[None] - 0.5 + torch.arange(50) / 1000
+    torch.manual_seed(0)
+    lefts = set()
+    for around_liver in [True] * 40 + [False] * 200:
+        cropped, moved = random_crop(image, label, 32, around_liver=around_liver)
+        assert torch.equal(cropped[0] > 0, moved == 1)
+        rows = slice(6, 26)  # 12 rows of air are missing: six above, six below
+        assert (cropped[0, :6] == -1).all()
+        assert (cropped[0, 26:] == -1).all()
+        lefts.add(round(float((cropped[0, 6, 0] + 0.5) * 1000)) if not moved[0].any() else None)
+        assert not around_liver or moved[rows].any()
+    assert lefts == set(range(19))
 
 
 def test_nothing_to_draw_from(tmp_path):

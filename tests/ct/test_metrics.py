@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from condswin.ct.metrics import lesions, overlap, score_case
+from condswin.ct import metrics
+from condswin.ct.metrics import hd95, lesions, overlap
+
+from .fakes import affine
+
+
+def score_case(target, prediction, steps=None):
+    return metrics.score_case(target, prediction, np.eye(3) if steps is None else steps)
 
 
 def labels(*rows):
@@ -46,8 +53,12 @@ def test_nan_rules():
     missed = score_case(both, liver)
     assert missed["tumour_dice"] == missed["tumour_sensitivity"] == missed["lesion_recall"] == 0
     assert math.isnan(missed["tumour_precision"])
+    assert math.isnan(missed["lesion_precision"])
+    assert all(math.isnan(scores["tumour_hd95"]) for scores in (absent, invented, missed))  # no distance to nothing
     assert all(
-        math.isnan(value) for key, value in score_case(nothing, nothing).items() if not key.startswith("lesions_")
+        math.isnan(value)
+        for key, value in score_case(nothing, nothing).items()
+        if not key.startswith("lesions_") and not key.endswith("_ml")
     )
 
 
@@ -92,7 +103,44 @@ def test_lesions_are_counted_one_by_one():
     prediction[3, 3, 1] = prediction[5, 5, 1] = True  # two pieces in the first
     prediction[25, 3, 2] = True
     prediction[10, 25, 3] = prediction[15, 25, 3] = True  # two false ones
-    assert lesions(target, prediction) == (2, 1, 2)
-    assert lesions(prediction, target) == (3, 2, 1)
-    assert lesions(target & False, prediction) == (0, 0, 5)
-    assert lesions(target & False, target & False) == (0, 0, 0)
+    assert lesions(target, prediction) == (2, 1, 2, 3)
+    assert lesions(prediction, target) == (3, 2, 1, 2)
+    assert lesions(target & False, prediction) == (0, 0, 5, 0)
+    assert lesions(target & False, target & False) == (0, 0, 0, 0)
+
+
+def test_surface_distance_agrees_with_monai():
+    from monai.metrics import compute_hausdorff_distance
+    from scipy import ndimage
+
+    rng = np.random.default_rng(5)
+    spacing = (0.8, 1.1, 5.0)
+    for threshold in (0.4, 0.6, 0.9):
+        smooth = ndimage.gaussian_filter(rng.standard_normal((2, 24, 20, 9)), (0, 3, 3, 1))
+        one, two = smooth > smooth.std() * threshold
+        assert one.any()
+        assert two.any()
+        both = [torch.from_numpy(mask)[None, None] for mask in (two, one)]
+        theirs = float(compute_hausdorff_distance(*both, include_background=True, percentile=95, spacing=spacing))
+        assert hd95(one, two, np.diag(spacing)) == pytest.approx(theirs, rel=1e-5)
+
+
+def test_distances_are_in_millimetres_of_the_patient_however_the_grid_lies():
+    target, prediction = np.zeros((2, 9, 8, 7), bool)
+    target[1, 1, 1] = prediction[5, 4, 1] = True
+    for matrix in (affine((2.0, 1.0, 5.0)), affine((2.0, 1.0, 5.0), order=(2, 0, 1), flips=(-1, 1, -1), tilt=9.0)):
+        assert hd95(target, prediction, matrix[:3, :3]) == pytest.approx(np.hypot(4 * 2.0, 3 * 1.0))
+    sheared = np.array([[1.0, 0.5, 0], [0, 1, 0], [0, 0, 1]])
+    assert hd95(target, prediction, sheared) == pytest.approx(np.hypot(4 + 3 * 0.5, 3))
+    scores = score_case(target.astype(np.uint8), prediction.astype(np.uint8), affine((2.0, 1.0, 5.0), tilt=9.0)[:3, :3])
+    assert scores["liver_ml"] == pytest.approx(0.01)
+    assert scores["liver_hd95"] == pytest.approx(np.hypot(8, 3))
+
+
+def test_one_far_voxel_does_not_decide_the_distance():
+    target = np.zeros((40, 40, 3), bool)
+    target[5:25, 5:25] = True
+    prediction = target.copy()
+    prediction[38, 38, 1] = True
+    assert hd95(target, prediction, np.eye(3)) == 0
+    assert hd95(target, np.roll(target, 3, 0), np.eye(3)) == pytest.approx(3)

@@ -7,15 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from condswin.config import DemoCtConfig, PrepareCtConfig
-from condswin.ct.demo import write_demo_case
+from condswin.config import PrepareCtConfig
 from condswin.ct.geometry import Geometry
 from condswin.ct.metrics import score_case
 from condswin.ct.nifti import read_labels, read_pair
 from condswin.ct.prepare import apply_window, labels_at, one_hot, open_prepared, prepare_case, read_slices
 from condswin.errors import BadFileError
 
-from .fakes import AFFINES, SHARED, affine, write_pair
+from .fakes import AFFINES, affine, write_pair
 
 
 def oracle(prepared: Path):
@@ -60,28 +59,9 @@ def test_resampled_cases_map_back(tmp_path, order, flips, tilt, ratio):
     spacing = PrepareCtConfig(spacing=ratio * math.sqrt(0.8 * 1.3))
     names = prepare_case("volume-0", volume, segmentation, tmp_path / "out", spacing)
     labels = read_labels(segmentation)
-    scores = score_case(labels.data, oracle(tmp_path / "out" / names[0]))
+    scores = score_case(labels.data, oracle(tmp_path / "out" / names[0]), matrix[:3, :3])
     assert scores["liver_dice"] >= 0.98
     assert scores["tumour_dice"] >= 0.90
-
-
-@pytest.mark.parametrize("case", [1, 3, 4, 5])
-def test_resampled_demo_maps_back(tmp_path, case):
-    volume, segmentation = write_demo_case(tmp_path, case, seed=10, config=DemoCtConfig())
-    names = prepare_case(f"volume-{case}", volume, segmentation, tmp_path / "out", PrepareCtConfig(spacing=2.2))
-    scores = score_case(read_labels(segmentation).data, oracle(tmp_path / "out" / names[0]))
-    assert scores["liver_dice"] >= 0.98
-    assert scores["tumour_dice"] >= 0.90
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no real data beside the repository")
-@pytest.mark.parametrize(("spacing", "liver", "tumour"), [(None, 1, 1), (1.5, 0.98, 0.90)])
-def test_real_scan_maps_back(tmp_path, spacing, liver, tumour):
-    volume, segmentation = SHARED / "volume-100.nii.gz", SHARED / "segmentation-100.nii.gz"
-    names = prepare_case("volume-100", volume, segmentation, tmp_path, PrepareCtConfig(spacing=spacing))
-    scores = score_case(read_labels(segmentation).data, oracle(tmp_path / names[0]))
-    assert scores["liver_dice"] >= liver
-    assert scores["tumour_dice"] >= tumour
 
 
 def test_resampled_pixels_are_square_and_where_they_were(tmp_path):

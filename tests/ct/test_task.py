@@ -1,18 +1,24 @@
+import csv
 import math
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import matplotlib.figure
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
-from condswin.ct.nifti import read_labels, write_labels
+from condswin.ct.nifti import read_image, read_labels, write_labels
+from condswin.ct.predict import post_process
 from condswin.ct.prepare import open_prepared
+from condswin.ct.task import EFFECTS
 from condswin.errors import BadDataError, BadFileError
+from condswin.steps.evaluate import summaries
 from condswin.tasks import get_task
 
 from .fakes import AFFINES, SHARED, affine, config, write, write_pair
@@ -92,6 +98,102 @@ def test_prediction_does_not_depend_on_the_batch(tmp_path, monkeypatch):
     assert (tmp_path / "1.nii.gz").read_bytes() == (tmp_path / "100.nii.gz").read_bytes()
 
 
+class Position(nn.Module):
+    """Liver where the local mean is high: sees 9 pixels around, so windows must overlap and blend to match."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.sizes = set()
+
+    def forward(self, image):
+        self.sizes.add(tuple(image.shape[-2:]))
+        mean = F.avg_pool2d(F.pad(image[:, :1], (4, 4, 4, 4), value=-1.0), 9, 1)[:, 0]
+        return torch.stack([-mean, mean, mean - 1], 1) * self.scale
+
+
+def test_slices_beyond_the_trained_size_pass_in_windows(tmp_path):
+    volume = write_pair(tmp_path / "raw", 0, (150, 100, 3), AFFINES["lits"])[0]
+    results = {}
+    for name, train, predict, size in (
+        ("whole", {}, {}, (100, 150)),
+        ("crop", {"crop": 64}, {}, (64, 64)),
+        ("window", {"crop": 64}, {"window": 96}, (96, 96)),
+        ("roomy", {}, {"window": 160}, (100, 150)),
+    ):
+        task, model = get_task("segmentation", config(train=train, predict=predict)), Position()
+        results[name] = read_labels(task.predict_raw(model, volume, tmp_path / name)).data
+        assert model.sizes == {size}
+    assert results["whole"].any()
+    np.testing.assert_array_equal(results["roomy"], results["whole"])
+    for name in ("crop", "window"):  # only the network's view at a window's edge differs, and little of it counts
+        assert (results[name] != results["whole"]).mean() < 0.01
+
+
+def test_post_processing_and_its_effect_are_on_record(tmp_path):
+    post = {"largest_component": True, "fill_holes": True}
+    task = get_task("segmentation", config(predict=post))
+    volume, segmentation = write_pair(tmp_path / "raw", 0, (40, 32, 11), AFFINES["lits"])
+    hu = read_image(volume).data.copy()
+    hu[1:4, 1:4, 1:4] = 110  # what the stand-in takes for liver
+    write(volume, hu, AFFINES["lits"])
+    targets = prepare(task, tmp_path)
+    truth = read_labels(segmentation)
+    inside = tuple(np.argwhere(ndimage.binary_erosion(truth.data == 1))[0])
+    spoiled = truth.data.copy()
+    spoiled[1:3, 1, 1] = 2  # a false lesion far from the liver, and a hole
+    spoiled[inside] = 0
+    cleaned = post_process(spoiled, **post)
+    np.testing.assert_array_equal(cleaned, truth.data)
+    np.testing.assert_array_equal(post_process(spoiled, largest_component=False, fill_holes=False), spoiled)
+    assert not post_process(spoiled * 0, **post).any()
+
+    plain = get_task("segmentation", config())
+    for folder, one in (("post", task), ("plain", plain)):
+        one.predict(Thresholds(), targets / "volume-0.h5", tmp_path / folder / one.prediction_name("volume-0"))
+    assert sorted(path.name for path in (tmp_path / "plain").iterdir()) == ["segmentation-0.nii.gz"]
+    raw = tmp_path / "post" / "segmentation-0.unprocessed.nii.gz"
+    assert raw.read_bytes() == (tmp_path / "plain" / "segmentation-0.nii.gz").read_bytes()
+    (with_effect,), (without,) = task.score(targets, tmp_path / "post"), plain.score(targets, tmp_path / "plain")
+    assert set(with_effect) - set(without) == {f"unprocessed_{name}" for name in EFFECTS}
+    assert all(with_effect[f"unprocessed_{name}"] == without[name] for name in EFFECTS)
+    assert with_effect["liver_dice"] > without["liver_dice"]
+    summary = summaries(task, [with_effect])
+    assert summary["unprocessed_liver_dice"]["mean"] == without["liver_dice"]
+    assert summary["tumour_hd95"]["cases"] == 1
+    assert not {name for name in summaries(plain, [without]) if name.startswith("unprocessed")}
+
+
+def test_an_output_that_is_not_finite_is_no_prediction(tmp_path):
+    task, model = get_task("segmentation", config()), Thresholds()
+    write_pair(tmp_path / "raw", 0)
+    targets = prepare(task, tmp_path)
+    model.scale.data[()] = torch.nan
+    with pytest.raises(BadDataError, match="NaN"):
+        task.predict(model, targets / "volume-0.h5", tmp_path / "out" / "segmentation-0.nii.gz")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_long_volume_shows_progress(tmp_path, monkeypatch):
+    from condswin.ct import predict as module
+
+    task = get_task("segmentation", config())
+    volume = write_pair(tmp_path / "raw", 0, (20, 16, 19))[0]
+    bars = []
+
+    @contextmanager
+    def progress(label, total):
+        bars.append([label, total])
+        yield lambda: bars.append(1)
+
+    monkeypatch.setattr(module, "progress", progress)
+    task.predict_raw(Thresholds(), volume, tmp_path / "a")
+    assert not bars
+    monkeypatch.setattr(module, "_LONG", 1)
+    task.predict_raw(Thresholds(), volume, tmp_path / "b")
+    assert bars == [["segment volume-0", 3], 1, 1, 1]
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no real data beside the repository")
 def test_real_scans_go_through(tmp_path):
     task = get_task("segmentation", config())
@@ -123,6 +225,12 @@ def test_any_two_folders_can_be_scored(tmp_path):
     rows = {row["case"]: row["liver_dice"] for row in task.score(tmp_path / "targets", tmp_path / "predictions")}
     assert rows == {"volume-1": 1.0, "liver_7": 0.0}
     task.picture(tmp_path / "targets", tmp_path / "predictions", "liver_7").savefig(tmp_path / "x.png")  # no CT there
+    write_pair(tmp_path / "targets", 1, suffix=".nii")
+    figures = [task.picture(tmp_path / "targets", tmp_path / "predictions", case) for case in ("liver_7", "volume-1")]
+    shown = [np.asarray(figure.axes[0].images[0].get_array()) for figure in figures]
+    assert shown[0].shape == (1, 1)
+    assert shown[1].shape == (30, 37)  # the volume beside the target
+    assert shown[1].std() > 0.1
 
 
 def test_what_cannot_be_scored_is_named(tmp_path):
@@ -164,8 +272,21 @@ def test_losses():
     assert torch.isfinite(output.grad).all()
 
 
-def test_loss_of_slices_without_foreground_is_finite_and_small_when_right():
-    task = get_task("segmentation", config())
+def test_focal_loss_looks_where_the_network_is_wrong():
+    torch.manual_seed(0)
+    output, label = torch.randn(2, 3, 16, 16, requires_grad=True), torch.randint(0, 3, (2, 16, 16))
+    focal = get_task("segmentation", config(train={"loss": "dice_focal"})).loss(output, {"label": label})
+    right = output.softmax(1).gather(1, label[:, None])[:, 0]
+    dice = get_task("segmentation", config()).loss(output, {"label": label}) - F.cross_entropy(output, label)
+    expected = ((1 - right) ** 2 * -right.log()).mean()  # gamma 2, Lin et al. 2017
+    assert (focal - dice).item() == pytest.approx(expected.item(), rel=1e-4)
+    focal.backward()
+    assert torch.isfinite(output.grad).all()
+
+
+@pytest.mark.parametrize("loss", ["dice_cross_entropy", "dice_focal"])
+def test_loss_of_slices_without_foreground_is_finite_and_small_when_right(loss):
+    task = get_task("segmentation", config(train={"loss": loss}))
     logits = torch.tensor([30.0, -30.0, -30.0]).reshape(1, 3, 1, 1).expand(2, 3, 8, 8)
     assert task.loss(logits, {"label": torch.zeros(2, 8, 8, dtype=torch.long)}).item() < 0.1
 
@@ -190,6 +311,25 @@ def test_channels_and_datasets(tmp_path, neighbours, channels):
         data = task.dataset(tmp_path / "prepared", "train", "swin", training=training)
         assert data[0]["image"].shape[0] == channels[0]
     assert torch.equal(data[3]["image"], data[3]["image"])
+
+
+def test_scoring_files_needs_neither_lightning_nor_mlflow(tmp_path):
+    write_pair(tmp_path, 0)
+    code = (
+        "import sys; from condswin.cli import app; "
+        f"app(['evaluate', 'segmentation', '--targets', {str(tmp_path)!r}, '--predictions', {str(tmp_path)!r}, "
+        f"'--out', {str(tmp_path / 'scores')!r}], standalone_mode=False); "
+        "print([name for name in ('mlflow', 'lightning', 'monai', 'kfp') if name in sys.modules])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stdout
+    assert shown.splitlines()[-1] == "[]"
+    assert "tumour_hd95" in shown
+    assert (tmp_path / "scores" / "pictures" / "case.png").stat().st_size > 10_000
+    with (tmp_path / "scores" / "cases.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["case"], row["tumour_dice"], row["liver_hd95"]) == ("volume-0", "1.0", "0.0")
 
 
 def test_importing_the_task_stays_light():

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from condswin.config import Config, IngestConfig
+from condswin.config import SPLITS, Config, IngestConfig
 from condswin.datasets import Manifest
 from condswin.errors import BadDataError
 from condswin.files import sha256
 from condswin.steps.demo_data import demo_data
-from condswin.steps.ingest import assign_splits, ingest, split_counts
+from condswin.steps.ingest import SPLIT_FILE, assign_splits, ingest, split_counts
 from condswin.tasks import Case, CaseInfo
 
 TASK = "reconstruction"
@@ -103,6 +103,42 @@ def test_one_scan_under_two_names_in_two_splits_is_refused(tiny: Config, tmp_pat
         ingest(tiny, "segmentation", source=str(raw), out=tmp_path / "out")
 
 
+def test_leaks_are_found_before_anything_is_copied(tiny: Config, tmp_path: Path) -> None:
+    raw, config = segmentation_source(tiny, tmp_path, folds=2)
+    cases = ingest(config, "segmentation", source=str(raw), out=tmp_path / "good").cases
+    one, other = (next(case.name for case in cases if case.split == split) for split in ("train", "val"))
+    # The same voxels under another name: a training case now and in the other fold a validation case.
+    for role in ("volume", "segmentation"):
+        shutil.copy(
+            raw / f"{role}-{one.removeprefix('volume-')}.nii.gz", raw / f"{role}-{other.removeprefix('volume-')}.nii.gz"
+        )
+    with pytest.raises(BadDataError, match="have the same content"):
+        ingest(config, "segmentation", source=str(raw), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def segmentation_source(tiny: Config, folder: Path, **ingest_settings: int) -> tuple[Path, Config]:
+    raw = folder / "raw"
+    policy = tiny.segmentation.ingest.model_copy(update=ingest_settings)
+    section = tiny.segmentation.model_copy(update={"source": str(raw), "ingest": policy})
+    config = tiny.model_copy(update={"segmentation": section})
+    demo_data(config, "segmentation", out=raw)
+    return raw, config
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_splits_and_folds_are_saved(tiny: Config, tmp_path: Path, fold: int) -> None:
+    raw, config = segmentation_source(tiny, tmp_path, folds=2, fold=fold)
+    manifest = ingest(config, "segmentation", source=str(raw), out=tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / SPLIT_FILE).read_text())
+    for split in SPLITS:
+        assert saved[split] == sorted(case.name for case in manifest.cases if case.split == split)
+        assert saved[split] == saved["folds"][fold][split]
+    validated = [name for folding in saved["folds"] for name in folding["val"]]
+    assert sorted(validated) == sorted(saved["train"] + saved["val"])
+    assert (saved["seed"], len(saved["folds"])) == (tiny.seed, 2)
+
+
 def test_a_missing_source_is_named(tiny: Config, tmp_path: Path) -> None:
     with pytest.raises(BadDataError, match="no such folder"):
         ingest(tiny, TASK, source=str(tmp_path / "nowhere"), out=tmp_path / "out")
@@ -126,6 +162,28 @@ def test_patients_never_part_and_no_split_starves(patients: list[str], seed: int
     if len(by_patient) >= 3:
         assert set(splits.values()) == {"train", "val", "test"}
     assert assign_splits(cases, infos, IngestConfig(), seed=seed) == splits
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([f"p{n}" for n in range(30)]), min_size=20, max_size=60), st.integers(2, 6))
+def test_every_patient_validates_once(patients: list[str], folds: int) -> None:
+    cases, infos = cases_of(patients)
+    plain = assign_splits(cases, infos, IngestConfig(), seed=3)
+    if len(set(patients)) < folds + 8:
+        return
+    foldings = [assign_splits(cases, infos, IngestConfig(folds=folds, fold=fold), seed=3) for fold in range(folds)]
+    for case in cases:
+        found = sorted(folding[case.name] for folding in foldings)
+        # The test split is the same in every fold, and without folds.
+        assert found == ["test"] * folds if plain[case.name] == "test" else ["train"] * (folds - 1) + ["val"]
+    sizes = [len({infos[name].patient for name, split in one.items() if split == "val"}) for one in foldings]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_more_folds_than_patients_are_refused() -> None:
+    cases, infos = cases_of(["a", "b", "c"])
+    with pytest.raises(BadDataError, match="5 folds of 2 patients"):
+        assign_splits(cases, infos, IngestConfig(folds=5), seed=0)
 
 
 def test_another_seed_draws_other_patients() -> None:
