@@ -182,11 +182,13 @@ def soft_top_k(
         scale = raw.new_tensor(temperatures).view(-1, *[1] * raw.ndim)  # (T, 1, ..., 1)
         tail = torch.cat([best / scale, (others / scale).logsumexp(-1, keepdim=True)], dim=-1)
         tail = tail.flip(-1).logcumsumexp(-1).flip(-1)[..., :k]  # (T, ..., k), without the m best
-        solved = scale * (torch.arange(k, 0, -1, device=raw.device).log() - tail)
+        minus_a = scale * (tail - torch.arange(k, 0, -1, device=raw.device).log())
+        # One patch at least stays free, or there would be nothing to solve for.
+        contenders = best[..., : k - 1]
         saturated = torch.zeros_like(indices[..., :1])
         for step in range(iterations - 1):
-            a = solved[min(step, len(temperatures) - 1)].gather(-1, saturated)
-            saturated = (best > -a).sum(-1, keepdim=True).clamp(max=k - 1)
+            threshold = minus_a[min(step, len(temperatures) - 1)].gather(-1, saturated)
+            saturated = (contenders > threshold).sum(-1, keepdim=True)
         at_one = torch.zeros_like(raw, dtype=torch.bool)
         at_one = at_one.scatter(-1, indices, torch.arange(k, device=raw.device) < saturated)
     # Given which patches are saturated, the last step is the solution in closed form, so its gradient is the exact one
