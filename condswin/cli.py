@@ -393,3 +393,44 @@ def summary(params: Params = DEFAULT_PARAMS) -> None:
 
     config: Config = load_config(params)
     print_tables(config, read_comparisons())
+
+
+@app.command()
+def bench(
+    variants: Annotated[list[str] | None, typer.Argument(help="Networks; default: all.")] = None,
+    preset: Annotated[str, typer.Option(help="Size of the networks.")] = "thesis-2",
+    size: Annotated[int, typer.Option(min=8, help="Height and width of the image, pixels.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: PyTorch's.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements in turns, whose medians are given.")] = 7,
+    compile: Annotated[bool, typer.Option("--compile", help="Measure torch.compile too; takes minutes.")] = False,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")] = None,
+) -> None:
+    """Print what networks cost: parameters, FLOPs by branch, latency, training speed, peak memory.
+
+    Example: condswin bench swin conditional-light --preset thesis-2 --size 256 --batch 2 --json costs.json
+    """
+    from condswin.steps.bench import bench as step
+
+    step(variants, preset=preset, size=size, batch=batch, device=device, threads=threads, rounds=rounds,
+         compiled=compile, out=out)  # fmt: skip
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Model folder, as train writes it.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    format: Annotated[str, typer.Option(help="pt2 (torch.export) or onnx.")] = "pt2",
+    size: Annotated[
+        int, typer.Option(min=8, help="Height and width of its images, pixels; the batch stays free.")
+    ] = 256,
+) -> None:
+    """Write a trained network as a program of PyTorch or ONNX, checked against the network itself.
+
+    Example: condswin export models/reconstruction/swin --format pt2 --out swin.pt2 --size 320
+    """
+    from condswin.networks.exporting import export_model
+
+    error = export_model(model, out, kind=format, size=size)
+    print(f"{out}: differs from the network by at most {error:.1e}")

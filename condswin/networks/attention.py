@@ -3,13 +3,20 @@
 Axes: B batch, M windows, N patches of a window, k routed ones, C channels, h heads, d channels of a head.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from condswin.networks.routers import Router
-from condswin.networks.windows import MASKED, WindowPlan, relative_position_index
+from condswin.networks.windows import WindowPlan, relative_position_index
+
+#: Numbers of attention scores that fit the cache beside their queries, keys and values.
+CACHED = 1 << 18
 
 
 class RelativePositionBias(nn.Module):
@@ -29,29 +36,89 @@ class RelativePositionBias(nn.Module):
     def forward(self, plan: WindowPlan) -> Tensor:
         """Bias (h, N, N) of queries (rows) and keys (columns) of one window."""
         index = relative_position_index(self.window, *plan.window, self.table.device)
-        return rearrange(self.table[index], "query key h -> h query key")
+        return torch.unflatten(self.table.t().index_select(1, index.flatten()), 1, index.shape)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Scaled dot product attention with a trained bias.
+def attend(qkv: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+    """Multi-head self-attention inside windows: softmax(q k^T / sqrt(d) + bias + mask) v.
 
     Args:
-        query: (B, h, N, d).
-        key: (B, h, k, d).
-        value: (B, h, k, d).
-        bias: (B or 1, h, N, k), added to the scaled products.
+        qkv: (B, M, N, 3C), queries, keys and values, each of them heads first.
+        bias: (h, N, N) of queries and keys.
+        mask: (M, N, N), or None.
 
     Returns:
-        (B, h, N, d).
+        (B, M, N, C).
     """
-    bias = bias.to(query.dtype)
-    if query.device.type == "cpu" and torch.is_grad_enabled() and bias.requires_grad:
-        # PyTorch's function has no fused path here that gives the bias a gradient, and its other path takes 1.3 times
-        # as long as these products do.
-        scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
-        attended: Tensor = scores.add_(bias).softmax(-1) @ value
+    bias = bias.to(qkv.dtype)
+    if qkv.device.type == "cpu" and bias.requires_grad and not torch.compiler.is_compiling():
+        # PyTorch's function has no fused path here that gives the bias a gradient; its other path keeps all scores.
+        attended: Tensor = _Attend.apply(qkv, bias, mask)  # type: ignore[no-untyped-call]
         return attended
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    batch, count = qkv.shape[:2]
+    q, k, v = rearrange(qkv, "b m n (three h d) -> three (b m) h n d", three=3, h=bias.shape[0]).unbind()
+    # Windows join the batch, since four axes take the fast path; copies of the mask cost less than those of q, k and v.
+    added = bias[None] if mask is None else (mask[:, None] + bias).repeat(batch, 1, 1, 1)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=added)
+    return rearrange(out, "(b m) h n d -> b m n (h d)", m=count)
+
+
+class _Attend(torch.autograd.Function):
+    """`attend` for training on CPUs: a few windows at a time, whose scores never leave the cache.
+
+    The backward pass computes the scores again from queries and keys (the idea of FlashAttention, arXiv:2205.14135), so
+    that nothing but `qkv` is kept: the products in here are few beside those of the linear layers around.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+        ctx.save_for_backward(qkv, bias, mask)
+        out = qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
+        for part in _parts(qkv, bias):
+            q, k, v = _split(qkv[:, part], bias)
+            attended = _scores(q, k, bias, None if mask is None else mask[part]) @ v
+            out[:, part] = rearrange(attended, "(b m h) n d -> b m n (h d)", b=len(qkv), h=len(bias))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        qkv, bias, mask = ctx.saved_tensors
+        grad_qkv, grad_bias = torch.empty_like(qkv), torch.zeros_like(bias, dtype=torch.float32)
+        for part in _parts(qkv, bias):
+            q, k, v = _split(qkv[:, part], bias)
+            attention = _scores(q, k, bias, None if mask is None else mask[part])
+            grad_out = rearrange(grad[:, part], "b m n (h d) -> (b m h) n d", h=len(bias))
+            grad_attention = grad_out @ v.transpose(1, 2)
+            grad_scores = torch._softmax_backward_data(grad_attention, attention, -1, attention.dtype)
+            grad_bias += rearrange(grad_scores, "(bm h) q k -> bm h q k", h=len(bias)).sum(0, dtype=torch.float32)
+            grads = torch.stack(
+                [grad_scores @ k, grad_scores.transpose(1, 2) @ q, attention.transpose(1, 2) @ grad_out]
+            )
+            grads[0] *= k.shape[-1] ** -0.5
+            grad_qkv[:, part] = rearrange(grads, "three (b m h) n d -> b m n (three h d)", b=len(qkv), h=len(bias))
+        return grad_qkv, grad_bias.to(bias.dtype), None
+
+
+def _parts(qkv: Tensor, bias: Tensor) -> Iterator[slice]:
+    """Runs of windows of all images whose scores fit the cache."""
+    batch, windows = qkv.shape[:2]
+    step = max(1, CACHED // (batch * bias.numel()))
+    return (slice(start, start + step) for start in range(0, windows, step))
+
+
+def _split(qkv: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Scaled queries, keys and values (B*M*h, N, d) from (B, M, N, 3C)."""
+    q, k, v = rearrange(qkv, "b m n (three h d) -> three (b m h) n d", three=3, h=len(bias)).unbind()
+    return q * q.shape[-1] ** -0.5, k, v
+
+
+def _scores(q: Tensor, k: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax of all scores (B*M*h, N, N)."""
+    scores = torch.unflatten(torch.bmm(q, k.transpose(1, 2)), 0, (-1, len(bias))).add_(bias)  # (B*M, h, N, N)
+    if mask is not None:
+        torch.unflatten(scores, 0, (-1, len(mask))).add_(mask[:, None])
+    return scores.softmax(-1).flatten(0, 1)
 
 
 class WindowAttention(nn.Module):
@@ -66,7 +133,6 @@ class WindowAttention(nn.Module):
 
     def __init__(self, dim: int, *, heads: int, window: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads = heads
         self.bias = RelativePositionBias(window, heads)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.projection = nn.Linear(dim, dim)
@@ -74,25 +140,16 @@ class WindowAttention(nn.Module):
 
     def forward(self, windows: Tensor, plan: WindowPlan) -> Tensor:
         """Attends within windows (B, M, N, C)."""
-        batch, count, _, _ = windows.shape
-        bias = self.bias(plan)  # (h, N, N)
-        qkv = rearrange(self.qkv(windows), "b m n (three h d) -> three b m h n d", three=3, h=self.heads)
-        # Scaled dot product attention has its fast path for four axes only. Without a mask the windows join the batch
-        # and the bias broadcasts; with one they join the heads, so that the mask is made once and not per image.
-        if plan.mask is None:
-            q, k, v = rearrange(qkv, "three b m h n d -> three (b m) h n d").unbind()
-            attended = attend(q, k, v, bias[None])
-            attended = rearrange(attended, "(b m) h n d -> b m n (h d)", b=batch)
-        else:
-            q, k, v = rearrange(qkv, "three b m h n d -> three b (m h) n d").unbind()
-            attended = attend(q, k, v, rearrange(plan.mask[:, None] + bias, "m h query key -> 1 (m h) query key"))
-            attended = rearrange(attended, "b (m h) n d -> b m n (h d)", m=count)
-        output: Tensor = self.dropout(self.projection(attended))
+        output: Tensor = self.dropout(self.projection(attend(self.qkv(windows), self.bias(plan), plan.mask)))
         return output
 
 
 class RoutedWindowAttention(nn.Module):
-    """Every query of a window attends to the window's routed patches only (HeavyW-MSA).
+    """Every query of a window attends to the window's routed patches only (HeavyW-MSA), and is weighted by its score.
+
+    Queries are many and keys few, so the products `q k = (W x + b) k` are taken as `x (W^T k) + b k`: keys are brought
+    to the patches' space, and no query is ever made. Heads stay apart there as separate keys; values get zeros in the
+    channels of the other heads, so that one product sums over keys and puts the heads side by side.
 
     Args:
         dim: Channels C.
@@ -107,28 +164,46 @@ class RoutedWindowAttention(nn.Module):
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(dim, 2 * dim)
 
-    def forward(self, windows: Tensor, indices: Tensor, gates: Tensor, plan: WindowPlan) -> Tensor:
-        """Attends from windows (B, M, N, C) to the patches at `indices` (B, M, k) weighted by `gates` (B, M, k).
+    def forward(self, windows: Tensor, scores: Tensor, indices: Tensor, gates: Tensor, plan: WindowPlan) -> Tensor:
+        """Attends to the patches at `indices` (B, M, k) weighted by `gates` (B, M, k).
 
         Queries that may see none of the routed patches, all being of other regions, get 0.
+
+        Args:
+            windows: (B, M, N, C).
+            scores: (B, M, N) weight of every query's result.
+            indices: (B, M, k).
+            gates: (B, M, k).
+            plan: Of the windows.
+
+        Returns:
+            (B, M, N, C).
         """
-        batch, count, _, channels = windows.shape
-        routed = windows.gather(2, indices[..., None].expand(-1, -1, -1, channels)) * gates[..., None].to(windows.dtype)
-        q = rearrange(self.query(windows), "b m n (h d) -> b (m h) n d", h=self.heads)
-        k, v = rearrange(self.key_value(routed), "b m k (two h d) -> two b (m h) k d", two=2, h=self.heads).unbind()
+        batch, count, size, channels = windows.shape
+        heads, routed = self.heads, indices.shape[-1]
+        dtype = windows.dtype
+        chosen = windows.gather(2, indices[..., None].expand(-1, -1, -1, channels)) * gates[..., None].to(dtype)
+        key, value = torch.unflatten(self.key_value(chosen), -1, (2, heads, -1)).unbind(3)  # (B, M, k, h, d)
+        key = key * key.shape[-1] ** -0.5
+        projected = torch.einsum("bmkhd,hdc->bmkhc", key, torch.unflatten(self.query.weight, 0, (heads, -1)))
+        added = (key * torch.unflatten(self.query.bias, 0, (heads, -1))).sum(-1)[..., None]  # (B, M, k, h, 1)
         by_key = rearrange(self.bias(plan), "h query key -> key (h query)")
-        mask = rearrange(F.embedding(indices, by_key), "b m k (h query) -> b (m h) query k", h=self.heads)
-        visible = None
-        if plan.region is not None:
-            region_of_key = plan.region.expand(batch, -1, -1).gather(2, indices)
-            hidden = plan.region[None, :, :, None] != region_of_key[:, :, None, :]  # (B, M, N, k)
-            mask = mask + rearrange(hidden * MASKED, "b m query k -> b m 1 query k").expand(
-                -1, -1, self.heads, -1, -1
-            ).reshape(mask.shape)
-            visible = ~hidden.all(-1, keepdim=True)  # (B, M, N, 1)
-        attended = attend(q, k, v, mask)
-        attended = rearrange(attended, "b (m h) n d -> b m n (h d)", m=count)
-        return attended if visible is None else attended * visible
+        added = added + torch.unflatten(F.embedding(indices, by_key), -1, (heads, size))  # (B, M, k, h, N)
+        if plan.mask is not None:
+            # The mask is symmetric: its rows are the chosen keys' columns.
+            hidden = plan.mask.expand(batch, -1, -1, -1).gather(2, indices[..., None].expand(-1, -1, -1, size))
+            added = added + hidden[:, :, :, None]
+            scores = scores * (hidden == 0).any(2)
+        logits = torch.baddbmm(
+            added.reshape(batch * count, routed * heads, size).to(projected.dtype),
+            projected.reshape(batch * count, routed * heads, channels),
+            windows.reshape(batch * count, size, channels).transpose(1, 2),
+        )
+        attention = logits.view(batch, count, routed, heads, size).softmax(2) * scores[:, :, None, None]
+        own = torch.eye(heads, dtype=value.dtype, device=value.device)[:, :, None]
+        apart = (value[..., None, :] * own).reshape(batch * count, routed * heads, channels)
+        weights = attention.reshape(batch * count, routed * heads, size).to(apart.dtype)
+        return torch.bmm(weights.transpose(1, 2), apart).view(batch, count, size, channels)
 
 
 class ConditionalWindowAttention(nn.Module):
@@ -166,7 +241,7 @@ class ConditionalWindowAttention(nn.Module):
         """Attends within windows (B, M, N, C)."""
         queries = self.query_router(windows, real=plan.real)
         keys = self.key_value_router(windows, real=plan.real)
-        heavy = self.heavy(windows, keys.indices, keys.gates, plan)
+        heavy = self.dropout(self.heavy(windows, queries.scores, keys.indices, keys.gates, plan))
+        # No gradient needs the sum's parts.
         light: Tensor = self.light(windows, plan)
-        gated: Tensor = queries.scores[..., None].to(heavy.dtype) * self.dropout(heavy)
-        return light + gated
+        return light.add_(heavy)

@@ -164,7 +164,8 @@ def soft_top_k(
     The published step, `a = epsilon * (log k - logsumexp((raw + b) / epsilon))` with `b = -relu(raw + a)`, closes the
     gap to the sum by a factor of m / k only, where m patches are saturated at 1: too slow when nearly all chosen are.
     Here the saturated patches are taken out of the equation (they hold m of the sum, whatever `a` is) and `a` is solved
-    for the others; the fixed point is the same and is reached in a few steps.
+    for the others. The fixed point is the same. A step from any m < k leads to an `a` that is not above it, and from
+    there on `a` only rises, by a saturated patch at a time or more, so that it is reached in a few steps.
 
     Args:
         raw: (..., n) scores.
@@ -180,23 +181,29 @@ def soft_top_k(
     if k >= raw.shape[-1]:
         # Every patch is chosen: the optimum is the corner x = 1.
         return torch.ones_like(raw)
-    temperature = epsilon_init
+    temperatures = [epsilon_init]
+    while len(temperatures) < iterations and temperatures[-1] > epsilon:
+        temperatures.append(max(temperatures[-1] * epsilon_decay, epsilon))
     with torch.no_grad():
-        a = torch.full_like(raw[..., :1], -torch.inf)  # nothing is saturated yet
-        for _ in range(iterations - 1):
-            a = _step(raw, a, k, temperature)
-            temperature = max(temperature * epsilon_decay, epsilon)
+        # Only the k best can be saturated, so a step needs no more than their number m; and what it solves to, given m
+        # and the temperature, is tabulated beforehand.
+        best, indices = raw.topk(k, dim=-1)
+        others = raw.scatter(-1, indices, -torch.inf)
+        scale = raw.new_tensor(temperatures).view(-1, *[1] * raw.ndim)  # (T, 1, ..., 1)
+        tail = torch.cat([best / scale, (others / scale).logsumexp(-1, keepdim=True)], dim=-1)
+        tail = tail.flip(-1).logcumsumexp(-1).flip(-1)[..., :k]  # (T, ..., k), without the m best
+        minus_a = scale * (tail - torch.arange(k, 0, -1, device=raw.device).log())
+        # One patch at least stays free, or there would be nothing to solve for.
+        contenders = best[..., : k - 1]
+        saturated = torch.zeros_like(indices[..., :1])
+        for step in range(iterations - 1):
+            threshold = minus_a[min(step, len(temperatures) - 1)].gather(-1, saturated)
+            saturated = (contenders > threshold).sum(-1, keepdim=True)
+        at_one = torch.zeros_like(raw, dtype=torch.bool)
+        at_one = at_one.scatter(-1, indices, torch.arange(k, device=raw.device) < saturated)
     # Given which patches are saturated, the last step is the solution in closed form, so its gradient is the exact one
     # (of the fixed point) and the steps before need none: a training step is a third faster for it.
-    return ((raw + _step(raw, a, k, temperature)).clamp(max=0) / temperature).exp()
-
-
-def _step(raw: Tensor, a: Tensor, k: int, temperature: float) -> Tensor:
-    saturated = raw > -a
-    free = k - saturated.sum(-1, keepdim=True)
-    # After a fall of the temperature k or more may be saturated; the published step, in which they count with the value
-    # at which they saturate, then leads back.
-    back = free <= 0
-    counted = torch.where(saturated, torch.where(back, -a, -torch.inf), raw)
-    target = torch.where(back, k, free).to(raw.dtype)
-    return temperature * (target.log() - (counted / temperature).logsumexp(-1, keepdim=True))
+    temperature = temperatures[-1]
+    free = raw.masked_fill(at_one, -torch.inf)
+    a = temperature * ((k - saturated).log() - (free / temperature).logsumexp(-1, keepdim=True))
+    return ((raw + a).clamp(max=0) / temperature).exp()

@@ -3,9 +3,12 @@
 Axes: B batch, H height, W width, C channels.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from condswin.networks.blocks import BlockFactory, fold_patches, two_blocks, unfold_patches
 
@@ -13,6 +16,8 @@ from condswin.networks.blocks import BlockFactory, fold_patches, two_blocks, unf
 SMALLEST = 8
 #: Side of the square of pixels that the stem folds into channels.
 FOLD = 2
+#: Patches whose expanded features (2048 channels in the thesis's networks) fit the cache.
+CACHED = 256
 
 
 class PatchEmbedding(nn.Module):
@@ -56,6 +61,33 @@ class PatchExpanding(nn.Module):
         """Expands each patch to `factor` x `factor` patches."""
         result: Tensor = self.norm(fold_patches(self.expansion(x), self.factor))
         return result
+
+    def project(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Expands, then maps the channels of every pixel linearly: (B, H, W, dim) to (B, factor*H, factor*W, K).
+
+        The expanded features are by far the largest tensor of a network, and its norm and map are the pixel's own
+        affair. So they come before pixels find their places, for a few patches at a time, which stay in the cache; and
+        training keeps the features only and norms them again in the backward pass.
+
+        Args:
+            x: Patches.
+            weight: (K, out).
+        """
+
+        def map_pixels(features: Tensor) -> Tensor:
+            return F.linear(self.norm(features), weight)
+
+        patches = x.flatten(0, 2)
+        # Compilers fuse by themselves, and a number of parts would tie an exported network to its batch.
+        whole = torch.compiler.is_compiling()
+        outputs = []
+        for part in (patches,) if whole else torch.split(patches, CACHED):
+            features = self.expansion(part).unflatten(-1, (self.factor**2, -1))
+            if torch.is_grad_enabled() and not whole:
+                outputs.append(checkpoint(map_pixels, features, use_reentrant=False, preserve_rng_state=False))
+            else:
+                outputs.append(map_pixels(features))
+        return fold_patches(torch.cat(outputs).view(*x.shape[:3], -1), self.factor)
 
 
 class DecoderStage(nn.Module):
@@ -178,10 +210,13 @@ class SwinUNet(nn.Module):
         x = self.bottleneck_norm(self.bottleneck(x))
         for stage, skip in zip(self.decoder, reversed(skips), strict=True):
             x = stage(x, skip)
-        pixels = self.output_expanding(self.output_norm(x)).permute(0, 3, 1, 2)
-        if self.stem is not None:
-            pixels = torch.cat([pixels, stem], dim=1)
-        output: Tensor = self.projection(pixels)[..., :height, :width]
+        x = self.output_norm(x)
+        if self.stem is None:
+            pixels = self.output_expanding.project(x, cast(nn.Conv2d, self.projection).weight[:, :, 0, 0])
+            pixels = pixels.permute(0, 3, 1, 2)
+        else:
+            pixels = self.projection(torch.cat([self.output_expanding(x).permute(0, 3, 1, 2), stem], dim=1))
+        output = pixels[..., :height, :width]
         return image + output if self.residual else output
 
 

@@ -68,7 +68,7 @@ class Router(nn.Module):
             )
             if self.training and s.straight_through:
                 smooth = k * raw.softmax(-1)
-                scores = scores + smooth - smooth.detach()
+                scores = scores + (smooth - smooth.detach())
             gates = scores.gather(-1, indices)
         else:
             scores = raw.shape[-1] * raw.softmax(-1)

@@ -35,12 +35,13 @@ def bias_of(table: Tensor, window: int, query: tuple[int, int], key: tuple[int, 
 def naive(attention: WindowAttention, x: Tensor, window: int, shift: int) -> Tensor:
     """Light attention, one query and one head at a time; `x` is (H, W, C)."""
     out = torch.zeros_like(x)
-    size = DIM // attention.heads
+    count = attention.bias.table.shape[1]
+    size = DIM // count
     for places in windows_of(*x.shape[:2], window, shift):
-        qkv = torch.stack([attention.qkv(x[place]) for place in places]).unflatten(-1, (3, attention.heads, size))
+        qkv = torch.stack([attention.qkv(x[place]) for place in places]).unflatten(-1, (3, count, size))
         for number, query in enumerate(places):
             heads = []
-            for head in range(attention.heads):
+            for head in range(count):
                 logits = torch.stack(
                     [
                         qkv[number, 0, head] @ qkv[other, 1, head] * size**-0.5
@@ -130,7 +131,8 @@ def test_heavy_attention_equals_a_loop_over_routed_keys(height: int, width: int,
     with torch.no_grad():
         windows = partition(x, plan)
         routing = router(windows, real=plan.real)
-        fast = unpartition(heavy(windows, routing.indices, routing.gates, plan), plan)[0]
+        scores = torch.ones(windows.shape[:3])
+        fast = unpartition(heavy(windows, scores, routing.indices, routing.gates, plan), plan)[0]
         slow = naive_heavy(heavy, x[0], x[0] @ router.vector, 2, window, shift)
     torch.testing.assert_close(fast, slow, atol=1e-4, rtol=1e-4)
 

@@ -1,0 +1,47 @@
+"""Our networks beside the plain ones of `reference.py`, in the same rounds.
+
+python -m tests.networks.bench_reference [--compile] [--batch 2] [--rounds 7] [--threads 2]
+"""
+
+import argparse
+
+import torch
+from rich.console import Console
+
+from condswin.bench import limited_threads, measure, ratios, table
+from condswin.networks import create_model, list_variants
+from tests.networks.reference import PlainNetwork
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--compile", action="store_true", help="ours compiled too; takes minutes")
+    parser.add_argument(
+        "--variants", nargs="+", default=["swin", "conditional-light"], choices=list_variants("variant")
+    )
+    parser.add_argument("--preset", default="thesis-2")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int)
+    chosen = parser.parse_args()
+    networks, pairs = {}, {}
+    for variant in chosen.variants:
+        ours = create_model(variant, preset=chosen.preset, dropout=0.0)
+        plain = PlainNetwork(variant, chosen.preset)
+        plain.load_state_dict(ours.state_dict())
+        networks |= {variant: ours, f"plain {variant}": plain}
+        pairs[f"{variant} / plain"] = (variant, f"plain {variant}")
+        if chosen.compile:
+            networks[f"{variant}, compiled"] = torch.compile(ours)
+            pairs[f"{variant}, compiled / plain"] = (f"{variant}, compiled", f"plain {variant}")
+    image = torch.randn(chosen.batch, 1, chosen.size, chosen.size)
+    with limited_threads(chosen.threads):
+        costs = measure(networks, image, rounds=chosen.rounds)
+    console = Console(width=160)
+    console.print(table(costs, title=f"{chosen.preset}, {chosen.batch} x {chosen.size} x {chosen.size}"))
+    console.print(ratios(costs, pairs))
+
+
+if __name__ == "__main__":
+    main()
