@@ -326,6 +326,7 @@ def predict(
     inputs: Annotated[list[Path], typer.Argument(help="fastMRI HDF5 files or CT NIfTI volumes.")],
     model: Annotated[str, typer.Option(help="Model folder, models:/NAME@champion or models:/NAME/VERSION.")],
     out: Annotated[Path, typer.Option(help="Folder for the predictions.")],
+    force: Annotated[bool, typer.Option(help="Predict also what is far from the model's training data.")] = False,
     params: Params = DEFAULT_PARAMS,
 ) -> None:
     """Reconstruct k-space files or segment CT volumes, with or without targets.
@@ -335,7 +336,7 @@ def predict(
     from condswin.steps.predict import predict as step
 
     config = load_config(params) if params.exists() else compose(["demo"])
-    for path in step(config, inputs, model=model, out=out):
+    for path in step(config, inputs, model=model, out=out, force=force):
         print(path)
 
 
@@ -361,3 +362,19 @@ def summary(params: Params = DEFAULT_PARAMS) -> None:
 
     config: Config = load_config(params)
     print_tables(config, read_comparisons())
+
+
+@app.command()
+def baseline(prepared: Prepared = None, out: OptionalPath = None, params: Params = DEFAULT_PARAMS) -> None:
+    """Reconstruct by compressed sensing (total variation, tuned on validation cases) and score it like a network.
+
+    Example: condswin baseline
+    """
+    from condswin.reporting.text import print_summary
+    from condswin.steps.baseline import NAME
+    from condswin.steps.baseline import baseline as step
+
+    target = out or layout.evaluation("reconstruction", NAME)
+    result = step(load_config(params), prepared=prepared or layout.prepared("reconstruction"), out=target)
+    print(f"weight {result['weight']} (PSNR on validation cases by weight: {json.dumps(result['weights'])})")
+    print_summary(result["test"])

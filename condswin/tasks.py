@@ -130,6 +130,10 @@ class Task(ABC):
     def predict_raw(self, model: nn.Module, source: Path, folder: Path) -> Path:
         """Writes the prediction for a file as it came from the scanner, with or without target; returns its path."""
 
+    def refusals(self, source: Path) -> list[str]:
+        """Why a model trained with these parameters should not be trusted with a raw file; nothing if it may."""
+        return []
+
     @abstractmethod
     def case_files(self, folder: Path) -> dict[str, Path]:
         """Prepared case files of a split folder by case name."""

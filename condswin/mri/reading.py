@@ -1,7 +1,9 @@
 """Reading fastMRI single-coil HDF5 files from sources nobody vouches for, in constant memory."""
 
 import hashlib
+import hmac
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,8 @@ HEADER = "ismrmrd_header"
 #: Names of the fully sampled magnitude image, the first one present is the target.
 TARGETS = ("reconstruction_esc", "reconstruction_rss")
 SUFFIXES = (".h5", ".hdf5")
+#: Environment variable with the key of `patient_key`.
+PATIENT_KEY = "CONDSWIN_PATIENT_KEY"
 
 #: Largest uncompressed slice or chunk that is read, bytes.
 _MAX_BLOCK = 1 << 28
@@ -199,7 +203,7 @@ def check_volume(path: Path) -> VolumeInfo:
     with VolumeReader(path) as reader:
         if "mask" in reader:
             raise BadFileError(path, "is already undersampled (it has a mask): predict it, do not ingest it")
-        shape = _kspace_shape(reader)
+        shape = kspace_shape(reader)
         target = reader.target_name()
         if target is None:
             raise BadFileError(path, f"has neither {' nor '.join(TARGETS)}: nothing to train on or compare with")
@@ -235,7 +239,7 @@ def check_kspace(path: Path) -> None:
         BadFileError: It cannot be reconstructed; the message says why.
     """
     with VolumeReader(path) as reader:
-        _kspace_shape(reader)
+        kspace_shape(reader)
         _largest(reader, KSPACE)
 
 
@@ -246,11 +250,21 @@ def acquisition(reader: VolumeReader) -> str:
 
 
 def patient_key(identifier: str) -> str:
-    """A key that tells patients apart without naming them: the start of a SHA-256 of the identifier."""
-    return hashlib.sha256(f"condswin patient {identifier}".encode()).hexdigest()[:16]
+    """A key that tells patients apart without naming them: the start of a keyed hash (HMAC-SHA256) of the identifier.
+
+    The key is the environment's CONDSWIN_PATIENT_KEY, any text. Without it a fixed one is used, with which whoever
+    knows or guesses an identifier can tell its key; runs that shall agree on patients need the same key.
+    """
+    secret = os.environ.get(PATIENT_KEY) or "condswin"
+    return hmac.new(secret.encode(), f"patient {identifier}".encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def _kspace_shape(reader: VolumeReader) -> tuple[int, int, int]:
+def kspace_shape(reader: VolumeReader) -> tuple[int, int, int]:
+    """Slices, rows and columns of single-coil k-space.
+
+    Raises:
+        BadFileError: It is multi-coil, of another type or empty.
+    """
     shape = _volume_shape(reader, KSPACE)
     if reader.dtype(KSPACE).newbyteorder("=") != np.dtype(np.complex64):
         raise BadFileError(reader.path, f"kspace holds {reader.dtype(KSPACE).name}, only complex64 is accepted")

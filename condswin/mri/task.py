@@ -15,6 +15,7 @@ from condswin.errors import BadDataError
 from condswin.files import atomic_file
 from condswin.mri import demo
 from condswin.mri.dataset import SliceDataset, normalise, prepared_files, zero_filled_volume
+from condswin.mri.guard import refusals
 from condswin.mri.metrics import slice_psnr
 from condswin.mri.reading import SUFFIXES, check_kspace, check_volume
 from condswin.mri.scoring import PREDICTION, picture_case, score_case
@@ -127,6 +128,11 @@ class ReconstructionTask(Task):
         out = folder / self.prediction_name(source.stem)
         self.predict(model, source, out)
         return out
+
+    def refusals(self, source: Path) -> list[str]:
+        """A mask unlike those trained with; see `guard.refusals`."""
+        check_kspace(source)
+        return refusals(source, self.config.reconstruction.undersample)
 
     def case_files(self, folder: Path) -> dict[str, Path]:
         """Prepared files by case name."""

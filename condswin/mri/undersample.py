@@ -11,14 +11,15 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from condswin.config import UndersampleConfig
 from condswin.errors import BadFileError
 from condswin.files import atomic_file
-from condswin.mri.fourier import magnitude_image
+from condswin.mri.fourier import FloatArray, magnitude_image
 from condswin.mri.header import strip_header
 from condswin.mri.masks import Mask, draw_mask, name_seed
-from condswin.mri.reading import HEADER, KSPACE, VolumeReader, acquisition, check_volume
+from condswin.mri.reading import HEADER, KSPACE, VolumeReader, acquisition, check_volume, kspace_shape
 
 MASK = "mask"
 ZERO_FILLED = "zero_filled"
@@ -54,10 +55,47 @@ def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig) -
         ConfigError: The settings cannot be met.
     """
     with VolumeReader(source) as reader:
-        width = reader.shape(KSPACE)[-1]
+        width = kspace_shape(reader)[-1]
     mask = draw_mask(settings, width, name_seed(out.name))
     _prepare(source, out, mask)
     return mask
+
+
+def read_mask(reader: VolumeReader) -> NDArray[np.bool_]:
+    """The measured columns (W,) of an undersampled file, whatever singleton axes its mask has.
+
+    Raises:
+        BadFileError: It is no mask of k-space's columns, or measures none.
+    """
+    shape, width = reader.shape(MASK), kspace_shape(reader)[-1]
+    if math.prod(shape) != width or width not in shape or reader.dtype(MASK).kind not in "biuf":
+        raise BadFileError(reader.path, f"mask of shape {shape} does not say which of kspace's {width} columns count")
+    sampled: NDArray[np.bool_] = reader.read(MASK).reshape(-1).astype(np.bool_)
+    if not sampled.any():
+        raise BadFileError(reader.path, f"mask says that none of kspace's {width} columns was measured")
+    return sampled
+
+
+def read_zero_filled(reader: VolumeReader) -> FloatArray | None:
+    """Zero-filled magnitudes (slices, h, w) of the target's size: as stored, else computed from k-space and mask.
+
+    None if the file has neither, or no target that says how large they shall be.
+
+    Raises:
+        BadFileError: What there is cannot be used.
+    """
+    if ZERO_FILLED in reader:
+        stored: FloatArray = reader.read(ZERO_FILLED)
+        return stored
+    target = reader.target_name()
+    if target is None or MASK not in reader or KSPACE not in reader:
+        return None
+    (slices, rows, columns), sampled = kspace_shape(reader), read_mask(reader)
+    shape = reader.shape(target)
+    if len(shape) != 3 or shape[0] != slices or shape[1] > rows or shape[2] > columns or 0 in shape:
+        raise BadFileError(reader.path, f"{target} {shape} is no image of kspace {(slices, rows, columns)}")
+    blocks = [magnitude_image(block, (shape[1], shape[2]), sampled) for _, block in reader.blocks(KSPACE)]
+    return np.concatenate(blocks)
 
 
 def _prepare(source: Path, out: Path, mask: Mask | None) -> None:

@@ -7,7 +7,6 @@ from rich.table import Table
 
 from condswin import layout
 from condswin.config import Config, TaskName
-from condswin.registry.tracking import tracking_uri, without_password
 from condswin.tasks import Task, get_task
 
 #: Decimals of a metric's value; others have three.
@@ -16,6 +15,8 @@ DECIMALS = {"psnr": 2}
 
 def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) -> None:
     """Prints variants x metrics per task, baselines first, and where to look further."""
+    from condswin.registry.tracking import tracking_uri, without_password
+
     console = Console()
     for task_name, comparison in comparisons.items():
         task = get_task(task_name, config)
@@ -38,17 +39,20 @@ def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) ->
 
 
 def print_summary(split: dict[str, Any]) -> None:
-    """Prints the metrics of one evaluation, baselines beside them."""
-    table = Table()
+    """Prints the metrics of one evaluation, pooled and per acquisition, baselines beside them."""
+    parts = {"all": split, **split.get("acquisitions", {})}
     baselines = [name for name, value in split.items() if "mean" not in value and name != "acquisitions"]
-    for column in ("metric", "mean", "std", "95 % interval", "cases", *baselines):
-        table.add_column(column, justify="left" if column == "metric" else "right")
-    for name, value in split.items():
-        if "mean" in value:
-            interval = f"{shown(name, value['low'])} to {shown(name, value['high'])}"
-            others = [shown(name, split[baseline][name]["mean"]) for baseline in baselines]
-            std = shown(name, value["std"])
-            table.add_row(name, shown(name, value["mean"]), std, interval, str(value["cases"]), *others)
+    table = Table()
+    for column in ("cases", "metric", "mean", "std", "95 % interval", *baselines):
+        table.add_column(column, justify="left" if column in ("cases", "metric") else "right")
+    for part, summaries in parts.items():
+        for name, value in summaries.items():
+            if "mean" in value:
+                interval = f"{shown(name, value['low'])} to {shown(name, value['high'])}"
+                others = [shown(name, summaries[baseline][name]["mean"]) for baseline in baselines]
+                cells = (shown(name, value["mean"]), shown(name, value["std"]), interval, *others)
+                table.add_row(f"{part} ({value['cases']})", name, *cells)
+        table.add_section()
     Console().print(table)
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import tracemalloc
 from pathlib import Path
 
@@ -43,6 +44,18 @@ def test_patient_is_the_attribute_s_or_the_header_s_or_the_file_s(write_volume):
     assert key(attributes={"patient_id": np.array([b"PERSON-42"])}) == patient_key("PERSON-42")
     assert key(attributes={"patient_id": None}) == patient_key("SECRET-17")
     assert key(attributes={"patient_id": None}, header=None) == patient_key("file1000001")
+
+
+def test_patient_keys_need_the_secret_of_the_environment(monkeypatch):
+    plain = patient_key("PERSON-42")
+    monkeypatch.setenv("CONDSWIN_PATIENT_KEY", "a hospital's secret")
+    keyed = patient_key("PERSON-42")
+    assert keyed != plain
+    assert keyed == patient_key("PERSON-42") != patient_key("PERSON-43")
+    # RFC 2104, by Python's own two hashes.
+    inner, outer = (bytes(b ^ pad for b in b"a hospital's secret".ljust(64, b"\0")) for pad in (0x36, 0x5C))
+    digest = hashlib.sha256(outer + hashlib.sha256(inner + b"patient PERSON-42").digest()).hexdigest()
+    assert keyed == digest[:16]
 
 
 @pytest.mark.parametrize("header", [None, b"<a/>", "<a/>", np.bytes_(b"<a/>\0\0")])
