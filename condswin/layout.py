@@ -53,3 +53,8 @@ def promoted(task: TaskName) -> Path:
 def report() -> Path:
     """The HTML report."""
     return Path("report", "report.html")
+
+
+def card(task: TaskName) -> Path:
+    """The data card of the ingested files."""
+    return Path("report", f"card-{task}")

@@ -104,6 +104,10 @@ class Task(ABC):
     def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> list[str]:
         """Writes the prepared files of one case into `folder`, each atomically; returns their names."""
 
+    def prepared_details(self, files: list[Path]) -> dict[str, Any]:
+        """JSON-able facts about a case's prepared files for the manifest."""
+        return {}
+
     # prepared -> model
     @abstractmethod
     def channels(self) -> tuple[int, int]:

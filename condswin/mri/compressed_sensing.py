@@ -30,8 +30,10 @@ STEPS = 60
 #: Slices of a volume that a weight is judged by.
 TUNING_SLICES = 3
 
-# Both step sizes: their product times the squared norm of the gradient (at most 8) may not exceed one.
-_STEP = 1 / np.sqrt(8)
+# Step sizes of image and dual: their product times the squared norm of the gradient (at most 8) may not exceed one.
+# The dual is bounded by the weight, a hundredth of the image, so the image's steps must be the longer ones.
+_IMAGE_STEP = 10.0
+_DUAL_STEP = 1 / (8 * _IMAGE_STEP)
 
 
 def total_variation(
@@ -117,10 +119,10 @@ def solve(kspace: ComplexArray, rows: int, sampled: NDArray[np.bool_], weight: f
     measured *= _row_phases(kspace.shape[0], rows)[:, None]
     image = _image(measured)
     ahead, dual = image, np.zeros((2, *image.shape), np.complex64)
-    step, limit = np.float32(_STEP), np.float32(weight)
+    step, dual_step, limit = np.float32(_IMAGE_STEP), np.float32(_DUAL_STEP), np.float32(weight)
     for _ in range(STEPS):
-        dual[0, :-1] += step * (ahead[1:] - ahead[:-1])
-        dual[1, :, :-1] += step * (ahead[:, 1:] - ahead[:, :-1])
+        dual[0, :-1] += dual_step * (ahead[1:] - ahead[:-1])
+        dual[1, :, :-1] += dual_step * (ahead[:, 1:] - ahead[:, :-1])
         # Projection onto balls of radius `weight`: the proximal map of the total variation's dual.
         dual *= limit / np.maximum(limit, np.sqrt((dual.real**2 + dual.imag**2).sum(axis=0)))
         moved = image + step * _divergence(dual)

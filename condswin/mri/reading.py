@@ -194,13 +194,17 @@ class VolumeReader:
             raise BadFileError(self.path, message) from error
 
 
-def check_volume(path: Path) -> VolumeInfo:
+def check_volume(path: Path, reader: VolumeReader | None = None) -> VolumeInfo:
     """Reads a fully sampled single-coil file to its last value, block by block.
+
+    Args:
+        path: The file.
+        reader: What reads it, closed afterwards; a plain reader if None.
 
     Raises:
         BadFileError: The file cannot be trusted; the message says why.
     """
-    with VolumeReader(path) as reader:
+    with reader or VolumeReader(path) as reader:
         if "mask" in reader:
             raise BadFileError(path, "is already undersampled (it has a mask): predict it, do not ingest it")
         shape = kspace_shape(reader)
@@ -275,7 +279,9 @@ def _volume_shape(reader: VolumeReader, name: str) -> tuple[int, int, int]:
     shape = reader.shape(name)
     if name == KSPACE and len(shape) == 4:
         raise BadFileError(
-            reader.path, f"kspace {shape} is multi-coil (slices, coils, rows, columns); only single-coil files are read"
+            reader.path,
+            f"kspace {shape} is multi-coil (slices, coils, rows, columns); set reconstruction.ingest.multicoil to "
+            "combine to ingest it as an emulated single coil",
         )
     if len(shape) != 3:
         raise BadFileError(reader.path, f"{name} has shape {shape}, expected (slices, rows, columns)")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from condswin.config import UndersampleConfig
 from condswin.errors import BadFileError
 from condswin.files import atomic_file
+from condswin.mri.coils import Multicoil, open_volume
 from condswin.mri.fourier import FloatArray, magnitude_image
 from condswin.mri.header import strip_header
 from condswin.mri.masks import Mask, draw_mask, name_seed
@@ -25,20 +26,21 @@ MASK = "mask"
 ZERO_FILLED = "zero_filled"
 
 
-def prepare_full(source: Path, out: Path) -> None:
+def prepare_full(source: Path, out: Path, multicoil: Multicoil = "refuse") -> None:
     """Copies a file for training: fully sampled `kspace`, target, header and attributes without personal data.
 
     Args:
         source: Fully sampled single-coil file.
         out: The file to write, atomically.
+        multicoil: What to do with a multi-coil file.
 
     Raises:
         BadFileError: The source is unusable; nothing is written.
     """
-    _prepare(source, out, None)
+    _prepare(source, out, None, multicoil)
 
 
-def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig) -> Mask:
+def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig, multicoil: Multicoil = "refuse") -> Mask:
     """Undersamples a file with one mask for all its slices, seeded by the name of `out` as fastMRI does.
 
     Args:
@@ -46,6 +48,7 @@ def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig) -
         out: The file to write, atomically. Its datasets: `kspace` (slices, H, W) complex64 with unmeasured columns
             exactly zero, `mask` (W,) bool, target and `zero_filled` (slices, h, w) float32.
         settings: Kind of mask, accelerations and centre fractions.
+        multicoil: What to do with a multi-coil file.
 
     Returns:
         The mask, with its true acceleration.
@@ -54,10 +57,10 @@ def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig) -
         BadFileError: The source is unusable; nothing is written.
         ConfigError: The settings cannot be met.
     """
-    with VolumeReader(source) as reader:
+    with open_volume(source, multicoil) as reader:
         width = kspace_shape(reader)[-1]
     mask = draw_mask(settings, width, name_seed(out.name))
-    _prepare(source, out, mask)
+    _prepare(source, out, mask, multicoil)
     return mask
 
 
@@ -98,9 +101,9 @@ def read_zero_filled(reader: VolumeReader) -> FloatArray | None:
     return np.concatenate(blocks)
 
 
-def _prepare(source: Path, out: Path, mask: Mask | None) -> None:
-    info = check_volume(source)
-    with VolumeReader(source) as reader, atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
+def _prepare(source: Path, out: Path, mask: Mask | None, multicoil: Multicoil) -> None:
+    info = check_volume(source, open_volume(source, multicoil))
+    with open_volume(source, multicoil) as reader, atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
         _copy_target(reader, file, info.target)
         _copy_kspace(reader, file, info.shape, info.target_shape, mask)
         if (raw := reader.header()) is not None:

@@ -82,7 +82,19 @@ def cut_out(path, draw):
 def wrong_type(path, draw):
     name = ["kspace", "reconstruction_esc"][draw.integers(2)]
     compound = np.dtype([("r", "f4"), ("j", "f4")])
-    kinds = ["i2", "u8", "f8", "c16", "S9", "f2", "?", compound, h5py.string_dtype(), h5py.vlen_dtype("f4"), h5py.ref_dtype]
+    kinds = [
+        "i2",
+        "u8",
+        "f8",
+        "c16",
+        "S9",
+        "f2",
+        "?",
+        compound,
+        h5py.string_dtype(),
+        h5py.vlen_dtype("f4"),
+        h5py.ref_dtype,
+    ]
     with h5py.File(path, "a") as file:
         shape = file[name].shape
         del file[name]

@@ -68,7 +68,9 @@ def test_minimises_its_functional():
         return 0.5 * (np.abs(spectrum - kspace)[:, sampled] ** 2).sum() + weight * variation
 
     def flat(values):
-        return functional(values[: rows * columns].reshape(rows, columns) + 1j * values[rows * columns :].reshape(rows, columns), 1e-9)
+        return functional(
+            values[: rows * columns].reshape(rows, columns) + 1j * values[rows * columns :].reshape(rows, columns), 1e-9
+        )
 
     best = minimize(flat, np.zeros(2 * rows * columns), options={"maxiter": 60}).fun
     ours = solution(kspace, sampled, weight)
