@@ -1,9 +1,6 @@
 """Reading fastMRI single-coil HDF5 files from sources nobody vouches for, in constant memory."""
 
-import hashlib
-import hmac
 import math
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +12,7 @@ from numpy.typing import NDArray
 
 from condswin.errors import BadFileError
 from condswin.mri.header import MAX_BYTES, Header, parse_header
+from condswin.patients import patient_key
 
 T = TypeVar("T")
 Array = NDArray[Any]
@@ -24,8 +22,6 @@ HEADER = "ismrmrd_header"
 #: Names of the fully sampled magnitude image, the first one present is the target.
 TARGETS = ("reconstruction_esc", "reconstruction_rss")
 SUFFIXES = (".h5", ".hdf5")
-#: Environment variable with the key of `patient_key`.
-PATIENT_KEY = "CONDSWIN_PATIENT_KEY"
 
 #: Largest uncompressed slice or chunk that is read, bytes.
 _MAX_BLOCK = 1 << 28
@@ -251,16 +247,6 @@ def acquisition(reader: VolumeReader) -> str:
     """FastMRI's name for the kind of scan, "unknown" if the file does not say."""
     value = reader.attribute("acquisition")
     return value if isinstance(value, str) else "unknown"
-
-
-def patient_key(identifier: str) -> str:
-    """A key that tells patients apart without naming them: the start of a keyed hash (HMAC-SHA256) of the identifier.
-
-    The key is the environment's CONDSWIN_PATIENT_KEY, any text. Without it a fixed one is used, with which whoever
-    knows or guesses an identifier can tell its key; runs that shall agree on patients need the same key.
-    """
-    secret = os.environ.get(PATIENT_KEY) or "condswin"
-    return hmac.new(secret.encode(), f"patient {identifier}".encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def kspace_shape(reader: VolumeReader) -> tuple[int, int, int]:

@@ -57,14 +57,14 @@ def print_summary(split: dict[str, Any]) -> None:
 
 
 def table_rows(task: Task, comparison: dict[str, Any]) -> list[dict[str, str]]:
-    """Rows of the test table: a cell per metric, baselines first, a star at the best variant."""
+    """Rows of the test table: a cell per metric, baselines and rivals first, a star at the best variant."""
     variants = comparison["variants"]
     rows = []
     for baseline in task.baselines:
         summaries = next(iter(variants.values()))["test"][baseline]
         if any(summaries[metric]["mean"] is not None for metric in task.metrics):
             rows.append({"variant": baseline, **{metric: _cell(metric, summaries[metric]) for metric in task.metrics}})
-    for variant, splits in variants.items():
+    for variant, splits in {**comparison.get("rivals", {}), **variants}.items():
         star = " *" if variant == comparison["best"] else ""
         cells = {metric: _cell(metric, splits["test"][metric]) for metric in task.metrics}
         rows.append({"variant": variant + star, **cells})

@@ -56,7 +56,7 @@ def gallery(config: Config, inputs: Sequence[Path], *, models: Sequence[str], we
                 )
             written.append(out / f"{path.stem}.png")
             with atomic_file(written[-1]) as temporary:
-                _picture(target, rivals).savefig(temporary, dpi=70, metadata={"Software": None})
+                _picture(target, rivals).savefig(temporary, dpi=60, metadata={"Software": None})
     written.append(out / TABLE)
     with atomic_file(out / TABLE) as temporary:
         temporary.write_text("\n".join(lines) + "\n")

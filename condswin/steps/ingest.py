@@ -1,6 +1,7 @@
 """Step: check every source file, split cases by patient, and copy them with checksums."""
 
 import hashlib
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,10 @@ from condswin.config import SPLITS, Config, IngestConfig, Split, TaskName
 from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadDataError, BadFileError
 from condswin.files import MANIFEST, copy_with_sha256, fingerprint, read_json, sha256, write_json
-from condswin.mri.reading import patient_key
+from condswin.patients import patient_key
 from condswin.progress import progress
 from condswin.sources import local_source
-from condswin.tasks import Case, CaseInfo, get_task
+from condswin.tasks import Case, CaseInfo, Task, get_task
 
 BAD_FILES = "bad-files.json"
 
@@ -42,7 +43,9 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path) -> Ma
         infos: dict[str, CaseInfo] = {}
         rejected: list[dict[str, str]] = []
         with progress(f"check {task_name}", len(cases)) as advance, ThreadPoolExecutor(cpu_count()) as pool:
-            known = CheckCache(out.with_name(f".{out.name}-checks.json"), fingerprint([task_name, policy.model_dump()]))
+            known = CheckCache(
+                out.with_name(f".{out.name}-checks.json"), fingerprint([policy.model_dump(), _code(task)])
+            )
             results = pool.map(lambda case: known.get(case) or known.put(case, _check(task.check_case, case)), cases)
             for case, result in zip(cases, results, strict=True):
                 if isinstance(result, CaseInfo):
@@ -126,7 +129,7 @@ class CheckCache:
 
     Args:
         path: JSON file; damaged or missing ones are started anew.
-        asked: Fingerprint of what decides the result of a check beside the file.
+        asked: Fingerprint of what decides the result of a check beside the file: parameters and the checking code.
     """
 
     def __init__(self, path: Path, asked: str) -> None:
@@ -155,6 +158,12 @@ class CheckCache:
     def write(self) -> None:
         """Writes the file."""
         write_json(self._path, {"asked": self._asked, "cases": self._known})
+
+
+def _code(task: Task) -> list[str]:
+    """Checksums of the task's modules: a stricter check shall read files again."""
+    folder = Path(sys.modules[type(task).__module__].__file__ or "").parent
+    return [sha256(path) for path in sorted(folder.glob("*.py"))]
 
 
 def _state(case: Case) -> dict[str, list[Any]]:

@@ -4,10 +4,13 @@ import re
 import numpy as np
 import pytest
 from scipy.stats import kstwo
+from typer.testing import CliRunner
 
+from condswin.cli import app
+from condswin.config import write_config
 from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadDataError, BadFileError
-from condswin.mri.card import duplicates, noise_floor, volume_statistics
+from condswin.mri.card import describe, drift, duplicates, noise_floor, volume_statistics
 from condswin.mri.task import TASK
 from condswin.steps.data_card import data_card
 
@@ -64,16 +67,14 @@ def test_signal_to_noise(tmp_path, write_volume):
     assert (statistics["rows"], statistics["columns"], statistics["slices"]) == (140, 130, 1)
 
 
-def test_no_drift_from_itself_nor_from_the_like(ingest, tmp_path):
-    data_card(make_config(), ingested=ingest("a", 9), out=tmp_path / "card-a")
-    card = data_card(
-        make_config(), ingested=ingest("b", 6), out=tmp_path / "card-b", reference=tmp_path / "card-a" / "card.json"
-    )
-    assert card["drift"]["exceeded"] is False
-    again = data_card(
-        make_config(), ingested=tmp_path / "a", out=tmp_path / "card-c", reference=tmp_path / "card-a" / "card.json"
-    )
-    assert again["drift"]["largest"] == 0
+def described(folder):
+    return describe(folder, Manifest.read(folder, "reconstruction"))
+
+
+def test_no_drift_from_itself_nor_from_the_like(ingest):
+    first, second = described(ingest("a", 9)), described(ingest("b", 6))
+    assert max(drift(first, first).values()) == 0
+    assert max(drift(first, second).values()) < noise_floor(9, 6)
 
 
 @pytest.mark.parametrize(
@@ -84,17 +85,21 @@ def test_no_drift_from_itself_nor_from_the_like(ingest, tmp_path):
         ({"columns": 33}, "columns"),
     ],
 )
-def test_drift_is_found_and_named(ingest, tmp_path, change, statistic):
-    data_card(make_config(), ingested=ingest("a", 12), out=tmp_path / "card-a")
-    card = data_card(
-        make_config(),
-        ingested=ingest("b", 12, **change),
-        out=tmp_path / "card-b",
-        reference=tmp_path / "card-a" / "card.json",
-    )
-    assert card["drift"]["exceeded"] is True
-    assert card["drift"]["distances"][statistic] == 1
-    assert f'<td>{statistic}</td><td class="n bad">1.000' in (tmp_path / "card-b" / "card.html").read_text()
+def test_drift_is_found_and_named(ingest, change, statistic):
+    assert drift(described(ingest("a", 3)), described(ingest("b", 3, **change)))[statistic] == 1
+
+
+def test_drift_is_on_the_page_and_in_the_exit_status(ingest, tmp_path, monkeypatch):
+    (tmp_path / "reference.json").write_text(json.dumps(described(ingest("a", 12))))
+    write_config(make_config(), tmp_path / "params.yaml", comment="test")
+    monkeypatch.chdir(tmp_path)
+    data = ingest("b", 12, columns=33)
+    arguments = ["data-card", "--data", str(data), "--reference", "reference.json", "--out", "card"]
+    assert CliRunner().invoke(app, arguments).exit_code == 3
+    assert '<td>columns</td><td class="n bad">1.000' in (tmp_path / "card" / "card.html").read_text()
+    found = json.loads((tmp_path / "card" / "card.json").read_text())["drift"]
+    assert found["exceeded"] is True
+    assert found["largest"] == found["distances"]["columns"] == 1
 
 
 def test_noise_floor_is_the_one_percent_point():

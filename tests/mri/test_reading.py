@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from condswin.errors import BadFileError
-from condswin.mri.reading import VolumeReader, check_volume, patient_key
+from condswin.mri.reading import VolumeReader, check_volume
+from condswin.patients import patient_key
 
 KSPACE = np.ones((3, 42, 31), np.complex64)
 TARGET = np.ones((3, 20, 22), np.float32)
