@@ -251,8 +251,7 @@ def compare(
         variant: read_json((evaluations / variant if evaluations else layout.evaluation(name, variant)) / METRICS)
         for variant in config.task(name).variants
     }
-    rivals = {rival: read_json(folder / METRICS) for rival, folder in layout.rivals(name).items()}
-    result = step(config, name, results=results, out=target, rivals=rivals)
+    result = step(config, name, results=results, out=target)
     print(f"{target}: best on {result['chosen_on']} by {result['metric']} is {result['best']}")
 
 

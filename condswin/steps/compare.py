@@ -9,14 +9,7 @@ from condswin.files import write_json
 from condswin.tasks import get_task
 
 
-def compare(
-    config: Config,
-    task_name: TaskName,
-    *,
-    results: dict[str, Any],
-    out: Path,
-    rivals: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+def compare(config: Config, task_name: TaskName, *, results: dict[str, Any], out: Path) -> dict[str, Any]:
     """Compares evaluated variants.
 
     The best is chosen on validation cases, so that the test figures stay an honest estimate; where there are none,
@@ -27,11 +20,10 @@ def compare(
         task_name: Which task.
         results: What the evaluate step returned (and wrote as `metrics.json`), by variant.
         out: JSON file to write.
-        rivals: The same of classical methods, which are shown beside the variants but never chosen.
 
     Returns:
         What the file holds: `task`, `best`, `metric`, `chosen_on`, `data_sha256`, `params_sha256` of the best, and
-        under `variants` and `rivals` the splits' summaries.
+        under `variants` the splits' summaries.
 
     Raises:
         BadDataError: The variants were not evaluated on the same data, or none has the metric.
@@ -39,9 +31,8 @@ def compare(
     task = get_task(task_name, config)
     metric, higher_is_better = next(iter(task.metrics.items()))
     results = dict(sorted(results.items()))
-    shown = {**results, **(rivals or {})}
-    if len({result["data_sha256"] for result in shown.values()}) != 1:
-        raise BadDataError(f"{task_name}: {', '.join(shown)} were evaluated on different data; evaluate them again")
+    if len({result["data_sha256"] for result in results.values()}) != 1:
+        raise BadDataError(f"{task_name}: {', '.join(results)} were evaluated on different data; evaluate them again")
     chosen_on = "val" if all("val" in result for result in results.values()) else "test"
     scores = {variant: result[chosen_on][metric]["mean"] for variant, result in results.items()}
     defined = {variant: score for variant, score in scores.items() if score is not None}
@@ -55,14 +46,10 @@ def compare(
         "chosen_on": chosen_on,
         "data_sha256": results[best]["data_sha256"],
         "params_sha256": results[best]["params_sha256"],
-        "variants": _summaries(results),
-        "rivals": _summaries(rivals or {}),
+        "variants": {
+            variant: {split: result[split] for split in ("val", "test") if split in result}
+            for variant, result in results.items()
+        },
     }
     write_json(out, comparison)
     return comparison
-
-
-def _summaries(results: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: {split: result[split] for split in ("val", "test") if split in result} for name, result in results.items()
-    }
