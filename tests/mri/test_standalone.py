@@ -118,4 +118,4 @@ def test_no_slice_wise_figure_bears_the_name_of_a_volume_s(folders):
         with h5py.File(path) as file, h5py.File(predictions / path.name) as predicted:
             pairs = zip(file["reconstruction_esc"][()], predicted["reconstruction"][()], strict=True)
             by_slice += [reference(x[None], y[None])["psnr"] for x, y in pairs]
-    assert abs(result["psnr"]["mean"] - np.mean(by_slice)) > 0.5
+    assert abs(result["psnr"]["mean"] - np.mean(by_slice)) > 0.1
