@@ -86,7 +86,9 @@ class CombinedReader(VolumeReader):
         """Entries of a dataset along its first axis, combined over coils."""
         if name == KSPACE:
             # (slices, coils, H, W) and (coils,) to (slices, H, W)
-            return np.einsum("scyx,c->syx", super().read(KSPACE, start, stop), self._weights, optimize=True)
+            kspace = super().read(KSPACE, start, stop)
+            combined: Array = np.einsum("scyx,c->syx", kspace, self._weights, optimize=True)
+            return combined
         if name == EMULATED:
             return magnitude_image(self.read(KSPACE, start, stop), (self._images[1], self._images[2]))
         return super().read(name, start, stop)
@@ -120,4 +122,5 @@ def fit_weights(kspace: ComplexArray, target: NDArray[Any]) -> NDArray[np.comple
         combined = pixels @ weights
         phase = combined / np.maximum(np.abs(combined), 1e-300)
         weights = inverse @ (pixels.conj().T @ (wanted * phase))
-    return weights.astype(np.complex64)
+    fitted: NDArray[np.complex64] = weights.astype(np.complex64)
+    return fitted

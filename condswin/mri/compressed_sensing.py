@@ -153,7 +153,7 @@ def _columns(image: ComplexArray) -> ComplexArray:
 
 def _divergence(dual: ComplexArray) -> ComplexArray:
     """Negative adjoint of the forward difference."""
-    result = np.zeros_like(dual[0])
+    result: ComplexArray = np.zeros_like(dual[0])
     result[:-1] += dual[0, :-1]
     result[1:] -= dual[0, :-1]
     result[:, :-1] += dual[1, :, :-1]
