@@ -70,7 +70,9 @@ def read_mask(reader: VolumeReader) -> NDArray[np.bool_]:
     Raises:
         BadFileError: It is no mask of k-space's columns, or measures none.
     """
-    shape, width = reader.shape(MASK), kspace_shape(reader)[-1]
+    shape = reader.shape(MASK)
+    # Targets to score against may come with their mask alone.
+    width = kspace_shape(reader)[-1] if KSPACE in reader else math.prod(shape)
     if math.prod(shape) != width or width not in shape or reader.dtype(MASK).kind not in "biuf":
         raise BadFileError(reader.path, f"mask of shape {shape} does not say which of kspace's {width} columns count")
     sampled: NDArray[np.bool_] = reader.read(MASK).reshape(-1).astype(np.bool_)
