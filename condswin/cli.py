@@ -326,6 +326,7 @@ def predict(
     inputs: Annotated[list[Path], typer.Argument(help="fastMRI HDF5 files or CT NIfTI volumes.")],
     model: Annotated[str, typer.Option(help="Model folder, models:/NAME@champion or models:/NAME/VERSION.")],
     out: Annotated[Path, typer.Option(help="Folder for the predictions.")],
+    force: Annotated[bool, typer.Option(help="Predict also what is far from the model's training data.")] = False,
     params: Params = DEFAULT_PARAMS,
 ) -> None:
     """Reconstruct k-space files or segment CT volumes, with or without targets.
@@ -335,7 +336,7 @@ def predict(
     from condswin.steps.predict import predict as step
 
     config = load_config(params) if params.exists() else compose(["demo"])
-    for path in step(config, inputs, model=model, out=out):
+    for path in step(config, inputs, model=model, out=out, force=force):
         print(path)
 
 
@@ -430,7 +431,80 @@ def export(
 
     Example: condswin export models/reconstruction/swin --format pt2 --out swin.pt2 --size 320
     """
-    from condswin.networks.exporting import export_model
+    from condswin.steps.export import export_model
 
     error = export_model(model, out, kind=format, size=size)
     print(f"{out}: differs from the network by at most {error:.1e}")
+
+
+@app.command()
+def baseline(prepared: Prepared = None, out: OptionalPath = None, params: Params = DEFAULT_PARAMS) -> None:
+    """Reconstruct by compressed sensing (total variation, tuned on validation cases) and score it like a network.
+
+    Example: condswin baseline
+    """
+    from condswin.reporting.text import print_summary
+    from condswin.steps.baseline import NAME
+    from condswin.steps.baseline import baseline as step
+
+    target = out or layout.evaluation("reconstruction", NAME)
+    result = step(load_config(params), prepared=prepared or layout.prepared("reconstruction"), out=target)
+    print(f"weight {result['weight']} (PSNR on validation cases by weight: {json.dumps(result['weights'])})")
+    print_summary(result["test"])
+
+
+@app.command("data-card")
+def data_card(
+    data: Data = None,
+    reference: Annotated[Path | None, typer.Option(help="card.json of the training data, to compare with.")] = None,
+    out: OptionalPath = None,
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Describe an ingested MRI dataset on one page; exit with status 3 if it drifted from a reference.
+
+    Example: condswin data-card --data new/ --reference report/card-reconstruction/card.json
+    """
+    from condswin.steps.data_card import PAGE
+    from condswin.steps.data_card import data_card as step
+
+    target = out or layout.card("reconstruction")
+    ingested = data or layout.ingested("reconstruction")
+    card = step(load_config(params), ingested=ingested, out=target, reference=reference)
+    print(target / PAGE)
+    found = card.get("drift")
+    if found:
+        print(f"drift: {found['largest']:.3f}, limit {found['limit']:.3f}")
+        if found["exceeded"]:
+            sys.exit(3)
+
+
+@app.command("bench-mri")
+def bench_mri(rounds: Annotated[int, typer.Option(min=1, help="How often each pair is timed, in turns.")] = 9) -> None:
+    """Compare the speed of MRI preparation, loading and scoring with straightforward code; prints ratios of medians.
+
+    Example: condswin bench-mri
+    """
+    from condswin.steps.bench_mri import bench_mri as step
+
+    wanted = {"undersample": ">= 3", "loader": ">= 2", "evaluate": ">= 4", "memory": "<= 1.1"}
+    for name, ratio in step(rounds).items():
+        print(f"{name:12} {ratio:5.2f}x (wanted: {wanted[name]})")
+
+
+@app.command()
+def gallery(
+    inputs: Annotated[list[Path], typer.Argument(help="Fully sampled fastMRI files.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table and the pictures.")],
+    model: Annotated[list[str] | None, typer.Option(help="A network to add; may be given several times.")] = None,
+    weight: Annotated[float, typer.Option(help="Of the total variation, as `baseline` chose it.")] = 0.003,
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Reconstruct files by zero filling, compressed sensing and any networks: a table and pictures.
+
+    Example: condswin gallery scans/*.h5 --model models/reconstruction/swin --out pictures/
+    """
+    from condswin.steps.gallery import gallery as step
+
+    config = load_config(params) if params.exists() else compose(["demo"])
+    for path in step(config, inputs, models=model or [], weight=weight, out=out):
+        print(path)

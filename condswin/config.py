@@ -130,13 +130,21 @@ class DemoMriConfig(Section):
 
 
 class UndersampleConfig(Section):
-    """Which k-space lines are kept. Each mask draws one (acceleration, centre fraction) pair."""
+    """Which k-space lines are kept. Each mask draws one (acceleration, centre fraction) pair.
+
+    Attributes:
+        mask: Kind of mask.
+        accelerations: Nominal ones.
+        center_fractions: Shares of the width that are sampled fully in the middle, one per acceleration.
+        offset: First line of a regular pattern; drawn if null, as fastMRI does.
+    """
 
     mask: Literal[
         "random", "equispaced", "equispaced_fraction", "magic", "magic_fraction", "rectangular_equispaced"
     ] = "random"
     accelerations: Annotated[list[Positive], Field(min_length=1)] = [4]
     center_fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.08]
+    offset: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:
@@ -148,6 +156,20 @@ class UndersampleConfig(Section):
         return self
 
 
+class ReconstructionIngestConfig(IngestConfig):
+    """Which MRI files become the dataset.
+
+    Attributes:
+        multicoil: Refuse multi-coil files, or combine them to an emulated single coil (Tygert and Zbontar 2020).
+        acquisitions: Only files of these kinds (`CORPD_FBK`, `CORPDFS_FBK`); all if empty.
+        volume_fraction: Share of the volumes that is taken, drawn by name and seed.
+    """
+
+    multicoil: Literal["refuse", "combine"] = "refuse"
+    acquisitions: list[str] = []
+    volume_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
 class ReconstructionTrainConfig(TrainConfig):
     """Training of a reconstruction network."""
 
@@ -155,12 +177,19 @@ class ReconstructionTrainConfig(TrainConfig):
 
 
 class ReconstructionConfig(Section):
-    """MRI: reconstruct magnitude images from undersampled single-coil k-space."""
+    """MRI: reconstruct magnitude images from undersampled single-coil k-space.
+
+    Attributes:
+        drift_threshold: Distance of distributions (0 to 1) from the training data's above which `data-card` says drift.
+    """
 
     source: str = "data/demo/reconstruction"
     demo: DemoMriConfig = DemoMriConfig()
-    ingest: IngestConfig = IngestConfig(folders={"train": "singlecoil_train", "test": "singlecoil_val"})
+    ingest: ReconstructionIngestConfig = ReconstructionIngestConfig(
+        folders={"train": "singlecoil_train", "test": "singlecoil_val"}
+    )
     undersample: UndersampleConfig = UndersampleConfig()
+    drift_threshold: Annotated[float, Field(ge=0, le=1)] = 0.3
     train: ReconstructionTrainConfig = ReconstructionTrainConfig()
     variants: Annotated[dict[str, VariantConfig], Field(min_length=1)]
     gate: GateConfig = GateConfig(metric="psnr", floor=0.0)

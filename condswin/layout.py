@@ -35,6 +35,12 @@ def evaluation(task: TaskName, variant: str) -> Path:
     return Path("evaluation", task, variant)
 
 
+def rivals(task: TaskName) -> dict[str, Path]:
+    """Evaluations of classical methods by name, those that were made."""
+    found = {"compressed-sensing": evaluation(task, "compressed-sensing")}
+    return {name: folder for name, folder in found.items() if folder.is_dir()}
+
+
 def comparison(task: TaskName) -> Path:
     """Variants beside each other."""
     return Path("comparison", f"{task}.json")
@@ -53,3 +59,8 @@ def promoted(task: TaskName) -> Path:
 def report() -> Path:
     """The HTML report."""
     return Path("report", "report.html")
+
+
+def card(task: TaskName) -> Path:
+    """The data card of the ingested files."""
+    return Path("report", f"card-{task}")

@@ -106,6 +106,10 @@ class Task(ABC):
     def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> list[str]:
         """Writes the prepared files of one case into `folder`, each atomically; returns their names."""
 
+    def prepared_details(self, files: list[Path]) -> dict[str, Any]:
+        """JSON-able facts about a case's prepared files for the manifest."""
+        return {}
+
     # prepared -> model
     @abstractmethod
     def channels(self, variant: str) -> tuple[int, int]:
@@ -131,6 +135,10 @@ class Task(ABC):
     @abstractmethod
     def predict_raw(self, model: nn.Module, source: Path, folder: Path) -> Path:
         """Writes the prediction for a file as it came from the scanner, with or without target; returns its path."""
+
+    def refusals(self, source: Path) -> list[str]:
+        """Why a model trained with these parameters should not be trusted with a raw file; nothing if it may."""
+        return []
 
     @abstractmethod
     def case_files(self, folder: Path) -> dict[str, Path]:

@@ -9,6 +9,9 @@ NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 #: Longest header read, bytes; real ones have a few thousand.
 MAX_BYTES = 1 << 20
 
+#: Deepest nesting of elements read; real ones have five.
+MAX_DEPTH = 32
+
 Matrix = tuple[int, int, int]
 
 # What a copied header may hold: the elements by name, and of their text only numbers and the kinds of trajectory.
@@ -83,9 +86,25 @@ def _parse(raw: bytes) -> ElementTree.Element:
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ValueError("declares a document type or entities, which a header never needs")
     try:
-        return ElementTree.fromstring(text)
+        return ElementTree.fromstring(text, ElementTree.XMLParser(target=_ShallowTree()))
     except ElementTree.ParseError as error:
         raise ValueError(f"not well-formed XML: {error}") from None
+
+
+class _ShallowTree(ElementTree.TreeBuilder):
+    """Refuses deep nesting while parsing: it costs time and memory, and recursion fails on it."""
+
+    _depth = 0
+
+    def start(self, tag: str, attrs: dict[str, str]) -> ElementTree.Element:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ValueError(f"elements are nested more than {MAX_DEPTH} deep")
+        return super().start(tag, attrs)
+
+    def end(self, tag: str) -> ElementTree.Element:
+        self._depth -= 1
+        return super().end(tag)
 
 
 def _copy(element: ElementTree.Element, parent: ElementTree.Element) -> None:

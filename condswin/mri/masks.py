@@ -57,12 +57,13 @@ def draw_mask(settings: UndersampleConfig, width: int, seed: Seed, *, offset: in
         settings: Kind of mask and the pairs to choose from.
         width: Number of k-space columns.
         seed: Equal seeds give equal masks; see `name_seed`.
-        offset: First line of the regular pattern; drawn if None. `random` has none and ignores it.
+        offset: First line of the regular pattern; the settings' if None, drawn if they have none. `random` ignores it.
 
     Raises:
         ConfigError: The centre alone exceeds what `random` and `equispaced_fraction` may sample, or nothing is sampled.
     """
     generator = RandomState(seed)
+    offset = settings.offset if offset is None else offset
     choice = generator.randint(len(settings.center_fractions))
     fraction, acceleration = settings.center_fractions[choice], settings.accelerations[choice]
     center = round(width * (RECTANGLE if settings.mask == "rectangular_equispaced" else fraction))

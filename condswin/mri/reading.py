@@ -1,6 +1,5 @@
 """Reading fastMRI single-coil HDF5 files from sources nobody vouches for, in constant memory."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from condswin.errors import BadFileError
 from condswin.mri.header import MAX_BYTES, Header, parse_header
+from condswin.patients import patient_key
 
 T = TypeVar("T")
 Array = NDArray[Any]
@@ -190,16 +190,20 @@ class VolumeReader:
             raise BadFileError(self.path, message) from error
 
 
-def check_volume(path: Path) -> VolumeInfo:
+def check_volume(path: Path, reader: VolumeReader | None = None) -> VolumeInfo:
     """Reads a fully sampled single-coil file to its last value, block by block.
+
+    Args:
+        path: The file.
+        reader: What reads it, closed afterwards; a plain reader if None.
 
     Raises:
         BadFileError: The file cannot be trusted; the message says why.
     """
-    with VolumeReader(path) as reader:
+    with reader or VolumeReader(path) as reader:
         if "mask" in reader:
             raise BadFileError(path, "is already undersampled (it has a mask): predict it, do not ingest it")
-        shape = _kspace_shape(reader)
+        shape = kspace_shape(reader)
         target = reader.target_name()
         if target is None:
             raise BadFileError(path, f"has neither {' nor '.join(TARGETS)}: nothing to train on or compare with")
@@ -235,7 +239,7 @@ def check_kspace(path: Path) -> None:
         BadFileError: It cannot be reconstructed; the message says why.
     """
     with VolumeReader(path) as reader:
-        _kspace_shape(reader)
+        kspace_shape(reader)
         _largest(reader, KSPACE)
 
 
@@ -245,12 +249,12 @@ def acquisition(reader: VolumeReader) -> str:
     return value if isinstance(value, str) else "unknown"
 
 
-def patient_key(identifier: str) -> str:
-    """A key that tells patients apart without naming them: the start of a SHA-256 of the identifier."""
-    return hashlib.sha256(f"condswin patient {identifier}".encode()).hexdigest()[:16]
+def kspace_shape(reader: VolumeReader) -> tuple[int, int, int]:
+    """Slices, rows and columns of single-coil k-space.
 
-
-def _kspace_shape(reader: VolumeReader) -> tuple[int, int, int]:
+    Raises:
+        BadFileError: It is multi-coil, of another type or empty.
+    """
     shape = _volume_shape(reader, KSPACE)
     if reader.dtype(KSPACE).newbyteorder("=") != np.dtype(np.complex64):
         raise BadFileError(reader.path, f"kspace holds {reader.dtype(KSPACE).name}, only complex64 is accepted")
@@ -261,7 +265,9 @@ def _volume_shape(reader: VolumeReader, name: str) -> tuple[int, int, int]:
     shape = reader.shape(name)
     if name == KSPACE and len(shape) == 4:
         raise BadFileError(
-            reader.path, f"kspace {shape} is multi-coil (slices, coils, rows, columns); only single-coil files are read"
+            reader.path,
+            f"kspace {shape} is multi-coil (slices, coils, rows, columns); set reconstruction.ingest.multicoil to "
+            "combine to ingest it as an emulated single coil",
         )
     if len(shape) != 3:
         raise BadFileError(reader.path, f"{name} has shape {shape}, expected (slices, rows, columns)")

@@ -12,7 +12,7 @@ from condswin.errors import BadFileError
 from condswin.mri.fourier import FloatArray
 from condswin.mri.metrics import WINDOW, psnr, ssim, volume_metrics
 from condswin.mri.reading import TARGETS, VolumeReader, acquisition
-from condswin.mri.undersample import MASK, ZERO_FILLED
+from condswin.mri.undersample import MASK, ZERO_FILLED, read_mask, read_zero_filled
 from condswin.tasks import Row
 
 #: Dataset of a prediction file, as in fastMRI.
@@ -32,7 +32,9 @@ class _Truth(NamedTuple):
 
 
 def score_case(case: str, target_file: Path, prediction_file: Path) -> Row:
-    """Metrics of one volume, and of its zero-filled image under `zero_filled_` (NaN if the target file has none).
+    """Metrics of one volume, and of its zero-filled image under `zero_filled_`.
+
+    That image is the target file's, else computed from its k-space and mask; without these its metrics are NaN.
 
     Returns:
         `case`, `acquisition`, `acceleration` (the true one; NaN if the file does not say) and metric columns.
@@ -96,17 +98,18 @@ def _read_truth(path: Path) -> _Truth:
         name = reader.target_name()
         if name is None:
             raise BadFileError(path, f"has neither {' nor '.join(TARGETS)} to score against")
-        has_zero_filled = ZERO_FILLED in reader
         kind, acceleration = acquisition(reader), reader.attribute("true_acceleration")
         if not isinstance(acceleration, int | float) and MASK in reader:
-            mask = reader.read(MASK).astype(np.bool_)
-            acceleration = mask.size / max(int(mask.sum()), 1)
+            sampled = read_mask(reader)
+            acceleration = sampled.size / int(sampled.sum())
+        zero_filled = read_zero_filled(reader)
     target = _read_images(path, name)
     if float(target.max()) <= 0:
         raise BadFileError(path, f"{name} is zero everywhere")
-    zero_filled = _read_images(path, ZERO_FILLED) if has_zero_filled else None
     if zero_filled is not None:
         _require_shape(path, zero_filled, target)
+        if not np.isfinite(zero_filled).all():
+            raise BadFileError(path, f"{ZERO_FILLED} or kspace has NaN or infinite values")
     known = isinstance(acceleration, int | float)
     return _Truth(target, zero_filled, kind, float(acceleration) if known else math.nan)
 

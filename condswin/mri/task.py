@@ -1,8 +1,9 @@
 """Reconstruction as a task that every step of the pipeline can run."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import h5py
 import matplotlib.figure
@@ -11,13 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from condswin.config import Split, TaskName
-from condswin.errors import BadDataError
+from condswin.errors import BadDataError, BadFileError
 from condswin.files import atomic_file
 from condswin.mri import demo
+from condswin.mri.coils import open_volume
 from condswin.mri.dataset import SliceDataset, complex_volume, normalise, prepared_files, zero_filled_volume
 from condswin.mri.fourier import crop_start
+from condswin.mri.guard import refusals
 from condswin.mri.metrics import slice_psnr
-from condswin.mri.reading import SUFFIXES, check_kspace, check_volume
+from condswin.mri.reading import SUFFIXES, VolumeReader, acquisition, check_kspace, check_volume
 from condswin.mri.scoring import PREDICTION, picture_case, score_case
 from condswin.mri.undersample import prepare_full, prepare_undersampled
 from condswin.networks import is_unrolled, unrolled
@@ -48,7 +51,10 @@ class ReconstructionTask(Task):
         return settings.train_volumes + settings.test_volumes
 
     def find_cases(self, source: Path) -> list[Case]:
-        """Every `.h5` and `.hdf5` file below `source` that is not hidden, named by its stem."""
+        """Every `.h5` and `.hdf5` file below `source` that is not hidden and that `ingest` wants, named by its stem.
+
+        Only a filter by acquisition opens the files.
+        """
         cases: dict[str, Case] = {}
         for path in sorted(source.rglob("*")):
             inside = path.relative_to(source).parts
@@ -60,11 +66,21 @@ class ReconstructionTask(Task):
             cases[path.stem] = Case(path.stem, folder, {"kspace": path.absolute()})
         if not cases:
             raise BadDataError(f"{source}: no {' or '.join(SUFFIXES)} file in this folder or below")
-        return [cases[name] for name in sorted(cases)]
+        policy = self.config.reconstruction.ingest
+        chosen = [cases[name] for name in sorted(cases) if _drawn(name, self.config.seed, policy.volume_fraction)]
+        if policy.acquisitions:
+            chosen = [case for case in chosen if _acquisition(case) in (*policy.acquisitions, None)]
+        if not chosen:
+            raise BadDataError(
+                f"{source}: {len(cases)} files, none left by reconstruction.ingest (acquisitions "
+                f"{', '.join(policy.acquisitions) or 'all'}, volume_fraction {policy.volume_fraction})"
+            )
+        return chosen
 
     def check_case(self, case: Case) -> CaseInfo:
         """Reads the whole file; the details are shapes, acquisition and dtype."""
-        info = check_volume(case.files["kspace"])
+        path = case.files["kspace"]
+        info = check_volume(path, open_volume(path, self.config.reconstruction.ingest.multicoil))
         details = {
             "shape": list(info.shape),
             "dtype": "complex64",
@@ -82,10 +98,16 @@ class ReconstructionTask(Task):
         """Training files stay fully sampled; others are undersampled with a mask seeded by their name."""
         out = folder / f"{name}.h5"
         if split == "train":
-            prepare_full(files["kspace"], out)
+            prepare_full(files["kspace"], out, self.config.reconstruction.ingest.multicoil)
         else:
-            prepare_undersampled(files["kspace"], out, self.config.reconstruction.undersample)
+            section = self.config.reconstruction
+            prepare_undersampled(files["kspace"], out, section.undersample, section.ingest.multicoil)
         return [out.name]
+
+    def prepared_details(self, files: list[Path]) -> dict[str, Any]:
+        """The true acceleration, one for training files."""
+        with VolumeReader(files[0]) as reader:
+            return {"true_acceleration": reader.attribute("true_acceleration") or 1.0}
 
     # prepared -> model
 
@@ -143,6 +165,11 @@ class ReconstructionTask(Task):
         self.predict(model, source, out)
         return out
 
+    def refusals(self, source: Path) -> list[str]:
+        """A mask unlike those trained with; see `guard.refusals`."""
+        check_kspace(source)
+        return refusals(source, self.config.reconstruction.undersample)
+
     def case_files(self, folder: Path) -> dict[str, Path]:
         """Prepared files by case name."""
         return prepared_files(folder)
@@ -171,6 +198,21 @@ def _magnitude(output: Tensor, columns: int) -> Tensor:
         return output
     magnitude: Tensor = torch.linalg.vector_norm(output, dim=1, keepdim=True)
     return magnitude.narrow(-1, crop_start(magnitude.shape[-1], columns), columns)
+
+
+def _drawn(name: str, seed: int, fraction: float) -> bool:
+    """Whether a volume belongs to a fraction of all; a larger fraction keeps what a smaller one has."""
+    digest = hashlib.sha256(f"{seed} volume {name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < fraction * 2**64
+
+
+def _acquisition(case: Case) -> str | None:
+    """The file's acquisition; None if it cannot be read, which the check that follows reports."""
+    try:
+        with VolumeReader(case.files["kspace"]) as reader:
+            return acquisition(reader)
+    except BadFileError:
+        return None
 
 
 def _pairs(targets: Path, predictions: Path) -> dict[str, tuple[Path, Path]]:

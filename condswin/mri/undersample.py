@@ -11,33 +11,36 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from condswin.config import UndersampleConfig
 from condswin.errors import BadFileError
 from condswin.files import atomic_file
-from condswin.mri.fourier import magnitude_image
+from condswin.mri.coils import Multicoil, open_volume
+from condswin.mri.fourier import FloatArray, magnitude_image
 from condswin.mri.header import strip_header
 from condswin.mri.masks import Mask, draw_mask, name_seed
-from condswin.mri.reading import HEADER, KSPACE, VolumeReader, acquisition, check_volume
+from condswin.mri.reading import HEADER, KSPACE, VolumeReader, acquisition, check_volume, kspace_shape
 
 MASK = "mask"
 ZERO_FILLED = "zero_filled"
 
 
-def prepare_full(source: Path, out: Path) -> None:
+def prepare_full(source: Path, out: Path, multicoil: Multicoil = "refuse") -> None:
     """Copies a file for training: fully sampled `kspace`, target, header and attributes without personal data.
 
     Args:
         source: Fully sampled single-coil file.
         out: The file to write, atomically.
+        multicoil: What to do with a multi-coil file.
 
     Raises:
         BadFileError: The source is unusable; nothing is written.
     """
-    _prepare(source, out, None)
+    _prepare(source, out, None, multicoil)
 
 
-def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig) -> Mask:
+def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig, multicoil: Multicoil = "refuse") -> Mask:
     """Undersamples a file with one mask for all its slices, seeded by the name of `out` as fastMRI does.
 
     Args:
@@ -45,6 +48,7 @@ def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig) -
         out: The file to write, atomically. Its datasets: `kspace` (slices, H, W) complex64 with unmeasured columns
             exactly zero, `mask` (W,) bool, target and `zero_filled` (slices, h, w) float32.
         settings: Kind of mask, accelerations and centre fractions.
+        multicoil: What to do with a multi-coil file.
 
     Returns:
         The mask, with its true acceleration.
@@ -53,16 +57,55 @@ def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig) -
         BadFileError: The source is unusable; nothing is written.
         ConfigError: The settings cannot be met.
     """
-    with VolumeReader(source) as reader:
-        width = reader.shape(KSPACE)[-1]
+    with open_volume(source, multicoil) as reader:
+        width = kspace_shape(reader)[-1]
     mask = draw_mask(settings, width, name_seed(out.name))
-    _prepare(source, out, mask)
+    _prepare(source, out, mask, multicoil)
     return mask
 
 
-def _prepare(source: Path, out: Path, mask: Mask | None) -> None:
-    info = check_volume(source)
-    with VolumeReader(source) as reader, atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
+def read_mask(reader: VolumeReader) -> NDArray[np.bool_]:
+    """The measured columns (W,) of an undersampled file, whatever singleton axes its mask has.
+
+    Raises:
+        BadFileError: It is no mask of k-space's columns, or measures none.
+    """
+    shape = reader.shape(MASK)
+    # Targets to score against may come with their mask alone.
+    width = kspace_shape(reader)[-1] if KSPACE in reader else math.prod(shape)
+    if math.prod(shape) != width or width not in shape or reader.dtype(MASK).kind not in "biuf":
+        raise BadFileError(reader.path, f"mask of shape {shape} does not say which of kspace's {width} columns count")
+    sampled: NDArray[np.bool_] = reader.read(MASK).reshape(-1).astype(np.bool_)
+    if not sampled.any():
+        raise BadFileError(reader.path, f"mask says that none of kspace's {width} columns was measured")
+    return sampled
+
+
+def read_zero_filled(reader: VolumeReader) -> FloatArray | None:
+    """Zero-filled magnitudes (slices, h, w) of the target's size: as stored, else computed from k-space and mask.
+
+    None if the file has neither, or no target that says how large they shall be.
+
+    Raises:
+        BadFileError: What there is cannot be used.
+    """
+    if ZERO_FILLED in reader:
+        stored: FloatArray = reader.read(ZERO_FILLED)
+        return stored
+    target = reader.target_name()
+    if target is None or MASK not in reader or KSPACE not in reader:
+        return None
+    (slices, rows, columns), sampled = kspace_shape(reader), read_mask(reader)
+    shape = reader.shape(target)
+    if len(shape) != 3 or shape[0] != slices or shape[1] > rows or shape[2] > columns or 0 in shape:
+        raise BadFileError(reader.path, f"{target} {shape} is no image of kspace {(slices, rows, columns)}")
+    blocks = [magnitude_image(block, (shape[1], shape[2]), sampled) for _, block in reader.blocks(KSPACE)]
+    return np.concatenate(blocks)
+
+
+def _prepare(source: Path, out: Path, mask: Mask | None, multicoil: Multicoil) -> None:
+    info = check_volume(source, open_volume(source, multicoil))
+    with open_volume(source, multicoil) as reader, atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
         _copy_target(reader, file, info.target)
         _copy_kspace(reader, file, info.shape, info.target_shape, mask)
         if (raw := reader.header()) is not None:

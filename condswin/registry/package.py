@@ -21,7 +21,7 @@ from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model
 from condswin.registry.tracking import connect, tracking_uri, wait_for_server
 
 #: What running a logged model imports; logged with the versions installed here.
-REQUIREMENTS = ("einops", "mlflow", "numpy", "safetensors", "torch")
+REQUIREMENTS = ("einops", "mlflow", "monai", "numpy", "safetensors", "torch")
 
 _SERVING = Path(__file__).with_name("serving.py")
 _ARTIFACT = "model"

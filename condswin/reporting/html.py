@@ -45,6 +45,11 @@ class TaskReport:
 
 def write_report(path: Path, tasks: list[TaskReport]) -> None:
     """Renders the report atomically."""
+    write_page(path, "report.html", tasks=tasks)
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Renders one of the templates beside this module atomically."""
     environment = Environment(
         loader=PackageLoader("condswin.reporting", "."),
         autoescape=select_autoescape(),
@@ -52,6 +57,6 @@ def write_report(path: Path, tasks: list[TaskReport]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    html = environment.get_template("report.html").render(tasks=tasks)
+    html = environment.get_template(template).render(**values)
     with atomic_file(path) as temporary:
         temporary.write_text(html)

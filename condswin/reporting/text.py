@@ -43,29 +43,32 @@ def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) ->
 
 
 def print_summary(split: dict[str, Any]) -> None:
-    """Prints the metrics of one evaluation, baselines beside them."""
-    table = Table()
+    """Prints the metrics of one evaluation, pooled and per acquisition, baselines beside them."""
+    parts = {"all": split, **split.get("acquisitions", {})}
     baselines = [name for name, value in split.items() if "mean" not in value and name != "acquisitions"]
-    for column in ("metric", "mean", "std", "95 % interval", "cases", *baselines):
-        table.add_column(column, justify="left" if column == "metric" else "right")
-    for name, value in split.items():
-        if "mean" in value:
-            interval = f"{shown(name, value['low'])} to {shown(name, value['high'])}"
-            others = [shown(name, split[baseline][name]["mean"]) for baseline in baselines]
-            std = shown(name, value["std"])
-            table.add_row(name, shown(name, value["mean"]), std, interval, str(value["cases"]), *others)
+    table = Table()
+    for column in ("cases", "metric", "mean", "std", "95 % interval", *baselines):
+        table.add_column(column, justify="left" if column in ("cases", "metric") else "right")
+    for part, summaries in parts.items():
+        for name, value in summaries.items():
+            if "mean" in value:
+                interval = f"{shown(name, value['low'])} to {shown(name, value['high'])}"
+                others = [shown(name, summaries[baseline][name]["mean"]) for baseline in baselines]
+                cells = (shown(name, value["mean"]), shown(name, value["std"]), interval, *others)
+                table.add_row(f"{part} ({value['cases']})", name, *cells)
+        table.add_section()
     Console().print(table)
 
 
 def table_rows(task: Task, comparison: dict[str, Any]) -> list[dict[str, str]]:
-    """Rows of the test table: a cell per metric, baselines first, a star at the best variant."""
+    """Rows of the test table: a cell per metric, baselines and rivals first, a star at the best variant."""
     variants = comparison["variants"]
     rows = []
     for baseline in task.baselines:
         summaries = next(iter(variants.values()))["test"][baseline]
         if any(summaries[metric]["mean"] is not None for metric in task.metrics):
             rows.append({"variant": baseline, **{metric: _cell(metric, summaries[metric]) for metric in task.metrics}})
-    for variant, splits in variants.items():
+    for variant, splits in {**comparison.get("rivals", {}), **variants}.items():
         star = " *" if variant == comparison["best"] else ""
         cells = {metric: _cell(metric, splits["test"][metric]) for metric in task.metrics}
         rows.append({"variant": variant + star, **cells})

@@ -9,9 +9,8 @@ import torch
 from condswin.config import Config, Split, TaskName
 from condswin.datasets import Manifest
 from condswin.errors import BadDataError
-from condswin.evaluation import evaluate_split, summarise
+from condswin.evaluation.summary import summarise
 from condswin.files import atomic_file, write_json
-from condswin.networks.saving import load_model
 from condswin.steps.prepare import require_split
 from condswin.tasks import Row, Task, get_task
 
@@ -36,6 +35,10 @@ def evaluate(config: Config, task_name: TaskName, *, model: Path, prepared: Path
     Raises:
         BadDataError: There is no test case, or the model was made for the other task.
     """
+    # Here, so that scoring somebody's files loads neither networks nor what trains them.
+    from condswin.evaluation.run import evaluate_split
+    from condswin.networks.saving import load_model
+
     task = get_task(task_name, config)
     manifest = Manifest.read(prepared, task_name)
     manifest.verify(prepared)
@@ -87,16 +90,21 @@ def score_folders(
 
 
 def summaries(task: Task, rows: list[Row]) -> dict[str, Any]:
-    """Summary per metric, pooled and per acquisition where rows tell one, and the baselines' under their names."""
+    """Summary per metric and, under their names, the baselines'; the same per acquisition where rows tell several."""
+    result = _summaries(task, rows)
+    kinds = sorted({str(row["acquisition"]) for row in rows if row.get("acquisition")})
+    if len(kinds) > 1:
+        by_kind = {kind: [row for row in rows if row["acquisition"] == kind] for kind in kinds}
+        result["acquisitions"] = {kind: _summaries(task, part) for kind, part in by_kind.items()}
+    return result
+
+
+def _summaries(task: Task, rows: list[Row]) -> dict[str, Any]:
     details = [name for name in task.details if name in rows[0]]
     result: dict[str, Any] = dict(summarise(rows, [*task.metrics, *details]))
     for baseline, prefix in task.baselines.items():
         columns = summarise(rows, [f"{prefix}{metric}" for metric in task.metrics])
         result[baseline] = {name.removeprefix(prefix): summary for name, summary in columns.items()}
-    kinds = sorted({str(row["acquisition"]) for row in rows if row.get("acquisition")})
-    if len(kinds) > 1:
-        by_kind = {kind: [row for row in rows if row["acquisition"] == kind] for kind in kinds}
-        result["acquisitions"] = {kind: summarise(part, list(task.metrics)) for kind, part in by_kind.items()}
     return result
 
 

@@ -1,18 +1,21 @@
 """Step: check every source file, split cases by patient, and copy them with checksums."""
 
 import hashlib
+import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
+from typing import Any
 
 from condswin.config import SPLITS, Config, IngestConfig, Split, TaskName
 from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadDataError, BadFileError
-from condswin.files import MANIFEST, copy_with_sha256, sha256, write_json
+from condswin.files import MANIFEST, copy_with_sha256, fingerprint, read_json, sha256, write_json
+from condswin.patients import patient_key
 from condswin.progress import progress
 from condswin.sources import local_source
-from condswin.tasks import Case, CaseInfo, get_task
+from condswin.tasks import Case, CaseInfo, Task, get_task
 
 BAD_FILES = "bad-files.json"
 SPLIT_FILE = "splits.json"
@@ -41,12 +44,17 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path) -> Ma
         infos: dict[str, CaseInfo] = {}
         rejected: list[dict[str, str]] = []
         with progress(f"check {task_name}", len(cases)) as advance, ThreadPoolExecutor(cpu_count()) as pool:
-            for case, result in zip(cases, pool.map(lambda case: _check(task.check_case, case), cases), strict=True):
+            known = CheckCache(
+                out.with_name(f".{out.name}-checks.json"), fingerprint([policy.model_dump(), _code(task)])
+            )
+            results = pool.map(lambda case: known.get(case) or known.put(case, _check(task.check_case, case)), cases)
+            for case, result in zip(cases, results, strict=True):
                 if isinstance(result, CaseInfo):
                     infos[case.name] = result
                 else:
                     rejected.append({"file": _relative(result.path, folder), "reason": result.reason})
                 advance()
+        known.write()
         if rejected:
             write_json(report, rejected)
             listed = "\n".join(f"  {bad['file']}: {bad['reason']}" for bad in rejected)
@@ -138,6 +146,56 @@ def assign_splits(
     for patient in patients:
         result.update(dict.fromkeys(pool[patient], "train"))
     return result
+
+
+class CheckCache:
+    """What checking sound files found, so that ingesting a source again reads only files that are new or changed.
+
+    A file counts as changed when its size, time of modification (ns) or inode differs, and all of them when what was
+    asked of them does.
+
+    Args:
+        path: JSON file; damaged or missing ones are started anew.
+        asked: Fingerprint of what decides the result of a check beside the file: parameters and the checking code.
+    """
+
+    def __init__(self, path: Path, asked: str) -> None:
+        # The patients' keys are made with a secret, which another run may not share.
+        self._path, self._asked = path, fingerprint([asked, patient_key("")])
+        try:
+            stored = read_json(path)
+            self._known: dict[str, Any] = stored["cases"] if stored["asked"] == self._asked else {}
+        except (BadFileError, KeyError, TypeError):
+            self._known = {}
+
+    def get(self, case: Case) -> CaseInfo | None:
+        """What is known of a case whose files have not changed."""
+        entry = self._known.get(case.name)
+        if not entry or entry["files"] != _state(case):
+            return None
+        return CaseInfo(entry["patient"], entry["details"])
+
+    def put(self, case: Case, result: CaseInfo | BadFileError) -> CaseInfo | BadFileError:
+        """Keeps the result of a check if the file is sound; bad ones are read again next time."""
+        if isinstance(result, CaseInfo):
+            entry = {"patient": result.patient, "details": dict(result.details), "files": _state(case)}
+            self._known[case.name] = entry
+        return result
+
+    def write(self) -> None:
+        """Writes the file."""
+        write_json(self._path, {"asked": self._asked, "cases": self._known})
+
+
+def _code(task: Task) -> list[str]:
+    """Checksums of the task's modules: a stricter check shall read files again."""
+    folder = Path(sys.modules[type(task).__module__].__file__ or "").parent
+    return [sha256(path) for path in sorted(folder.glob("*.py"))]
+
+
+def _state(case: Case) -> dict[str, list[Any]]:
+    states = {role: (path, path.stat()) for role, path in case.files.items()}
+    return {role: [str(path), at.st_size, at.st_mtime_ns, at.st_ino] for role, (path, at) in states.items()}
 
 
 def _check(check: object, case: Case) -> CaseInfo | BadFileError:

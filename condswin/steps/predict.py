@@ -10,7 +10,7 @@ from condswin.steps.evaluate import device
 from condswin.tasks import get_task
 
 
-def predict(config: Config, inputs: list[Path], *, model: str, out: Path) -> list[Path]:
+def predict(config: Config, inputs: list[Path], *, model: str, out: Path, force: bool = False) -> list[Path]:
     """Writes one prediction per input file.
 
     Args:
@@ -19,12 +19,14 @@ def predict(config: Config, inputs: list[Path], *, model: str, out: Path) -> lis
         inputs: fastMRI HDF5 files, undersampled or not, or CT NIfTI volumes.
         model: Model folder, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
         out: Folder for the predictions.
+        force: Predict files too that are far from what the model was trained on.
 
     Returns:
         The files written.
 
     Raises:
-        BadDataError: An input does not exist, or two inputs have one name.
+        BadDataError: An input does not exist, or two inputs have one name,
+            or an input is far from what the model was trained on and `force` is not set.
         BadFileError: An input cannot be used; nothing is written for it.
     """
     if missing := [str(path) for path in inputs if not path.is_file()]:
@@ -42,5 +44,11 @@ def predict(config: Config, inputs: list[Path], *, model: str, out: Path) -> lis
     section["train"] = {**known.get("train", section["train"]), "device": section["train"]["device"]}
     trained = parse_config(values, origin=f"{model}: parameters it was trained with")
     task = get_task(spec.task, trained)
+    if not force:
+        far = [f"{path}: {reason}" for path in inputs for reason in task.refusals(path)]
+        if far:
+            raise BadDataError(
+                "\n".join([*far, f"{model} has not seen such data; take another model, or --force to go on regardless"])
+            )
     network.to(device(config, spec.task)).eval()
     return [task.predict_raw(network, path, out) for path in track(inputs, "predict", total=len(inputs))]

@@ -17,7 +17,7 @@ from condswin.progress import progress
 from condswin.tasks import Task, get_task
 
 #: Raise it when the layout of prepared files changes, so that old ones are made again.
-FORMAT = 1
+FORMAT = 2
 RECORDS = "records"
 
 
@@ -81,7 +81,14 @@ def _prepare_case(task: Task, case: CaseRecord, key: str, ingested: Path, out: P
     records = [FileRecord.of(out, f"{case.split}/{name}") for name in written]
     write_json(
         out / RECORDS / f"{case.name}.json",
-        {"key": key, "files": [[file.path, file.bytes, file.sha256] for file in records]},
+        {
+            "key": key,
+            "files": [[file.path, file.bytes, file.sha256] for file in records],
+            "details": {
+                "source_sha256": {role: file.sha256 for role, file in case.files.items()},
+                **task.prepared_details([folder / name for name in written]),
+            },
+        },
     )
 
 
@@ -96,7 +103,7 @@ def _done(out: Path, case: CaseRecord, key: str) -> CaseRecord | None:
     if record["key"] != key or not whole:
         return None
     named = {Path(file.path).suffix.lstrip("."): file for file in files}
-    return CaseRecord(case.name, case.split, case.patient, named, case.details)
+    return CaseRecord(case.name, case.split, case.patient, named, {**case.details, **record["details"]})
 
 
 def _remove_stale(out: Path, manifest: Manifest) -> None:

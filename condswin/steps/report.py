@@ -12,13 +12,14 @@ from condswin.networks.saving import read_spec
 from condswin.reporting.figures import curves_figure, data_uri, png, read_csv, spread_figure
 from condswin.reporting.html import TaskReport, write_report
 from condswin.reporting.text import case_rows, table_rows
+from condswin.steps.evaluate import METRICS
 from condswin.steps.ingest import split_counts
 from condswin.steps.train import HISTORY
 from condswin.tasks import Task, get_task
 
 
 def read_comparisons() -> dict[TaskName, dict[str, Any]]:
-    """Comparisons of the working folder by task.
+    """Comparisons of the working folder by task, with `rivals`: classical methods scored on the same data.
 
     Raises:
         BadDataError: There is none yet.
@@ -26,6 +27,11 @@ def read_comparisons() -> dict[TaskName, dict[str, Any]]:
     found = {name: read_json(layout.comparison(name)) for name in TASKS if layout.comparison(name).is_file()}
     if not found:
         raise BadDataError(f"{layout.comparison(TASKS[0]).parent}: no comparison yet; run `make repro`")
+    for name, comparison in found.items():
+        scores = {rival: read_json(folder / METRICS) for rival, folder in layout.rivals(name).items()}
+        comparison["rivals"] = {
+            rival: score for rival, score in scores.items() if score["data_sha256"] == comparison["data_sha256"]
+        }
     return found
 
 

@@ -48,8 +48,9 @@ def test_stripping_drops_text_hidden_in_kept_elements():
         (HEADER.replace(b"<x>42</x>", b"<x>many</x>"), "expected a whole number"),
         (HEADER.replace(b"<x>42</x>", b""), "expected a whole number"),
         (b"<a>" + b" " * (1 << 20) + b"</a>", "more than"),
+        (b"<encoding>" * 9999 + b"</encoding>" * 9999, "nested"),
     ],
-    ids=["empty", "malformed", "encoding", "entities", "entities in UTF-16", "word", "no x", "long"],
+    ids=["empty", "malformed", "encoding", "entities", "entities in UTF-16", "word", "no x", "long", "deep"],
 )
 def test_refuses(raw, reason):
     with pytest.raises(ValueError, match=reason):

@@ -48,6 +48,13 @@ def test_an_offset_moves_regular_lines():
     assert lines[1][1::4].all()
 
 
+def test_offset_of_the_settings():
+    fixed = UndersampleConfig(mask="equispaced", center_fractions=[0.08], offset=3)
+    for seed in range(5):
+        assert np.flatnonzero(draw_mask(fixed, 320, seed).sampled)[:4].tolist() == [3, 7, 11, 15]
+    assert draw_mask(fixed, 320, 1, offset=2).sampled[2]
+
+
 def test_same_name_same_mask_other_name_other_mask():
     first, again, other = (draw_mask(settings(), 320, name_seed(n)).sampled for n in ("a.h5", "a.h5", "b.h5"))
     assert (first == again).all()

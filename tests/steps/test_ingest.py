@@ -10,6 +10,7 @@ from condswin.config import SPLITS, Config, IngestConfig
 from condswin.datasets import Manifest
 from condswin.errors import BadDataError
 from condswin.files import sha256
+from condswin.mri.task import ReconstructionTask
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import SPLIT_FILE, assign_splits, ingest, split_counts
 from condswin.tasks import Case, CaseInfo
@@ -196,3 +197,29 @@ def test_a_new_patient_moves_few_others() -> None:
     all_of_them = assign_splits(cases, infos, IngestConfig(), seed=1)
     without = assign_splits(cases[:-1], infos, IngestConfig(), seed=1)
     assert sum(without[name] != all_of_them[name] for name in without) <= 3
+
+
+def test_only_new_or_changed_files_are_read_again(
+    tiny: Config, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    check = ReconstructionTask.check_case
+    monkeypatch.setattr(
+        ReconstructionTask, "check_case", lambda task, case: read.append(case.name) or check(task, case)
+    )
+    first = ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
+    assert len(read) == 6
+    read.clear()
+    assert ingest(tiny, TASK, source=str(raw), out=tmp_path / "out") == first
+    assert read == []
+    # Same size, other content: the time of modification tells.
+    path = sorted((raw / "singlecoil_val").iterdir())[0]
+    path.write_bytes(path.read_bytes())
+    ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
+    assert read == [path.stem]
+    # Keys of patients made with another secret are other keys.
+    read.clear()
+    monkeypatch.setenv("CONDSWIN_PATIENT_KEY", "secret")
+    second = ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
+    assert len(read) == 6
+    assert not {case.patient for case in first.cases} & {case.patient for case in second.cases}

@@ -92,3 +92,17 @@ def test_missing_inputs_are_named(tiny: Config, ingested: Path, tmp_path: Path) 
 def test_no_demo_data_where_the_parameters_name_a_source(tiny: Config, tmp_path: Path) -> None:
     assert demo_data(at(tiny, "segmentation", tmp_path / "real"), "segmentation", out=tmp_path / "demo") == 0
     assert [path.name for path in (tmp_path / "demo").iterdir()] == [NOTE]
+
+
+def test_manifest_says_where_files_come_from(tiny: Config, ingested: Path, tmp_path: Path) -> None:
+    task = ingested.name
+    manifest = prepare(tiny, task, ingested=ingested, out=tmp_path / "out")
+    assert manifest is not None
+    sources = {case.name: case for case in Manifest.read(ingested, task).cases}
+    for case in manifest.cases:
+        source = sources[case.name]
+        assert case.details["source_sha256"] == {role: file.sha256 for role, file in source.files.items()}
+        assert {key: case.details[key] for key in source.details} == source.details
+        if task == "reconstruction":
+            assert case.details["true_acceleration"] == 1 or case.split != "train"
+            assert case.details["true_acceleration"] > 2 or case.split == "train"

@@ -1,4 +1,4 @@
-"""A trained network as a program that needs no condswin: PyTorch's `pt2` or ONNX, free in the batch."""
+"""Step: a trained network as a program that needs no condswin: PyTorch's `pt2` or ONNX, free in the batch."""
 
 from pathlib import Path
 from typing import Any

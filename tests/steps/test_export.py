@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from condswin.errors import BadFileError, ConfigError
-from condswin.networks import exporting, list_variants
-from condswin.networks.exporting import export_model
+from condswin.networks import list_variants
 from condswin.networks.saving import ModelSpec, save_model
+from condswin.steps import export
+from condswin.steps.export import export_model
 
 SMALL = {"embedding": 8, "heads": [2, 2], "window": 4}
 
@@ -32,7 +33,7 @@ def test_unknown_formats_are_refused_with_the_list(tmp_path: Path) -> None:
 
 
 def test_a_program_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
     folder, out = saved(tmp_path / "model", "swin"), tmp_path / "model.pt2"
     with pytest.raises(BadFileError, match=r"model\.pt2: not written: the program's output differs"):
         export_model(folder, out, kind="pt2", size=20)

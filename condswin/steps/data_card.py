@@ -1,0 +1,56 @@
+"""Step: the data card of an ingested reconstruction dataset, and its drift from a reference."""
+
+from pathlib import Path
+from typing import Any
+
+from condswin.config import Config
+from condswin.datasets import Manifest
+from condswin.errors import BadFileError
+from condswin.files import read_json, write_json
+from condswin.mri.card import STATISTICS, describe, drift, figures, noise_floor
+from condswin.reporting.figures import data_uri, png
+from condswin.reporting.html import write_page
+
+CARD = "card.json"
+PAGE = "card.html"
+
+
+def data_card(config: Config, *, ingested: Path, out: Path, reference: Path | None = None) -> dict[str, Any]:
+    """Describes an ingested dataset.
+
+    Args:
+        config: Parameters; `reconstruction.drift_threshold` says what is drift.
+        ingested: Output of the ingest step.
+        out: Folder for `card.json` and `card.html`, one file with all pictures.
+        reference: `card.json` of the data that the model was trained on, to compare with.
+
+    Returns:
+        What `card.json` holds. With a reference, `drift` has `distances` by statistic, the `largest`, the `limit` (the
+        threshold, or what chance does to so few volumes if that is more) and whether it is `exceeded`.
+
+    Raises:
+        BadDataError: One content is in two splits.
+        BadFileError: A file or the reference cannot be read.
+    """
+    manifest = Manifest.read(ingested, "reconstruction")
+    manifest.verify(ingested)
+    card = describe(ingested, manifest)
+    if reference is not None:
+        known = read_json(reference)
+        if not isinstance(known, dict) or set(known.get("statistics", {})) != set(STATISTICS):
+            raise BadFileError(reference, "not a data card; `condswin data-card` of the training data writes one")
+        distances = drift(card, known)
+        limit = max(config.reconstruction.drift_threshold, noise_floor(card["cases"], known["cases"]))
+        largest = max(distances.values())
+        card["drift"] = {"distances": distances, "largest": largest, "limit": limit, "exceeded": largest > limit}
+    shown = figures(ingested, manifest, card, config.reconstruction.undersample)
+    write_page(
+        out / PAGE,
+        "card.html",
+        card=card,
+        drift=card.get("drift", {}).get("distances"),
+        limit=card.get("drift", {}).get("limit"),
+        figures={caption: data_uri(png(figure)) for caption, figure in shown.items()},
+    )
+    write_json(out / CARD, card)
+    return card

@@ -1,0 +1,99 @@
+"""Step: reconstruct some fully sampled files by every means, for one table and one picture per file."""
+
+import io
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from condswin.config import Config
+from condswin.files import atomic_file
+from condswin.mri.compressed_sensing import reconstruct_volume
+from condswin.mri.fourier import FloatArray
+from condswin.mri.metrics import psnr, ssim, volume_metrics
+from condswin.mri.reading import VolumeReader
+from condswin.mri.scoring import ERROR_GAIN, PREDICTION
+from condswin.mri.undersample import ZERO_FILLED, prepare_undersampled
+
+TABLE = "reconstructions.md"
+
+
+def gallery(config: Config, inputs: Sequence[Path], *, models: Sequence[str], weight: float, out: Path) -> list[Path]:
+    """Writes a Markdown table of volume metrics and a picture of a middle slice per file.
+
+    Args:
+        config: Parameters; `reconstruction.undersample` names the masks.
+        inputs: Fully sampled single-coil files.
+        models: Folders or registry addresses of networks; a row and a column each, named by their last part.
+        weight: Of the total variation, as `condswin baseline` chose it on validation cases.
+        out: Folder.
+
+    Returns:
+        The files written.
+
+    Raises:
+        BadFileError: A file is unusable.
+        BadDataError: A model is not for reconstruction, or has not seen such masks.
+    """
+    lines = ["| file | reconstruction | PSNR | SSIM | NMSE |", "|---|---|---|---|---|"]
+    written = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in inputs:
+            prepared = Path(scratch) / path.name
+            mask = prepare_undersampled(path, prepared, config.reconstruction.undersample)
+            with VolumeReader(prepared) as reader:
+                target, zero_filled = reader.read(reader.target_name() or ""), reader.read(ZERO_FILLED)
+            rivals = {"zero-filled": zero_filled, "compressed sensing": reconstruct_volume(prepared, weight)}
+            for model in models:
+                rivals[Path(model).name] = _predicted(config, prepared, model, Path(scratch))
+            for name, images in rivals.items():
+                scores = volume_metrics(target, images)
+                lines.append(
+                    f"| {path.name}, {mask.true_acceleration:.2f}x | {name} | {scores['psnr']:.2f} | "
+                    f"{scores['ssim']:.3f} | {scores['nmse']:.4f} |"
+                )
+            written.append(out / f"{path.stem}.png")
+            with atomic_file(written[-1]) as temporary:
+                drawn = io.BytesIO()
+                _picture(target, rivals).savefig(drawn, dpi=70)
+                # Grey is all there is: a third of the bytes.
+                Image.open(drawn).convert("L").save(temporary, format="PNG", optimize=True)
+    written.append(out / TABLE)
+    with atomic_file(out / TABLE) as temporary:
+        temporary.write_text("\n".join(lines) + "\n")
+    return written
+
+
+def _predicted(config: Config, prepared: Path, model: str, scratch: Path) -> FloatArray:
+    from condswin.steps.predict import predict
+
+    (path,) = predict(config, [prepared], model=model, out=scratch / Path(model).name)
+    with VolumeReader(path) as reader:
+        images: FloatArray = reader.read(PREDICTION)
+    return images
+
+
+def _picture(target: FloatArray, rivals: dict[str, FloatArray]) -> Figure:
+    """Target and rivals above their errors, middle slice, grey values to the slice's 99.8th percentile."""
+    middle, maximum = len(target) // 2, float(target.max())
+    truth = target[middle : middle + 1]
+    white = float(np.percentile(truth, 99.8)) or maximum
+    figure = Figure(figsize=(3 * (1 + len(rivals)), 6.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 1 + len(rivals))
+    for axis in axes.ravel():
+        axis.axis("off")
+    axes[0, 0].imshow(truth[0], cmap="gray", vmin=0, vmax=white)
+    axes[0, 0].set_title("target")
+    axes[1, 0].set_title(f"error x {ERROR_GAIN}", y=0.5)
+    for column, (name, images) in enumerate(rivals.items(), start=1):
+        image = images[middle : middle + 1]
+        axes[0, column].imshow(image[0], cmap="gray", vmin=0, vmax=white)
+        decibels, similarity = psnr(truth, image, maximum=maximum), ssim(truth, image, maximum=maximum)
+        axes[0, column].set_title(f"{name}\nslice: {decibels:.2f} dB, SSIM {similarity:.3f}", fontsize=10)
+        axes[1, column].imshow(np.abs(image - truth)[0], cmap="gray", vmin=0, vmax=white / ERROR_GAIN)
+    return figure

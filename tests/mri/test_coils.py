@@ -1,0 +1,122 @@
+import h5py
+import numpy as np
+import pytest
+
+from condswin.config import UndersampleConfig
+from condswin.errors import BadDataError, BadFileError
+from condswin.mri.coils import fit_weights, open_volume
+from condswin.mri.reading import check_volume
+from condswin.mri.task import TASK
+from condswin.mri.undersample import prepare_undersampled
+
+from .conftest import centred_image, make_config
+
+
+@pytest.fixture
+def multicoil(write_volume):
+    """Five slices seen by three coils with smooth sensitivities."""
+    rows, columns = 42, 31
+    draw = np.random.default_rng(0)
+    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    image = np.abs(draw.standard_normal((5, 1, rows, columns))) * (np.hypot(y, x) < 0.6)
+    centres = [(0.7, 0), (-0.5, 0.6), (-0.5, -0.6)]
+    coils = np.stack([np.exp(-((y - a) ** 2) - (x - b) ** 2 + 2j * a * x) for a, b in centres])
+    axes = (-2, -1)
+    kspace = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image * coils, axes=axes), norm="ortho"), axes=axes)
+    full = np.sqrt((np.abs(image * coils) ** 2).sum(axis=1))
+    target = full[:, 11:31, 4:26].astype(np.float32)
+    return write_volume(
+        datasets={
+            "kspace": kspace.astype(np.complex64),
+            "reconstruction_esc": None,
+            "reconstruction_rss": target,
+        }
+    ), target
+
+
+def test_refused_unless_asked_for(multicoil):
+    path, _ = multicoil
+    with pytest.raises(BadFileError, match=r"reconstruction\.ingest.multicoil to combine"):
+        check_volume(path)
+
+
+def test_combined_reads_like_a_single_coil(multicoil):
+    path, target = multicoil
+    info = check_volume(path, open_volume(path, "combine"))
+    assert (info.shape, info.target, info.target_shape) == ((5, 42, 31), "reconstruction_esc", (5, 20, 22))
+    with open_volume(path, "combine") as reader:
+        kspace, image = reader.read("kspace"), reader.read("reconstruction_esc", 1, 3)
+    assert kspace.dtype == np.complex64
+    np.testing.assert_allclose(image, centred_image(kspace, (20, 22))[1:3], rtol=1e-3, atol=1e-5)
+    # One receiver cannot see what three do, but comes close to their image.
+    with open_volume(path, "combine") as reader:
+        error = reader.read("reconstruction_esc") - target
+    with h5py.File(path) as file:
+        single = [np.linalg.norm(centred_image(file["kspace"][:, c], (20, 22)) - target) for c in range(3)]
+    assert np.linalg.norm(error) < 0.6 * min(single)
+
+
+def test_weights_are_found_where_they_exist():
+    """A target that is the magnitude of a weighted sum is met exactly."""
+    draw = np.random.default_rng(3)
+    kspace = draw.standard_normal((2, 3, 16, 16, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    kspace[:, 1:] *= 0.2
+    weights = np.array([1, 0.3j, -0.2 + 0.1j])
+    target = centred_image(np.einsum("scyx,c->syx", kspace, weights), (12, 12))
+    found = fit_weights(kspace, target)
+    # A common phase is free.
+    found = found * np.exp(-1j * np.angle(found[0]))
+    np.testing.assert_allclose(found, weights, atol=0.02)
+
+
+def test_prepared_file_is_single_coil(multicoil, tmp_path):
+    path, _ = multicoil
+    prepare_undersampled(path, tmp_path / "out.h5", UndersampleConfig(center_fractions=[0.16]), "combine")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["kspace"].shape == (5, 42, 31)
+        assert set(file) == {"kspace", "mask", "reconstruction_esc", "zero_filled", "ismrmrd_header"}
+
+
+@pytest.mark.parametrize(
+    ("datasets", "reason"),
+    [
+        ({"reconstruction_rss": None}, "no dataset 'reconstruction_rss'"),
+        ({"reconstruction_rss": np.ones((4, 20, 22), np.float32)}, "is no image of kspace"),
+        ({"reconstruction_rss": np.ones((5, 20, 40), np.float32)}, "larger than kspace"),
+        ({"kspace": np.full((5, 2, 42, 31), np.nan, np.complex64)}, "NaN"),
+        ({"kspace": np.ones((5, 2, 42, 31), np.complex128)}, "only complex64"),
+    ],
+)
+def test_refuses_what_cannot_be_combined(write_volume, datasets, reason):
+    content = {
+        "kspace": np.ones((5, 2, 42, 31), np.complex64),
+        "reconstruction_esc": None,
+        "reconstruction_rss": np.ones((5, 20, 22), np.float32),
+    }
+    with pytest.raises(BadFileError, match=reason):
+        open_volume(write_volume(datasets={**content, **datasets}), "combine")
+
+
+def names(source, **ingest):
+    return [case.name for case in TASK(make_config(ingest=ingest)).find_cases(source)]
+
+
+def test_filter_by_acquisition(write_volume, tmp_path):
+    for number, kind in enumerate(("CORPD_FBK", "CORPDFS_FBK", "CORPD_FBK")):
+        write_volume(f"file{number}.h5", folder=tmp_path / "s", attributes={"acquisition": kind})
+    assert names(tmp_path / "s", acquisitions=["CORPD_FBK"]) == ["file0", "file2"]
+    # A file that cannot be opened is left to the check, which reports it.
+    (tmp_path / "s" / "file3.h5").write_bytes(b"junk")
+    assert names(tmp_path / "s", acquisitions=["CORPDFS_FBK"]) == ["file1", "file3"]
+    (tmp_path / "s" / "file3.h5").unlink()
+    with pytest.raises(BadDataError, match=r"3 files, none left by reconstruction\.ingest \(acquisitions AXT2"):
+        names(tmp_path / "s", acquisitions=["AXT2"])
+
+
+def test_fraction_of_the_volumes(tmp_path):
+    for number in range(200):
+        (tmp_path / f"file{number}.h5").touch()
+    some, more = (names(tmp_path, volume_fraction=share) for share in (0.3, 0.6))
+    assert 40 < len(some) < 80 < len(more) < 140
+    assert set(some) < set(more)
+    assert some == names(tmp_path, volume_fraction=0.3)
