@@ -116,7 +116,6 @@ def solve(kspace: ComplexArray, rows: int, sampled: NDArray[np.bool_], weight: f
     """The minimiser (rows, W), complex, for one slice of k-space (H, W): all columns, rows cropped to the middle."""
     measured = np.zeros((rows, kspace.shape[-1]), np.complex64)
     measured[:, sampled] = readout_hybrid(kspace[:, sampled], rows)
-    measured *= _row_phases(kspace.shape[0], rows)[:, None]
     image = _image(measured)
     ahead, dual = image, np.zeros((2, *image.shape), np.complex64)
     step, dual_step, limit = np.float32(_IMAGE_STEP), np.float32(_DUAL_STEP), np.float32(weight)
@@ -132,13 +131,6 @@ def solve(kspace: ComplexArray, rows: int, sampled: NDArray[np.bool_], weight: f
         moved = _image(columns)
         ahead, image = 2 * moved - image, moved
     return image
-
-
-def _row_phases(rows: int, kept: int) -> ComplexArray:
-    """Undoes the phases that `readout_hybrid` leaves on its rows, which differ between neighbours."""
-    at = crop_start(rows, kept) - rows // 2 + np.arange(kept)
-    phases: ComplexArray = np.exp(-2j * np.pi * (rows // 2) * at / rows).astype(np.complex64)
-    return phases
 
 
 def _image(hybrid: ComplexArray) -> ComplexArray:

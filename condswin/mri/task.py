@@ -23,8 +23,6 @@ from condswin.mri.metrics import slice_psnr
 from condswin.mri.reading import SUFFIXES, VolumeReader, acquisition, check_kspace, check_volume
 from condswin.mri.scoring import PREDICTION, picture_case, score_case
 from condswin.mri.undersample import prepare_full, prepare_undersampled
-from condswin.networks import is_unrolled, unrolled
-from condswin.networks.unrolled import UnrolledNetwork
 from condswin.tasks import Advance, Batch, Case, CaseInfo, Row, Task
 
 #: Slices that pass the network at once when predicting.
@@ -113,10 +111,15 @@ class ReconstructionTask(Task):
 
     def channels(self, variant: str) -> tuple[int, int]:
         """One magnitude in, one out; unrolled networks take and give complex images."""
+        # Networks are imported where they are used: whoever only scores files does not wait for them.
+        from condswin.networks import is_unrolled, unrolled
+
         return (unrolled.INPUT_CHANNELS, unrolled.OUTPUT_CHANNELS) if is_unrolled(variant) else (1, 1)
 
     def dataset(self, prepared: Path, split: Split, variant: str, *, training: bool) -> SliceDataset:
         """Normalised slices; see `SliceDataset`."""
+        from condswin.networks import is_unrolled
+
         return SliceDataset(
             prepared / split,
             self.config.reconstruction.undersample,
@@ -139,6 +142,8 @@ class ReconstructionTask(Task):
 
     def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:
         """Writes `reconstruction` (slices, H, W) float32 in the units of the input, as fastMRI's scripts read it."""
+        from condswin.networks.unrolled import UnrolledNetwork
+
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         undersample = self.config.reconstruction.undersample
         if isinstance(model, UnrolledNetwork):

@@ -14,7 +14,7 @@ from condswin.mri.task import ReconstructionTask
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 HEADER = b"""<?xml version="1.0"?><ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
-<subjectInformation><patientName>DOE^JANE</patientName><patientID>SECRET-17</patientID></subjectInformation>
+<subjectInformation><patientName>QUIXOTE^JANE</patientName><patientID>SECRET-17</patientID></subjectInformation>
 <studyInformation><studyDate>2017-03-04</studyDate></studyInformation>
 <acquisitionSystemInformation><systemVendor>Vendor</systemVendor><deviceID>SERIAL-4711</deviceID>
 <systemFieldStrength_T>2.89</systemFieldStrength_T></acquisitionSystemInformation>

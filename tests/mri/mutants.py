@@ -243,12 +243,18 @@ def main(folder, first, last):
             "mutation": mutation.__name__,
             "outcome": outcome,
             "seconds": time.process_time() - started,
-            "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "megabytes": peak_megabytes(),
             "left": sorted(entry.name for entry in out.parent.iterdir()) if out.parent.exists() else [],
         }
         print(json.dumps(report), flush=True)
         for leftover in [*folder.glob(f"mutant{number}.*"), *folder.glob(f"out{number}/*")]:
             leftover.unlink()
+
+
+def peak_megabytes():
+    """Of this process alone: what `getrusage` says is inherited from the one that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 if __name__ == "__main__":

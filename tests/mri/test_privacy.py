@@ -13,7 +13,16 @@ from condswin.config import compose, parse_config, write_config
 
 from .conftest import HEADER, REPOSITORY
 
-SECRETS = ("PERSON-42", "SECRET-17", "DOE^JANE", "DOE", "2017-03-04", "SERIAL-4711", "SECRET-ATTRIBUTE", "SECRET-SITE")
+SECRETS = (
+    "PERSON-42",
+    "SECRET-17",
+    "QUIXOTE^JANE",
+    "QUIXOTE",
+    "2017-03-04",
+    "SERIAL-4711",
+    "SECRET-ATTRIBUTE",
+    "SECRET-SITE",
+)
 
 
 @pytest.fixture

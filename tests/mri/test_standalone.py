@@ -80,7 +80,11 @@ def test_command_loads_no_training_framework(folders, tmp_path):
     text = "\n".join(table)
     for word in ("psnr", "zero-filled", "95 % interval", "all (6)", "CORPD_FBK (3)", "CORPDFS_FBK (3)"):
         assert word in text
-    assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == ["cases.csv", "metrics.json"]
+    assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == [
+        "cases.csv",
+        "metrics.json",
+        "pictures",
+    ]
 
 
 def test_every_figure_is_the_reference_s(folders):

@@ -10,7 +10,7 @@ from condswin.mri.undersample import prepare_full, prepare_undersampled
 from .conftest import centred_image
 
 SETTINGS = UndersampleConfig(accelerations=[4], center_fractions=[0.16])
-PERSONAL = (b"PERSON", b"SECRET", b"DOE", b"2017-03-04", b"SERIAL")
+PERSONAL = (b"PERSON", b"SECRET", b"QUIXOTE", b"2017-03-04", b"SERIAL")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Speed and memory of the CT steps on volumes of LiTS's size.
 
-    python -m benchmarks.ct [prepare] [predict] [evaluate]
+    python -m tests.ct.bench [prepare] [predict] [evaluate]
 
 Each figure is the median of interleaved repetitions, each in a fresh process.
 """
