@@ -90,8 +90,10 @@ def case_rows(task: Task, rows: Sequence[Mapping[str, str]]) -> list[dict[str, s
 
 
 def shown(metric: str, value: float | None) -> str:
-    """A value with the decimals that the field gives."""
-    return "-" if value is None else f"{value:.{DECIMALS.get(metric, 3)}f}"
+    """A value with the decimals that the field gives; what these would hide (a scanner's units) with an exponent."""
+    if value is None:
+        return "-"
+    return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.{DECIMALS.get(metric, 3)}f}"
 
 
 def _case_cell(column: str, text: str) -> str:

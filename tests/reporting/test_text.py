@@ -1,5 +1,7 @@
+import pytest
+
 from condswin.config import compose
-from condswin.reporting.text import case_rows
+from condswin.reporting.text import case_rows, shown
 from condswin.tasks import get_task
 
 
@@ -19,3 +21,11 @@ def test_cases_stand_worst_first_with_undefined_ones_last() -> None:
     assert "other" not in table[0]
     assert list(table[0])[:2] == ["case", "liver_dice"]
     assert case_rows(task, []) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [("psnr", 31.276, "31.28"), ("ssim", 0.72, "0.720"), ("mae", 1.234e-6, "1.23e-06"), ("mae", 0.0, "0.000")],
+)
+def test_small_values_are_not_shown_as_nothing(metric: str, value: float, text: str) -> None:
+    assert shown(metric, value) == text
