@@ -41,7 +41,8 @@ def _download(source: str, folder: Path) -> None:
     bucket, _, prefix = source.removeprefix("s3://").partition("/")
     prefix = f"{prefix.rstrip('/')}/" if prefix else ""
     try:
-        client = boto3.client("s3")
+        # A session of its own: the default one keeps the credentials that it saw first.
+        client = boto3.Session().client("s3")
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         objects = [entry for page in pages for entry in page.get("Contents", []) if not entry["Key"].endswith("/")]
         if not objects:
