@@ -1,6 +1,7 @@
 """Tables in the terminal."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from condswin.tasks import Task, get_task
 
 #: Decimals of a metric's value; others have three.
 DECIMALS = {"psnr": 2}
+#: Columns of a table that goes to a file.
+LOG_WIDTH = 180
 _TEXTS = ("case", "acquisition")
 
 
@@ -21,15 +24,18 @@ def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) ->
     # Who only scores files waits for no import of MLflow.
     from condswin.registry.tracking import tracking_uri, without_password
 
-    console = Console()
+    # A log has no width of its own; what rich assumes would cut the names of variants and metrics.
+    console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     for task_name, comparison in comparisons.items():
         task = get_task(task_name, config)
         cases = next(iter(comparison["variants"].values()))["test"][comparison["metric"]]["cases"]
         table = Table(title=f"{task_name}: {cases} test cases, mean ± standard deviation", title_justify="left")
-        for row in table_rows(task, comparison):
-            if not table.columns:
-                for name in row:
-                    table.add_column(name, justify="left" if name == "variant" else "right")
+        rows = table_rows(task, comparison)
+        for name in rows[0]:
+            # A narrow terminal folds numbers, never the names.
+            width = max(len(row[name]) for row in rows) if name == "variant" else None
+            table.add_column(name, justify="left" if name == "variant" else "right", min_width=width)
+        for row in rows:
             table.add_row(*row.values())
         console.print(table)
         console.print(f"* best on the {comparison['chosen_on']} cases by {comparison['metric']}\n")
