@@ -4,6 +4,9 @@ from pathlib import Path
 
 from condswin.config import TaskName
 
+#: Losses and scores by epoch, in a model's folder.
+HISTORY = "history.csv"
+
 
 def demo(task: TaskName) -> Path:
     """Generated raw files."""

@@ -14,7 +14,6 @@ from condswin.reporting.html import TaskReport, write_report
 from condswin.reporting.text import case_rows, table_rows
 from condswin.steps.evaluate import METRICS
 from condswin.steps.ingest import split_counts
-from condswin.steps.train import HISTORY
 from condswin.tasks import Task, get_task
 
 
@@ -55,7 +54,7 @@ def _task_report(config: Config, name: TaskName, comparison: dict[str, Any]) -> 
     manifest = Manifest.read(layout.prepared(name), name)
     promotion = layout.promoted(name)
     spec = read_spec(layout.model(name, best))
-    histories = {variant: read_csv(layout.model(name, variant) / HISTORY) for variant in comparison["variants"]}
+    histories = {variant: read_csv(layout.model(name, variant) / layout.HISTORY) for variant in comparison["variants"]}
     pictures = sorted((layout.evaluation(name, best) / "pictures").glob("*.png"))
     return TaskReport(
         name=name,

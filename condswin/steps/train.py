@@ -10,12 +10,11 @@ from condswin.config import Config, TaskName
 from condswin.datasets import Manifest
 from condswin.errors import ConfigError
 from condswin.files import atomic_file, fingerprint
+from condswin.layout import HISTORY
 from condswin.networks.saving import ModelSpec, save_model
 from condswin.registry.tracking import tracked_run, tracking_uri
 from condswin.tasks import get_task
 from condswin.training import fit
-
-HISTORY = "history.csv"
 
 
 def train(

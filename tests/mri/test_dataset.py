@@ -140,14 +140,15 @@ def test_validation_is_the_same_every_time(prepared):
     assert torch.allclose(full[3]["image"], data[3]["image"], atol=1e-4)
 
 
+@pytest.mark.parametrize("magnitudes", [True, False])
 @pytest.mark.parametrize("scale", [1e-7, 1e-3, 1e4])
-def test_inputs_do_not_depend_on_the_scanner_s_units(write_volume, tmp_path, scale):
+def test_inputs_do_not_depend_on_the_scanner_s_units(write_volume, tmp_path, scale, magnitudes):
     items = []
     for name, factor in (("a", 1.0), ("b", scale)):
         folder = tmp_path / name
         prepare_full(write_volume("file.h5", scale=factor), folder / "file.h5")
         torch.manual_seed(0)
-        items.append(SliceDataset(folder, SETTINGS, training=True)[0])
+        items.append(SliceDataset(folder, SETTINGS, training=True, magnitudes=magnitudes)[0])
     assert torch.allclose(items[0]["image"], items[1]["image"], atol=1e-4)
     assert torch.allclose(items[0]["target"], items[1]["target"], atol=1e-4)
 
