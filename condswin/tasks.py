@@ -125,7 +125,7 @@ class Task(ABC):
 
     @abstractmethod
     def validation_scores(self, output: Tensor, batch: Batch) -> Batch:
-        """Quick slice-wise scores (B,) by name, one of them `monitor`; NaN is left out of the mean."""
+        """Quick scores (B,) of slices, under names that no metric of cases has; NaN is left out of the mean."""
 
     # model -> predictions -> metrics
     @abstractmethod

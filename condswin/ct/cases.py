@@ -9,6 +9,7 @@ import numpy as np
 
 from condswin.ct.nifti import LABELS, SUFFIXES, read_pair, stem
 from condswin.errors import BadDataError, BadFileError
+from condswin.patients import patient_key
 from condswin.tasks import Case, CaseInfo
 
 _LITS = re.compile(r"(volume|segmentation)-(.+)")
@@ -58,8 +59,8 @@ def check_case(case: Case) -> CaseInfo:
     counts = np.bincount(labels.data.ravel(order="K"), minlength=len(LABELS))
     geometry = image.geometry
     return CaseInfo(
-        # One LiTS volume is one patient. A hospital may put a record number into the name, so only its hash goes on.
-        patient=f"lits-{hashlib.sha256(case.name.encode()).hexdigest()[:16]}",
+        # One LiTS volume is one patient. A hospital may put a record number into the name, so only a keyed hash goes on.
+        patient=patient_key(case.name),
         details={
             "shape": list(geometry.shape),
             "spacing": [round(size, 4) for size in geometry.spacing],

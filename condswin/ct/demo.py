@@ -1,5 +1,7 @@
 """Generated abdominal CT in LiTS's format, which nothing downstream can tell from scans."""
 
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
 from pathlib import Path
 
 import nibabel as nib
@@ -9,9 +11,25 @@ from numpy.typing import NDArray
 from condswin.config import DemoCtConfig
 from condswin.ct.phantom import Abdomen
 from condswin.files import atomic_file
+from condswin.tasks import Advance
 
 _FREE_EVERY = 4  # one case in four has no tumour
 _SLICE_MM = (1.0, 8.0)
+
+
+def write_demo(folder: Path, settings: DemoCtConfig, seed: int, advance: Advance) -> None:
+    """Writes all cases of the settings, in parallel; equal settings and seeds give equal bytes.
+
+    Args:
+        folder: Where a user's own source would be.
+        settings: Number of cases, slices and the size of the images.
+        seed: Of everything.
+        advance: Called after each case.
+    """
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        cases = range(settings.cases)
+        for _ in pool.map(lambda case: write_demo_case(folder, case, seed=seed, config=settings), cases):
+            advance()
 
 
 def write_demo_case(folder: Path, case: int, *, seed: int, config: DemoCtConfig) -> tuple[Path, Path]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from condswin.config import Split, TaskName
 from condswin.ct.cases import case_of_target, check_case, find_cases, target_stem
 from condswin.ct.dataset import SliceDataset
-from condswin.ct.demo import write_demo_case
+from condswin.ct.demo import write_demo
 from condswin.ct.geometry import Geometry
 from condswin.ct.metrics import score_case
 from condswin.ct.nifti import LABELS, SUFFIXES, Volume, read_image, read_labels, stem
@@ -57,13 +57,11 @@ class SegmentationTask(Task):
         *(f"{BEFORE}_{name}" for name in EFFECTS),
     )
     baselines: ClassVar[dict[str, str]] = {}
-    monitor: ClassVar[tuple[str, bool]] = ("liver_dice", True)
+    monitor: ClassVar[tuple[str, bool]] = ("slice_liver_dice", True)
 
     def make_demo(self, folder: Path, advance: Advance) -> None:
         """Writes generated abdomens as `volume-N.nii.gz` and `segmentation-N.nii.gz`."""
-        for case in range(self.config.segmentation.demo.cases):
-            write_demo_case(folder, case, seed=self.config.seed, config=self.config.segmentation.demo)
-            advance()
+        write_demo(folder, self.config.segmentation.demo, self.config.seed, advance)
 
     def demo_count(self) -> int:
         """One step per case."""
@@ -109,8 +107,8 @@ class SegmentationTask(Task):
         """Dice of liver (tumour included) and of tumour per slice; NaN where neither shows it."""
         predicted, label = output.argmax(dim=1), batch["label"]
         return {
-            "liver_dice": _slice_dice(label > 0, predicted > 0),
-            "tumour_dice": _slice_dice(label == 2, predicted == 2),
+            "slice_liver_dice": _slice_dice(label > 0, predicted > 0),
+            "slice_tumour_dice": _slice_dice(label == 2, predicted == 2),
         }
 
     def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:

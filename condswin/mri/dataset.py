@@ -21,7 +21,7 @@ from condswin.mri.fourier import (
 )
 from condswin.mri.header import parse_header
 from condswin.mri.masks import draw_mask, name_seed
-from condswin.mri.reading import KSPACE, SUFFIXES, VolumeReader
+from condswin.mri.reading import KSPACE, SUFFIXES, VolumeReader, kspace_shape, target_shape
 from condswin.mri.undersample import MASK, ZERO_FILLED
 from condswin.tasks import Batch, Slices
 
@@ -272,8 +272,8 @@ def _describe(path: Path) -> _Volume:
         target = reader.target_name()
         if target is None:
             raise BadFileError(path, "has no target image, so it cannot be trained on or validated with")
-        slices, rows, columns = reader.shape(target)
-        height, width = reader.shape(KSPACE)[1:]
+        slices, rows, columns = target_shape(reader, target)
+        _, height, width = kspace_shape(reader)
         maximum = reader.attribute("max")
         if not isinstance(maximum, int | float) or maximum <= 0:
             maximum = float(reader.read(target).max())
@@ -284,13 +284,13 @@ def _describe(path: Path) -> _Volume:
 def _image_size(reader: VolumeReader) -> tuple[int, int]:
     target = reader.target_name()
     if target is not None:
-        return reader.shape(target)[1], reader.shape(target)[2]
+        return target_shape(reader, target)[1:]
     raw = reader.header()
     try:
         recon = parse_header(raw).recon if raw is not None else None
     except ValueError as error:
         raise BadFileError(reader.path, f"ismrmrd_header: {error}") from None
-    rows, columns = reader.shape(KSPACE)[1:]
+    _, rows, columns = kspace_shape(reader)
     if recon is None or recon[0] > rows or recon[1] > columns:
         raise BadFileError(reader.path, "neither a target nor a usable header says how large the image shall be")
     return recon[0], recon[1]

@@ -3,6 +3,8 @@
 import hashlib
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,12 +57,17 @@ def write_demo(folder: Path, settings: DemoMriConfig, seed: int, advance: Advanc
         advance: Called after each file.
     """
     counts = {"singlecoil_train": settings.train_volumes, "singlecoil_val": settings.test_volumes}
-    for split, count in counts.items():
-        for number in range(FIRST_FILE[split], FIRST_FILE[split] + count):
-            scan = make_scan(settings, seed, number)
-            place = number - FIRST_FILE[split]
-            owner = number - (place % _REPEAT == _REPEAT - 1)
-            _write(folder / split / f"file{number}.h5", scan, hashlib.sha256(f"{seed} {owner}".encode()).hexdigest())
+    files = [(split, place) for split, count in counts.items() for place in range(count)]
+
+    def write(file: tuple[str, int]) -> None:
+        split, place = file
+        number = FIRST_FILE[split] + place
+        owner = number - (place % _REPEAT == _REPEAT - 1)
+        patient = hashlib.sha256(f"{seed} {owner}".encode()).hexdigest()
+        _write(folder / split / f"file{number}.h5", make_scan(settings, seed, number), patient)
+
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        for _ in pool.map(write, files):
             advance()
 
 

@@ -6,8 +6,9 @@ All take a target and a prediction (slices, rows, columns) in the same units and
 
 import math
 import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Volume = NDArray[np.floating[Any]]
+T = TypeVar("T")
 
 #: Side of SSIM's uniform window, pixels, and its two constants (Wang et al. 2004; scikit-image's defaults).
 WINDOW = 7
@@ -29,22 +31,23 @@ def volume_metrics(target: Volume, prediction: Volume) -> dict[str, float]:
     """
     if target.shape != prediction.shape or target.ndim != 3:
         raise ValueError(f"prediction {prediction.shape} and target {target.shape} must be of one 3-D shape")
-    return {
-        "psnr": psnr(target, prediction),
-        "ssim": ssim(target, prediction),
-        "nmse": nmse(target, prediction),
-        "mae": mae(target, prediction),
-    }
+    _require_windows(target)
+    maximum = float(target.max())
+    scale = 1 / maximum
+    slices = _by_slice(lambda x, y: (_slice_sums(x, y), _slice_ssim(x, y, scale)), target, prediction)
+    sums = _total(sums for sums, _ in slices)
+    similarity = sum(similarity for _, similarity in slices) / len(slices)
+    return {"psnr": sums.psnr(maximum), "ssim": similarity, "nmse": sums.nmse, "mae": sums.mae}
 
 
 def mae(target: Volume, prediction: Volume) -> float:
     """Mean absolute error, in the units of the images."""
-    return float(np.abs(_error(target, prediction)).mean())
+    return _sums(target, prediction).mae
 
 
 def nmse(target: Volume, prediction: Volume) -> float:
     """Squared norm of the error divided by that of the target, both over the volume."""
-    return _squares(_error(target, prediction)) / _squares(target.astype(np.float64))
+    return _sums(target, prediction).nmse
 
 
 def psnr(target: Volume, prediction: Volume, *, maximum: float | None = None) -> float:
@@ -55,9 +58,7 @@ def psnr(target: Volume, prediction: Volume, *, maximum: float | None = None) ->
         prediction: The same shape.
         maximum: Data range; the target's largest value if None. To be given for a part of a volume.
     """
-    maximum = float(target.max()) if maximum is None else maximum
-    error = _squares(_error(target, prediction)) / target.size
-    return 10 * math.log10(maximum**2 / error) if error > 0 else math.inf
+    return _sums(target, prediction).psnr(float(target.max()) if maximum is None else maximum)
 
 
 def slice_psnr(target: Tensor, prediction: Tensor, maximum: Tensor) -> Tensor:
@@ -79,13 +80,16 @@ def ssim(target: Volume, prediction: Volume, *, maximum: float | None = None) ->
     Raises:
         ValueError: A slice is smaller than the window.
     """
+    _require_windows(target)
+    scale = 1 / (float(target.max()) if maximum is None else maximum)
+    values = _by_slice(lambda x, y: _slice_ssim(x, y, scale), target, prediction)
+    return sum(values) / len(values)
+
+
+def _require_windows(target: Volume) -> None:
     rows, columns = target.shape[-2:]
     if min(rows, columns) < WINDOW:
         raise ValueError(f"slices of {rows}x{columns} are smaller than SSIM's window of {WINDOW}")
-    scale = 1 / (float(target.max()) if maximum is None else maximum)
-    with ThreadPoolExecutor(min(len(target), os.cpu_count() or 1)) as pool:
-        values = list(pool.map(lambda x, y: _slice_ssim(x, y, scale), target, prediction))
-    return sum(values) / len(values)
 
 
 def _slice_ssim(x: Volume, y: Volume, scale: float) -> float:
@@ -94,15 +98,22 @@ def _slice_ssim(x: Volume, y: Volume, scale: float) -> float:
     In float32, which halves the traffic through the cache: with a data range of one and the images centred, rounding is
     five orders of magnitude below the constants that variances are compared with.
     """
-    shape = x.shape
-    (x, center_x), (y, center_y) = (_centred(image, scale) for image in (x, y))
+    rows, columns = x.shape
+    # One array of all that is summed over windows, flat: few calls on long runs, and threads wait less for each other.
+    planes = np.empty((4, x.size), np.float32)
+    centers = []
+    for plane, image in zip(planes, (x, y), strict=False):
+        center = np.float32(image.mean() * scale)
+        plane[:] = image.reshape(-1)
+        plane *= np.float32(scale)
+        plane -= center
+        centers.append(center)
+    np.multiply(planes[0], planes[1], out=planes[2])
+    np.multiply(planes[0], planes[0], out=planes[3])
+    planes[3] += planes[1] * planes[1]
+    sum_x, sum_y, product, squares = _window_sums(planes, columns)
     # Sums over windows of n pixels instead of means: everything is n or n^2 times larger, the constants included.
     n = WINDOW * WINDOW
-    sum_x, sum_y, product = _window_sums(x), _window_sums(y), _window_sums(x * y)
-    x *= x
-    y *= y
-    x += y
-    squares = _window_sums(x)
     sums = sum_x * sum_y
     powers = sum_x * sum_x
     powers += sum_y * sum_y
@@ -117,8 +128,8 @@ def _slice_ssim(x: Volume, y: Volume, scale: float) -> float:
     squares += c2
     product /= squares
     # The means need the centres back; variances and covariance do not depend on them.
-    sum_x += n * center_x
-    sum_y += n * center_y
+    sum_x += n * centers[0]
+    sum_y += n * centers[1]
     c1 = np.float32(K1**2 * n * n)
     np.multiply(sum_x, sum_y, out=sums)
     sums *= 2
@@ -130,39 +141,65 @@ def _slice_ssim(x: Volume, y: Volume, scale: float) -> float:
     product *= sums
     product /= sum_x
     # Windows that wrap around the right edge were computed along with the others, and are left out here.
-    inside = np.resize(product, (shape[0] - WINDOW + 1, shape[1]))[:, : shape[1] - WINDOW + 1]
+    inside = np.resize(product, (rows - WINDOW + 1, columns))[:, : columns - WINDOW + 1]
     return float(inside.mean(dtype=np.float64))
 
 
-def _centred(image: Volume, scale: float) -> tuple[NDArray[np.float32], np.float32]:
-    """Scaled image minus its mean, and that mean."""
-    center = np.float32(image.mean(dtype=np.float64) * scale)
-    centred = image.astype(np.float32)
-    centred *= np.float32(scale)
-    centred -= center
-    return centred, center
+def _window_sums(planes: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
+    """Sums over the 7x7 windows of flat images (n, H * W) by their first pixel: (n, (H - 6) * W - 6).
 
-
-def _window_sums(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sums over the 7x7 windows of an image (H, W) by their first pixel, flat: ((H - 6) * W - 6,).
-
-    Flat, because long runs are faster than many rows; windows that begin in the last six columns wrap around.
+    Windows that begin in the last six columns wrap around.
     """
-    flat = image.reshape(-1)
-    for step in (image.shape[1], 1):
+    for step in (columns, 1):
         # Sums of two, then of four; 7 = 4 + 2 + 1.
-        inside = flat.size - 6 * step
-        two = flat[: inside + 5 * step] + flat[step:]
-        sums = two[:inside] + two[2 * step : 2 * step + inside]
-        sums += two[4 * step : 4 * step + inside]
-        sums += flat[6 * step :]
-        flat = sums
-    return flat
+        inside = planes.shape[1] - 6 * step
+        two = planes[:, : inside + 5 * step] + planes[:, step:]
+        sums = two[:, :inside] + two[:, 2 * step : 2 * step + inside]
+        sums += two[:, 4 * step : 4 * step + inside]
+        sums += planes[:, 6 * step :]
+        planes = sums
+    return planes
 
 
-def _error(target: Volume, prediction: Volume) -> NDArray[np.float64]:
-    return np.subtract(target, prediction, dtype=np.float64)
+class _Sums(NamedTuple):
+    """Sums over the pixels of a part of a volume: all that metrics but SSIM need of it."""
+
+    pixels: int
+    absolute_error: float
+    squared_error: float
+    squared_target: float
+
+    @property
+    def mae(self) -> float:
+        return self.absolute_error / self.pixels
+
+    @property
+    def nmse(self) -> float:
+        return self.squared_error / self.squared_target
+
+    def psnr(self, maximum: float) -> float:
+        error = self.squared_error / self.pixels
+        return 10 * math.log10(maximum**2 / error) if error > 0 else math.inf
 
 
-def _squares(values: NDArray[np.float64]) -> float:
-    return float(np.vdot(values, values))
+def _sums(target: Volume, prediction: Volume) -> _Sums:
+    return _total(_by_slice(_slice_sums, target, prediction))
+
+
+def _slice_sums(x: Volume, y: Volume) -> _Sums:
+    """In float64; a slice at a time, since what a whole volume's differences need does not fit the cache."""
+    error = np.subtract(x, y, dtype=np.float64)
+    absolute = float(np.abs(error).sum())
+    error *= error
+    squared = float(error.sum())
+    np.multiply(x, x, out=error, dtype=np.float64)
+    return _Sums(x.size, absolute, squared, float(error.sum()))
+
+
+def _total(parts: Iterable[_Sums]) -> _Sums:
+    return _Sums(*(sum(values) for values in zip(*parts, strict=True)))
+
+
+def _by_slice(measure: Callable[[Volume, Volume], T], target: Volume, prediction: Volume) -> list[T]:
+    with ThreadPoolExecutor(min(len(target), os.cpu_count() or 1)) as pool:
+        return list(pool.map(measure, target, prediction))

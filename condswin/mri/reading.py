@@ -38,7 +38,6 @@ class VolumeInfo(NamedTuple):
         shape: Of k-space: slices, rows (readout), columns (phase encoding).
         target: Dataset name of the fully sampled magnitude image.
         target_shape: Slices, rows, columns of it.
-        maximum: Largest value of the target.
         acquisition: FastMRI's attribute (`CORPD_FBK`), "unknown" if there is none.
         patient: Hashed key of the person; never the identifier.
         header: Geometry from the ISMRMRD header; empty if there is none. Its `patient_id` is removed.
@@ -47,7 +46,6 @@ class VolumeInfo(NamedTuple):
     shape: tuple[int, int, int]
     target: str
     target_shape: tuple[int, int, int]
-    maximum: float
     acquisition: str
     patient: str
     header: Header
@@ -201,35 +199,40 @@ def check_volume(path: Path, reader: VolumeReader | None = None) -> VolumeInfo:
         BadFileError: The file cannot be trusted; the message says why.
     """
     with reader or VolumeReader(path) as reader:
-        if "mask" in reader:
-            raise BadFileError(path, "is already undersampled (it has a mask): predict it, do not ingest it")
-        shape = kspace_shape(reader)
-        target = reader.target_name()
-        if target is None:
-            raise BadFileError(path, f"has neither {' nor '.join(TARGETS)}: nothing to train on or compare with")
-        target_shape = _volume_shape(reader, target)
-        if reader.dtype(target).kind != "f":
-            raise BadFileError(path, f"{target} holds {reader.dtype(target).name}, expected float32")
-        if target_shape[0] != shape[0]:
-            raise BadFileError(path, f"{target} has {target_shape[0]} slices, kspace {shape[0]}")
-        if target_shape[1] > shape[1] or target_shape[2] > shape[2]:
-            raise BadFileError(path, f"{target} of {target_shape[1:]} is larger than the image of kspace {shape[1:]}")
-        header = Header()
-        if (raw := reader.header()) is not None:
-            try:
-                header = parse_header(raw)
-            except ValueError as error:
-                raise BadFileError(path, f"{HEADER}: {error}") from None
-        _largest(reader, KSPACE)
-        return VolumeInfo(
-            shape=shape,
-            target=target,
-            target_shape=target_shape,
-            maximum=_largest(reader, target),
-            acquisition=acquisition(reader),
-            patient=patient_key(str(reader.attribute("patient_id") or header.patient_id or path.stem)),
-            header=header._replace(patient_id=None),
-        )
+        info = read_info(reader)
+        for name in (KSPACE, info.target):
+            for _ in checked_blocks(reader, name):
+                pass
+        return info
+
+
+def read_info(reader: VolumeReader) -> VolumeInfo:
+    """What a fully sampled single-coil file says of itself; its values are not read.
+
+    Raises:
+        BadFileError: It says what cannot be used.
+    """
+    path = reader.path
+    if "mask" in reader:
+        raise BadFileError(path, "is already undersampled (it has a mask): predict it, do not ingest it")
+    shape = kspace_shape(reader)
+    target = reader.target_name()
+    if target is None:
+        raise BadFileError(path, f"has neither {' nor '.join(TARGETS)}: nothing to train on or compare with")
+    header = Header()
+    if (raw := reader.header()) is not None:
+        try:
+            header = parse_header(raw)
+        except ValueError as error:
+            raise BadFileError(path, f"{HEADER}: {error}") from None
+    return VolumeInfo(
+        shape=shape,
+        target=target,
+        target_shape=target_shape(reader, target),
+        acquisition=acquisition(reader),
+        patient=patient_key(str(reader.attribute("patient_id") or header.patient_id or path.stem)),
+        header=header._replace(patient_id=None),
+    )
 
 
 def check_kspace(path: Path) -> None:
@@ -240,7 +243,29 @@ def check_kspace(path: Path) -> None:
     """
     with VolumeReader(path) as reader:
         kspace_shape(reader)
-        _largest(reader, KSPACE)
+        for _ in checked_blocks(reader, KSPACE):
+            pass
+
+
+def checked_blocks(reader: VolumeReader, name: str) -> Iterator[tuple[int, Array]]:
+    """`reader.blocks(name)`, refused where a value is not finite and, at the end, if none was other than zero.
+
+    Raises:
+        BadFileError: So it is; blocks yielded before are then worth nothing either.
+    """
+    something = False
+    for start, block in reader.blocks(name):
+        for index, values in enumerate(block):
+            # A sum is infinite or NaN if a value is, and needs no array of booleans; a sum of large finite values may
+            # overflow too, so the values themselves have the last word.
+            with np.errstate(over="ignore", invalid="ignore"):
+                total = values.sum()
+            if not np.isfinite(total) and not np.isfinite(values).all():
+                raise BadFileError(reader.path, f"{name} has NaN or infinite values, first in slice {start + index}")
+        something = something or bool((block > 0 if block.dtype.kind == "f" else block != 0).any())
+        yield start, block
+    if not something:
+        raise BadFileError(reader.path, f"{name} is zero everywhere")
 
 
 def acquisition(reader: VolumeReader) -> str:
@@ -261,6 +286,22 @@ def kspace_shape(reader: VolumeReader) -> tuple[int, int, int]:
     return shape
 
 
+def target_shape(reader: VolumeReader, name: str) -> tuple[int, int, int]:
+    """Slices, rows and columns of a target.
+
+    Raises:
+        BadFileError: It cannot be the magnitude of an image of the file's k-space.
+    """
+    shape, scanned = _volume_shape(reader, name), kspace_shape(reader)
+    if reader.dtype(name).kind != "f":
+        raise BadFileError(reader.path, f"{name} holds {reader.dtype(name).name}, expected float32")
+    if shape[0] != scanned[0]:
+        raise BadFileError(reader.path, f"{name} has {shape[0]} slices, kspace {scanned[0]}")
+    if shape[1] > scanned[1] or shape[2] > scanned[2]:
+        raise BadFileError(reader.path, f"{name} of {shape[1:]} is larger than the image of kspace {scanned[1:]}")
+    return shape
+
+
 def _volume_shape(reader: VolumeReader, name: str) -> tuple[int, int, int]:
     shape = reader.shape(name)
     if name == KSPACE and len(shape) == 4:
@@ -274,21 +315,6 @@ def _volume_shape(reader: VolumeReader, name: str) -> tuple[int, int, int]:
     if 0 in shape:
         raise BadFileError(reader.path, f"{name} has shape {shape}: there is nothing in it")
     return shape[0], shape[1], shape[2]
-
-
-def _largest(reader: VolumeReader, name: str) -> float:
-    """Largest value, magnitude if complex; checks that all are finite and some are above zero."""
-    largest = 0.0
-    for start, block in reader.blocks(name):
-        parts = block.view(block.real.dtype) if np.iscomplexobj(block) else block
-        if not np.isfinite(parts).all():
-            bad = ~np.isfinite(parts).reshape(len(block), -1).all(axis=1)
-            first = start + int(bad.argmax())
-            raise BadFileError(reader.path, f"{name} has NaN or infinite values, first in slice {first}")
-        largest = max(largest, float((np.abs(parts) if parts is not block else parts).max()))
-    if largest <= 0:
-        raise BadFileError(reader.path, f"{name} is zero everywhere")
-    return largest
 
 
 def _layout(dataset: Any) -> tuple[int, int, int]:

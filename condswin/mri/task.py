@@ -35,7 +35,7 @@ class ReconstructionTask(Task):
     name: ClassVar[TaskName] = "reconstruction"
     metrics: ClassVar[dict[str, bool]] = {"psnr": True, "ssim": True, "nmse": False, "mae": False}
     baselines: ClassVar[dict[str, str]] = {"zero-filled": "zero_filled_"}
-    monitor: ClassVar[tuple[str, bool]] = ("psnr", True)
+    monitor: ClassVar[tuple[str, bool]] = ("slice_psnr", True)
 
     # raw -> ingested
 
@@ -133,10 +133,10 @@ class ReconstructionTask(Task):
         return loss(_magnitude(output, batch["target"].shape[-1]), batch["target"])
 
     def validation_scores(self, output: Tensor, batch: Batch) -> Batch:
-        """Slice-wise `psnr` (B,) with the volume's maximum as data range: close to, but not, the reported one."""
+        """`slice_psnr` (B,) with the volume's maximum as data range: close to, but not, the reported one."""
         std, mean = batch["std"][:, None, None, None], batch["mean"][:, None, None, None]
         image = _magnitude(output, batch["target"].shape[-1])
-        return {"psnr": slice_psnr(batch["target"] * std + mean, image * std + mean, batch["maximum"])}
+        return {"slice_psnr": slice_psnr(batch["target"] * std + mean, image * std + mean, batch["maximum"])}
 
     # model -> predictions -> metrics
 

@@ -20,7 +20,7 @@ from condswin.mri.coils import Multicoil, open_volume
 from condswin.mri.fourier import FloatArray, magnitude_image
 from condswin.mri.header import strip_header
 from condswin.mri.masks import Mask, draw_mask, name_seed
-from condswin.mri.reading import HEADER, KSPACE, VolumeReader, acquisition, check_volume, kspace_shape
+from condswin.mri.reading import HEADER, KSPACE, VolumeReader, checked_blocks, kspace_shape, read_info, target_shape
 
 MASK = "mask"
 ZERO_FILLED = "zero_filled"
@@ -95,17 +95,14 @@ def read_zero_filled(reader: VolumeReader) -> FloatArray | None:
     target = reader.target_name()
     if target is None or MASK not in reader or KSPACE not in reader:
         return None
-    (slices, rows, columns), sampled = kspace_shape(reader), read_mask(reader)
-    shape = reader.shape(target)
-    if len(shape) != 3 or shape[0] != slices or shape[1] > rows or shape[2] > columns or 0 in shape:
-        raise BadFileError(reader.path, f"{target} {shape} is no image of kspace {(slices, rows, columns)}")
-    blocks = [magnitude_image(block, (shape[1], shape[2]), sampled) for _, block in reader.blocks(KSPACE)]
+    sampled, (_, rows, columns) = read_mask(reader), target_shape(reader, target)
+    blocks = [magnitude_image(block, (rows, columns), sampled) for _, block in reader.blocks(KSPACE)]
     return np.concatenate(blocks)
 
 
 def _prepare(source: Path, out: Path, mask: Mask | None, multicoil: Multicoil) -> None:
-    info = check_volume(source, open_volume(source, multicoil))
     with open_volume(source, multicoil) as reader, atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
+        info = read_info(reader)
         _copy_target(reader, file, info.target)
         _copy_kspace(reader, file, info.shape, info.target_shape, mask)
         if (raw := reader.header()) is not None:
@@ -113,7 +110,7 @@ def _prepare(source: Path, out: Path, mask: Mask | None, multicoil: Multicoil) -
                 file[HEADER] = strip_header(raw)
             except ValueError as error:
                 raise BadFileError(source, f"{HEADER}: {error}") from None
-        file.attrs["acquisition"] = acquisition(reader)
+        file.attrs["acquisition"] = info.acquisition
         file.attrs["patient"] = info.patient
         if mask is not None:
             file[MASK] = mask.sampled
@@ -127,7 +124,7 @@ def _copy_target(reader: VolumeReader, file: h5py.File, name: str) -> None:
     """Writes the target and, computed from it, fastMRI's attributes `max` and `norm`."""
     target = file.create_dataset(name, reader.shape(name), np.float32)
     largest, squares = 0.0, 0.0
-    for start, block in reader.blocks(name):
+    for start, block in checked_blocks(reader, name):
         target[start : start + len(block)] = block
         largest = max(largest, float(block.max()))
         squares += float(np.square(block, dtype=np.float64).sum())
@@ -139,17 +136,17 @@ def _copy_kspace(
     reader: VolumeReader,
     file: h5py.File,
     shape: tuple[int, int, int],
-    target_shape: tuple[int, int, int],
+    image_shape: tuple[int, int, int],
     mask: Mask | None,
 ) -> None:
     kspace = file.create_dataset(KSPACE, shape, np.complex64)
     if mask is None:
-        for start, block in reader.blocks(KSPACE):
+        for start, block in checked_blocks(reader, KSPACE):
             kspace[start : start + len(block)] = block
         return
-    zero_filled = file.create_dataset(ZERO_FILLED, target_shape, np.float32)
-    size = (target_shape[1], target_shape[2])
-    for start, block in reader.blocks(KSPACE):
+    zero_filled = file.create_dataset(ZERO_FILLED, image_shape, np.float32)
+    size = (image_shape[1], image_shape[2])
+    for start, block in checked_blocks(reader, KSPACE):
         masked = np.zeros_like(block)
         masked[..., mask.sampled] = block[..., mask.sampled]
         kspace[start : start + len(block)] = masked

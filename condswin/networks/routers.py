@@ -184,21 +184,32 @@ def soft_top_k(
     temperatures = [epsilon_init]
     while len(temperatures) < iterations and temperatures[-1] > epsilon:
         temperatures.append(max(temperatures[-1] * epsilon_decay, epsilon))
+    if iterations - 1 - len(temperatures) >= k:
+        # The steps left at the last temperature reach its fixed point from anywhere, so where from is no matter.
+        temperatures = temperatures[-1:]
     with torch.no_grad():
-        # Only the k best can be saturated, so a step needs no more than their number m; and what it solves to, given m
-        # and the temperature, is tabulated beforehand.
+        # Only the k best can be saturated, so a step needs no more than their number m. It leads from m to another
+        # number that depends on m and the temperature alone: `following`, tabulated for all of them at once.
         best, indices = raw.topk(k, dim=-1)
         others = raw.scatter(-1, indices, -torch.inf)
-        scale = raw.new_tensor(temperatures).view(-1, *[1] * raw.ndim)  # (T, 1, ..., 1)
-        tail = torch.cat([best / scale, (others / scale).logsumexp(-1, keepdim=True)], dim=-1)
-        tail = tail.flip(-1).logcumsumexp(-1).flip(-1)[..., :k]  # (T, ..., k), without the m best
-        minus_a = scale * (tail - torch.arange(k, 0, -1, device=raw.device).log())
-        # One patch at least stays free, or there would be nothing to solve for.
-        contenders = best[..., : k - 1]
+        scale = raw.new_tensor(temperatures)[:, None]  # (T, 1)
+        tail = torch.cat(
+            [best[..., None, :] / scale, (others[..., None, :] / scale).logsumexp(-1, keepdim=True)], dim=-1
+        )
+        tail = tail.flip(-1).logcumsumexp(-1).flip(-1)[..., :k]  # (..., T, k), without the m best
+        a = scale * (torch.arange(k, 0, -1, device=raw.device).log() - tail)
+        # One patch at least stays free, or there would be nothing to solve for. A patch is saturated if it is above -a.
+        contenders = -best[..., : k - 1]
+        following = torch.searchsorted(contenders.contiguous(), a.flatten(-2)).unflatten(-1, (len(temperatures), k))
         saturated = torch.zeros_like(indices[..., :1])
-        for step in range(iterations - 1):
-            threshold = minus_a[min(step, len(temperatures) - 1)].gather(-1, saturated)
-            saturated = (contenders > threshold).sum(-1, keepdim=True)
+        for step in range(min(iterations - 1, len(temperatures))):
+            saturated = following[..., step, :].gather(-1, saturated)
+        # The steps at the last temperature are all the same one: as many at once as the binary digits of their number.
+        repeated, again = following[..., -1, :], min(iterations - 1 - len(temperatures), k)
+        while again > 0:
+            if again % 2:
+                saturated = repeated.gather(-1, saturated)
+            repeated, again = repeated.gather(-1, repeated), again // 2
         at_one = torch.zeros_like(raw, dtype=torch.bool)
         at_one = at_one.scatter(-1, indices, torch.arange(k, device=raw.device) < saturated)
     # Given which patches are saturated, the last step is the solution in closed form, so its gradient is the exact one

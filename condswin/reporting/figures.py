@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 Column = Sequence[float]
 
@@ -61,6 +62,7 @@ def curves_figure(histories: Mapping[str, Sequence[Mapping[str, str]]], monitor:
             points = [(int(row["epoch"]) + 1, float(row[column])) for row in rows if row.get(column)]
             axes.plot(*zip(*points, strict=True), label=variant, linewidth=1.4) if points else None
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(column, fontsize=10)
         axes.grid(alpha=0.3)
     panels[0].legend(fontsize=8)

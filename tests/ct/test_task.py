@@ -297,8 +297,8 @@ def test_validation_scores_are_per_slice():
     predicted = torch.tensor([[[0, 0, 0, 0]], [[1, 1, 0, 0]], [[0, 1, 1, 0]], [[0, 2, 0, 0]]])
     scores = task.validation_scores(F.one_hot(predicted, 3).movedim(-1, 1).float(), {"label": label})
     assert task.monitor[0] in scores
-    torch.testing.assert_close(scores["liver_dice"], torch.tensor([torch.nan, 1, 0.5, 0]), equal_nan=True)
-    torch.testing.assert_close(scores["tumour_dice"], torch.tensor([torch.nan, 0, torch.nan, 0]), equal_nan=True)
+    torch.testing.assert_close(scores["slice_liver_dice"], torch.tensor([torch.nan, 1, 0.5, 0]), equal_nan=True)
+    torch.testing.assert_close(scores["slice_tumour_dice"], torch.tensor([torch.nan, 0, torch.nan, 0]), equal_nan=True)
 
 
 @pytest.mark.parametrize(("neighbours", "channels"), [(0, (1, 3)), (2, (5, 3))])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from condswin.errors import BadFileError
-from condswin.mri.reading import VolumeReader, check_volume
+from condswin.mri.reading import VolumeReader, check_volume, checked_blocks
 from condswin.patients import patient_key
 
 KSPACE = np.ones((3, 42, 31), np.complex64)
@@ -28,7 +28,6 @@ def test_sound_file(write_volume):
     assert info.acquisition == "CORPD_FBK"
     assert info.patient == patient_key("PERSON-42")
     assert info.header.recon == (20, 22, 1)
-    assert info.maximum > 0
 
 
 def test_no_identifier_in_what_a_check_returns(write_volume):
@@ -87,7 +86,10 @@ def test_chunked_compressed_and_big_endian_are_read(write_volume):
         target = file["reconstruction_esc"][()]
         del file["reconstruction_esc"]
         file["reconstruction_esc"] = target.astype(">f4")
-    assert check_volume(path).maximum == pytest.approx(float(target.max()))
+    check_volume(path)
+    with VolumeReader(path) as reader:
+        read = np.concatenate([block for _, block in checked_blocks(reader, "reconstruction_esc")])
+    assert np.array_equal(read, target)
 
 
 BAD_DATASETS = {
