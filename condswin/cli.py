@@ -486,9 +486,8 @@ def bench_mri(rounds: Annotated[int, typer.Option(min=1, help="How often each pa
     """
     from condswin.steps.bench_mri import bench_mri as step
 
-    wanted = {"undersample": ">= 3", "loader": ">= 2", "evaluate": ">= 4", "memory": "<= 1.1"}
     for name, ratio in step(rounds).items():
-        print(f"{name:12} {ratio:5.2f}x (wanted: {wanted[name]})")
+        print(f"{name:18} {ratio:5.2f}x")
 
 
 @app.command()
@@ -496,7 +495,9 @@ def gallery(
     inputs: Annotated[list[Path], typer.Argument(help="Fully sampled fastMRI files.")],
     out: Annotated[Path, typer.Option(help="Folder for the table and the pictures.")],
     model: Annotated[list[str] | None, typer.Option(help="A network to add; may be given several times.")] = None,
-    weight: Annotated[float, typer.Option(help="Of the total variation, as `baseline` chose it.")] = 0.003,
+    weight: Annotated[
+        float | None, typer.Option(help="Of the total variation. Default: what `baseline` chose.")
+    ] = None,
     params: Params = DEFAULT_PARAMS,
 ) -> None:
     """Reconstruct files by zero filling, compressed sensing and any networks: a table and pictures.

@@ -59,7 +59,7 @@ def check_case(case: Case) -> CaseInfo:
     counts = np.bincount(labels.data.ravel(order="K"), minlength=len(LABELS))
     geometry = image.geometry
     return CaseInfo(
-        # One LiTS volume is one patient. A hospital may put a record number into the name, so only a keyed hash goes on.
+        # One LiTS volume is one patient. A hospital may put a record number into the name: only a keyed hash goes on.
         patient=patient_key(case.name),
         details={
             "shape": list(geometry.shape),

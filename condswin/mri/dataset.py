@@ -22,7 +22,8 @@ from condswin.mri.fourier import (
 from condswin.mri.header import parse_header
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.reading import KSPACE, SUFFIXES, VolumeReader, kspace_shape, target_shape
-from condswin.mri.undersample import MASK, ZERO_FILLED
+from condswin.mri.undersample import MASK, ZERO_FILLED, read_mask
+from condswin.mri.volumes import Volume, read_volumes
 from condswin.tasks import Batch, Slices
 
 #: Splits of at most this many bytes are kept in memory.
@@ -132,27 +133,8 @@ def complex_volume(path: Path, undersample: UndersampleConfig) -> ComplexInputs:
 
 def _sampled(reader: VolumeReader, undersample: UndersampleConfig) -> NDArray[np.bool_]:
     if MASK in reader:
-        return reader.read(MASK).astype(np.bool_).reshape(-1)
-    return draw_mask(undersample, reader.shape(KSPACE)[-1], name_seed(reader.path.name)).sampled
-
-
-class _Volume(NamedTuple):
-    path: Path
-    slices: int
-    kspace: tuple[int, int]
-    target: str
-    size: tuple[int, int]
-    maximum: float
-    sampled: NDArray[np.bool_] | None
-
-    @property
-    def masked(self) -> bool:
-        return self.sampled is not None
-
-    def cache_bytes(self, *, magnitudes: bool) -> int:
-        rows, columns = self.size
-        signal = 4 * columns if self.masked and magnitudes else 8 * self.kspace[1]
-        return self.slices * rows * (signal + 4 * columns)
+        return read_mask(reader)
+    return draw_mask(undersample, kspace_shape(reader)[-1], name_seed(reader.path.name)).sampled
 
 
 class SliceDataset(Slices):
@@ -194,12 +176,12 @@ class SliceDataset(Slices):
         self._undersample = undersample
         self._training = training
         self._magnitudes = magnitudes
-        self._volumes = [_describe(path) for path in prepared_files(folder).values()]
+        self._volumes = read_volumes(list(prepared_files(folder).values()))
         if not self._volumes:
             raise BadDataError(f"{folder}: no prepared file; run `condswin undersample` first")
         self._index = [(number, at) for number, volume in enumerate(self._volumes) for at in range(volume.slices)]
         self._cache: list[tuple[Tensor, Tensor]] | None = None
-        if sum(volume.cache_bytes(magnitudes=magnitudes) for volume in self._volumes) <= cache_bytes:
+        if sum(map(self._bytes, self._volumes)) <= cache_bytes:
             self._cache = [self._read(volume, 0, volume.slices) for volume in self._volumes]
 
     @property
@@ -219,9 +201,9 @@ class SliceDataset(Slices):
         make = self._magnitude_item if self._magnitudes else self._complex_item
         return {**make(volume, signal, target), "maximum": torch.tensor(volume.maximum, dtype=torch.float32)}
 
-    def _magnitude_item(self, volume: _Volume, signal: Tensor, target: Tensor) -> Batch:
+    def _magnitude_item(self, volume: Volume, signal: Tensor, target: Tensor) -> Batch:
         zero_filled = signal
-        if not volume.masked:
+        if volume.sampled is None:
             zero_filled = torch.from_numpy(
                 hybrid_magnitude(signal.numpy() * self._mask(volume, signal), volume.size[1])
             )
@@ -232,7 +214,7 @@ class SliceDataset(Slices):
         image, mean, std = normalise(zero_filled, volume.maximum)
         return {"image": image[None], "target": ((target - mean) / std)[None], "mean": mean, "std": std}
 
-    def _complex_item(self, volume: _Volume, hybrid: Tensor, target: Tensor) -> Batch:
+    def _complex_item(self, volume: Volume, hybrid: Tensor, target: Tensor) -> Batch:
         sampled = self._mask(volume, hybrid)
         if self._training:
             # Columns are not mirrored: the middle of an even number of them would move against the target's.
@@ -242,17 +224,23 @@ class SliceDataset(Slices):
         image, std, _ = complex_inputs(hybrid.numpy() * sampled, sampled, volume.size[1], volume.maximum)
         return {"image": image, "target": (target / std)[None], "mean": torch.zeros(()), "std": std}
 
-    def _mask(self, volume: _Volume, hybrid: Tensor) -> NDArray[np.bool_]:
+    def _mask(self, volume: Volume, hybrid: Tensor) -> NDArray[np.bool_]:
         if volume.sampled is not None:
             return volume.sampled
         seed = _fresh_seed() if self._training else name_seed(volume.path.name)
         return draw_mask(self._undersample, hybrid.shape[-1], seed).sampled
 
-    def _read(self, volume: _Volume, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    def _bytes(self, volume: Volume) -> int:
+        """What holding a volume in memory takes."""
+        rows, columns = volume.size
+        held = 4 * columns if volume.sampled is not None and self._magnitudes else 8 * volume.kspace[1]
+        return volume.slices * rows * (held + 4 * columns)
+
+    def _read(self, volume: Volume, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Signal, zero-filled (n, H, W) or hybrid space (n, H, W of k-space), and target (n, H, W) of some slices."""
         with VolumeReader(volume.path) as reader:
             target = torch.from_numpy(reader.read(volume.target, start, stop))
-            if volume.masked and self._magnitudes:
+            if volume.sampled is not None and self._magnitudes:
                 return torch.from_numpy(reader.read(ZERO_FILLED, start, stop)), target
             return torch.from_numpy(readout_hybrid(reader.read(KSPACE, start, stop), volume.size[0])), target
 
@@ -265,20 +253,6 @@ def _fresh_seed() -> tuple[int, int]:
 
 def _distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _describe(path: Path) -> _Volume:
-    with VolumeReader(path) as reader:
-        target = reader.target_name()
-        if target is None:
-            raise BadFileError(path, "has no target image, so it cannot be trained on or validated with")
-        slices, rows, columns = target_shape(reader, target)
-        _, height, width = kspace_shape(reader)
-        maximum = reader.attribute("max")
-        if not isinstance(maximum, int | float) or maximum <= 0:
-            maximum = float(reader.read(target).max())
-        sampled = reader.read(MASK).astype(np.bool_).reshape(-1) if ZERO_FILLED in reader else None
-        return _Volume(path, slices, (height, width), target, (rows, columns), float(maximum), sampled)
 
 
 def _image_size(reader: VolumeReader) -> tuple[int, int]:

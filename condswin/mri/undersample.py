@@ -17,7 +17,7 @@ from condswin.config import UndersampleConfig
 from condswin.errors import BadFileError
 from condswin.files import atomic_file
 from condswin.mri.coils import Multicoil, open_volume
-from condswin.mri.fourier import FloatArray, magnitude_image
+from condswin.mri.fourier import ComplexArray, FloatArray, magnitude_image
 from condswin.mri.header import strip_header
 from condswin.mri.masks import Mask, draw_mask, name_seed
 from condswin.mri.reading import HEADER, KSPACE, VolumeReader, checked_blocks, kspace_shape, read_info, target_shape
@@ -62,6 +62,21 @@ def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig, m
     mask = draw_mask(settings, width, name_seed(out.name))
     _prepare(source, out, mask, multicoil)
     return mask
+
+
+def undersample(
+    kspace: ComplexArray, sampled: NDArray[np.bool_], size: tuple[int, int]
+) -> tuple[ComplexArray, FloatArray]:
+    """Masked k-space (slices, H, W), and its zero-filled magnitude images (slices, *size).
+
+    Args:
+        kspace: (slices, H, W), fully sampled.
+        sampled: (W,), the columns to keep.
+        size: Rows and columns of the images.
+    """
+    masked = np.zeros_like(kspace)
+    masked[..., sampled] = kspace[..., sampled]
+    return masked, magnitude_image(masked, size, sampled)
 
 
 def read_mask(reader: VolumeReader) -> NDArray[np.bool_]:
@@ -147,7 +162,5 @@ def _copy_kspace(
     zero_filled = file.create_dataset(ZERO_FILLED, image_shape, np.float32)
     size = (image_shape[1], image_shape[2])
     for start, block in checked_blocks(reader, KSPACE):
-        masked = np.zeros_like(block)
-        masked[..., mask.sampled] = block[..., mask.sampled]
-        kspace[start : start + len(block)] = masked
-        zero_filled[start : start + len(block)] = magnitude_image(masked, size, mask.sampled)
+        end = start + len(block)
+        kspace[start:end], zero_filled[start:end] = undersample(block, mask.sampled, size)

@@ -60,6 +60,8 @@ def attend(qkv: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
     # Windows join the batch, since four axes take the fast path; copies of the mask cost less than those of q, k and v.
     added = bias[None] if mask is None else (mask[:, None] + bias).repeat(batch, 1, 1, 1)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=added)
+    if torch.compiler.is_exporting():
+        out = out.contiguous()  # an exported program may lay it out in another way than the function does here
     return rearrange(out, "(b m) h n d -> b m n (h d)", m=count)
 
 

@@ -49,11 +49,13 @@ UNET_PRESETS = {
     "thesis-1": UNetSettings(dropout=0.2),
     "thesis-2": UNetSettings(dropout=0.2, embedding=58),
     "demo": UNetSettings(embedding=9, residual=True),
+    "base": UNetSettings(embedding=34, residual=True),
 }
 SWIN_UNETR_PRESETS = {
     "thesis-1": SwinUNETRSettings(dropout=0.2, embedding=12),
     "thesis-2": SwinUNETRSettings(dropout=0.2),
     "demo": SwinUNETRSettings(embedding=12, depths=(1, 1, 1, 1), residual=True),
+    "base": SwinUNETRSettings(embedding=12, residual=True),
 }
 
 

@@ -83,6 +83,17 @@ PRESETS: dict[str, Settings] = {
         stem_channels=32,
         residual=True,
     ),
+    # What to take for real data; chosen by measurement (docs/ablation.md, "Design").
+    "base": Settings(
+        embedding=64,
+        heads=(2, 4, 8),
+        feed_forward=2.0,
+        key_values=16,
+        queries=16,
+        heavy_patches=0.25,
+        stem_channels=64,
+        residual=True,
+    ),
 }
 
 

@@ -200,7 +200,7 @@ def soft_top_k(
         a = scale * (torch.arange(k, 0, -1, device=raw.device).log() - tail)
         # One patch at least stays free, or there would be nothing to solve for. A patch is saturated if it is above -a.
         contenders = -best[..., : k - 1]
-        following = torch.searchsorted(contenders.contiguous(), a.flatten(-2)).unflatten(-1, (len(temperatures), k))
+        following = torch.searchsorted(contenders.contiguous(), a.flatten(-2)).view_as(a)
         saturated = torch.zeros_like(indices[..., :1])
         for step in range(min(iterations - 1, len(temperatures))):
             saturated = following[..., step, :].gather(-1, saturated)

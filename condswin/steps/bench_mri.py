@@ -4,29 +4,37 @@ Each pair is timed in turns and compared by medians. The rivals are what one wou
 with numpy, scikit-image's loop, files opened anew for every item.
 """
 
-import resource
+import multiprocessing
+import os
 import tempfile
 import time
-import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import h5py
 import numpy as np
 import torch
 
-from condswin.config import UndersampleConfig
+from condswin.config import UndersampleConfig, compose
+from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadDataError
 from condswin.mri.dataset import SliceDataset, normalise
+from condswin.mri.fourier import ComplexArray
 from condswin.mri.header import NAMESPACE
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.metrics import volume_metrics
 from condswin.mri.reading import HEADER, KSPACE
-from condswin.mri.undersample import prepare_full, prepare_undersampled
+from condswin.mri.undersample import prepare_full, prepare_undersampled, undersample
+from condswin.steps.prepare import prepare
 
 SETTINGS = UndersampleConfig(mask="random", accelerations=[4], center_fractions=[0.08])
 TARGET = "reconstruction_esc"
+
+#: Volumes that are undersampled in one measurement.
+VOLUMES = 6
 
 
 def bench_mri(rounds: int) -> dict[str, float]:
@@ -42,7 +50,8 @@ def bench_mri(rounds: int) -> dict[str, float]:
         folder = Path(scratch)
         knee = _write_volume(folder / "source" / "knee.h5", slices=12, rows=640, columns=368, size=320)
         return {
-            "undersample": _undersampling(knee, folder, rounds),
+            "undersample": _undersampling(rounds),
+            "undersample files": _undersampling_files(knee, folder, rounds),
             "loader": _loading(knee, folder, rounds),
             "evaluate": _scoring(rounds),
             "memory": _memory(folder),
@@ -50,8 +59,7 @@ def bench_mri(rounds: int) -> dict[str, float]:
 
 
 def _write_volume(path: Path, *, slices: int, rows: int, columns: int, size: int) -> Path:
-    draw = np.random.default_rng(0)
-    kspace = draw.standard_normal((slices, rows, columns, 2), dtype=np.float32).view(np.complex64)[..., 0]
+    kspace = _noise(slices, rows, columns)
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         file[KSPACE] = kspace
@@ -78,11 +86,32 @@ def _ratio(rival: Callable[[], object], ours: Callable[[], object], rounds: int)
     return median(times[rival]) / median(times[ours])
 
 
-def _undersampling(source: Path, folder: Path, rounds: int) -> float:
+def _noise(slices: int, rows: int, columns: int) -> ComplexArray:
+    draw = np.random.default_rng(0).standard_normal((slices, rows, columns, 2), dtype=np.float32)
+    noise: ComplexArray = draw.view(np.complex64)[..., 0]
+    return noise
+
+
+def _undersampling(rounds: int) -> float:
+    """From k-space to masked k-space and image, in memory."""
+    kspace = _noise(12, 640, 368)
+    mask = draw_mask(SETTINGS, 368, 0).sampled
+    blocks = [kspace[start : start + 2] for start in range(0, len(kspace), 2)]
+
     def rival() -> None:
-        mask = draw_mask(SETTINGS, 368, name_seed(source.name)).sampled
-        with h5py.File(source) as read, h5py.File(folder / "rival.h5", "w") as write:
-            # As our step does, the source is checked to its last value first.
+        for one in kspace:
+            masked = one * mask
+            _naive_image(masked, 320)
+
+    return _ratio(rival, lambda: _in_threads(lambda block: undersample(block, mask, (320, 320)), blocks), rounds)
+
+
+def _undersampling_files(source: Path, folder: Path, rounds: int) -> float:
+    """The same from file to file; both check every value read and flush what they wrote to the disk."""
+
+    def rival(out: Path) -> None:
+        mask = draw_mask(SETTINGS, 368, name_seed(out.name)).sampled
+        with h5py.File(source) as read, h5py.File(out, "w") as write:
             for name in (KSPACE, TARGET):
                 if not all(np.isfinite(one).all() for one in read[name]):
                     raise BadDataError(f"{source}: not finite")
@@ -95,8 +124,27 @@ def _undersampling(source: Path, folder: Path, rounds: int) -> float:
                 kspace[at], image[at] = masked, _naive_image(masked, size)
             write[TARGET] = read[TARGET][()]
             write["mask"] = mask
+        with out.open("rb") as written:
+            os.fsync(written.fileno())
 
-    return _ratio(rival, lambda: prepare_undersampled(source, folder / "ours" / source.name, SETTINGS), rounds)
+    def outputs(kind: str) -> list[Path]:
+        (folder / kind).mkdir(exist_ok=True)
+        return [folder / kind / f"{number}.h5" for number in range(VOLUMES)]
+
+    def rivals() -> None:
+        for out in outputs("rival"):
+            rival(out)
+
+    def ours() -> None:
+        _in_threads(lambda out: prepare_undersampled(source, out, SETTINGS), outputs("ours"))
+
+    return _ratio(rivals, ours, rounds)
+
+
+def _in_threads(action: Callable[[Any], object], items: Sequence[Any]) -> None:
+    """As the prepare step does it."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(action, items))
 
 
 def _loading(source: Path, folder: Path, rounds: int) -> float:
@@ -139,19 +187,26 @@ def _scoring(rounds: int) -> float:
 
 
 def _memory(folder: Path) -> float:
-    """Peak of Python's and numpy's allocations while so many small volumes are undersampled one after the other."""
-    source = _write_volume(folder / "source" / "small.h5", slices=4, rows=128, columns=96, size=64)
+    """Peak memory of the undersample step, a process of its own, for 200 small volumes and for 10."""
+    source = _write_volume(folder / "small.h5", slices=4, rows=128, columns=96, size=64)
+    peaks = []
+    for volumes in (10, 200):
+        ingested = folder / f"{volumes}-volumes"
+        (ingested / "test").mkdir(parents=True)
+        names = [f"file{number}" for number in range(volumes)]
+        for name in names:
+            (ingested / "test" / f"{name}.h5").hardlink_to(source)
+        files = [{"kspace": FileRecord.of(ingested, f"test/{name}.h5")} for name in names]
+        cases = [CaseRecord(name, "test", name, file, {}) for name, file in zip(names, files, strict=True)]
+        Manifest("reconstruction", cases, {}, []).write(ingested)
+        # Spawned: a forked process begins with its parent's peak.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            peaks.append(pool.apply(_peak_of_preparing, (ingested, folder / f"{volumes}-prepared")))
+    return peaks[1] / peaks[0]
 
-    def peak(volumes: int) -> int:
-        tracemalloc.start()
-        for number in range(volumes):
-            prepare_undersampled(source, folder / "many" / f"{number % 3}.h5", SETTINGS)
-        highest = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return highest
 
-    peak(3)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    few, many = peak(10), peak(200)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return max(many / few, after / before)
+def _peak_of_preparing(ingested: Path, out: Path) -> int:
+    """Prepares and gives this process's highest resident memory, KiB."""
+    prepare(compose(["demo"]), "reconstruction", ingested=ingested, out=out)
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))

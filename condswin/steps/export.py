@@ -1,5 +1,6 @@
 """Step: a trained network as a program that needs no condswin: PyTorch's `pt2` or ONNX, free in the batch."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,22 @@ def export_model(folder: Path, out: Path, *, kind: str, size: int) -> float:
 def _write_onnx(program: ExportedProgram, path: Path, image: Tensor) -> Tensor:
     try:
         import onnx
+        import onnxruntime
         import onnxscript  # noqa: F401 (torch's exporter asks for it)
-        from onnx.reference import ReferenceEvaluator
     except ImportError as error:
-        raise ConfigError(f"--format onnx needs {error.name}: pip install onnx onnxscript") from None
+        raise ConfigError(f"--format onnx needs {error.name}: pip install 'condswin[onnx]'") from None
+    error: BaseException | None
     try:
         written: Any = torch.onnx.export(program, dynamo=True, verbose=False, external_data=False)
         onnx.save(written.model_proto, path)
     except torch.onnx.OnnxExporterError as error:
-        raise ConfigError(f"--format onnx: {str(error).splitlines()[0]}; use --format pt2") from None
-    evaluator = ReferenceEvaluator(str(path))
-    return torch.from_numpy(evaluator.run(None, {evaluator.input_names[0]: image.numpy()})[0])
+        reasons = [str(error)]
+        while error.__cause__ is not None:
+            error = error.__cause__
+            reasons.append(str(error))
+        # The exporter's own text is pages of advice; what a user needs is the operator, whose name is somewhere in it.
+        found = re.search(r"aten[.:]+\w+", " ".join(reversed(reasons)))
+        why = f"ONNX has no operator for {found[0]}" if found else reasons[-1].splitlines()[0]
+        raise ConfigError(f"--format onnx: {why}; use --format pt2") from None
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: image.numpy()})[0])

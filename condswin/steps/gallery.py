@@ -10,26 +10,32 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from condswin import layout
 from condswin.config import Config
-from condswin.files import atomic_file
+from condswin.errors import ConfigError
+from condswin.files import atomic_file, read_json
 from condswin.mri.compressed_sensing import reconstruct_volume
 from condswin.mri.fourier import FloatArray
 from condswin.mri.metrics import psnr, ssim, volume_metrics
 from condswin.mri.reading import VolumeReader
 from condswin.mri.scoring import ERROR_GAIN, PREDICTION
 from condswin.mri.undersample import ZERO_FILLED, prepare_undersampled
+from condswin.steps.baseline import NAME
+from condswin.steps.evaluate import METRICS
 
 TABLE = "reconstructions.md"
 
 
-def gallery(config: Config, inputs: Sequence[Path], *, models: Sequence[str], weight: float, out: Path) -> list[Path]:
+def gallery(
+    config: Config, inputs: Sequence[Path], *, models: Sequence[str], weight: float | None, out: Path
+) -> list[Path]:
     """Writes a Markdown table of volume metrics and a picture of a middle slice per file.
 
     Args:
         config: Parameters; `reconstruction.undersample` names the masks.
         inputs: Fully sampled single-coil files.
         models: Folders or registry addresses of networks; a row and a column each, named by their last part.
-        weight: Of the total variation, as `condswin baseline` chose it on validation cases.
+        weight: Of the total variation; None for the one that `baseline` chose on validation cases.
         out: Folder.
 
     Returns:
@@ -37,8 +43,14 @@ def gallery(config: Config, inputs: Sequence[Path], *, models: Sequence[str], we
 
     Raises:
         BadFileError: A file is unusable.
+        ConfigError: No weight is given, and `baseline` has not run.
         BadDataError: A model is not for reconstruction, or has not seen such masks.
     """
+    if weight is None:
+        chosen = layout.evaluation("reconstruction", NAME) / METRICS
+        if not chosen.is_file():
+            raise ConfigError(f"--weight: none given, and no {chosen} that says which is best; run `condswin baseline`")
+        weight = float(read_json(chosen)["weight"])
     lines = ["| file | reconstruction | PSNR | SSIM | NMSE |", "|---|---|---|---|---|"]
     written = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -92,3 +92,27 @@ def test_scores_stay_in_single_precision_under_autocast(kind: type[LightRouter] 
 
 def test_counts_and_fractions() -> None:
     assert [count(7, 64), count(7, 4), count(0.25, 64), count(0.001, 64), count(1.0, 64)] == [7, 4, 16, 1, 64]
+
+
+def one_by_one(raw, k, *, iterations, epsilon, epsilon_init, epsilon_decay):
+    """The same iteration without tables: which patches are saturated, one step after the other."""
+    temperature, at_one = epsilon_init, torch.zeros_like(raw, dtype=torch.bool)
+    for _ in range(iterations):
+        free = raw.masked_fill(at_one, -torch.inf)
+        left = k - at_one.sum(-1, keepdim=True)
+        a = temperature * (left.log() - (free / temperature).logsumexp(-1, keepdim=True))
+        last, used = at_one, temperature
+        best = raw >= raw.topk(k - 1, dim=-1).values[..., -1:] if k > 1 else torch.zeros_like(at_one)
+        at_one = best & (raw + a > 0)
+        temperature = max(temperature * epsilon_decay, epsilon)
+    free = raw.masked_fill(last, -torch.inf)
+    a = used * ((k - last.sum(-1, keepdim=True)).log() - (free / used).logsumexp(-1, keepdim=True))
+    return ((raw + a).clamp(max=0) / used).exp()
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3, 5, 8, 20, 60])
+@pytest.mark.parametrize(("n", "k"), [(16, 1), (64, 7), (64, 40), (300, 2)])
+def test_tabulated_steps_are_the_steps_one_by_one(n, k, iterations):
+    raw = 3 * torch.randn(5, n, generator=torch.Generator().manual_seed(n + k))
+    settings = {"iterations": iterations, "epsilon": 0.1, "epsilon_init": 4.0, "epsilon_decay": 0.7}
+    torch.testing.assert_close(soft_top_k(raw, k, **settings), one_by_one(raw, k, **settings))

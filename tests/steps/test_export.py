@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -25,6 +27,22 @@ def test_programs_compute_what_networks_do_at_any_batch(variant: str, tmp_path: 
     assert export_model(saved(tmp_path / "model", variant), out, kind="pt2", size=20) < 1e-4
     program = torch.export.load(out).module()
     assert [program(torch.zeros(batch, 1, 20, 20)).shape[0] for batch in (1, 5)] == [1, 5]
+
+
+def test_onnx_computes_what_the_network_does_at_any_batch(tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    assert export_model(saved(tmp_path / "model", "conditional-light"), out, kind="onnx", size=20) < 1e-4
+    session = onnxruntime.InferenceSession(out)
+    (given,) = session.get_inputs()
+    for batch in (1, 5):
+        (output,) = session.run(None, {given.name: np.zeros((batch, 1, 20, 20), np.float32)})
+        assert output.shape == (batch, 1, 20, 20)
+
+
+def test_operators_that_onnx_lacks_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--format onnx: ONNX has no operator for aten\.\w+; use --format pt2"):
+        export_model(saved(tmp_path / "model", "conditional-iterative"), tmp_path / "x.onnx", kind="onnx", size=20)
+    assert not (tmp_path / "x.onnx").exists()
 
 
 def test_unknown_formats_are_refused_with_the_list(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""What a dataset must know of prepared files before it reads a slice, remembered from run to run."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from condswin.errors import BadFileError
+from condswin.files import fingerprint, read_json, write_json
+from condswin.mri.reading import VolumeReader, kspace_shape, target_shape
+from condswin.mri.undersample import ZERO_FILLED, read_mask
+
+#: Raise it when `Volume` changes, so that what was remembered is forgotten.
+FORMAT = 1
+
+
+class Volume(NamedTuple):
+    """A prepared file.
+
+    Attributes:
+        path: The file.
+        slices: Their number.
+        kspace: Rows and columns of k-space.
+        target: Name of the target.
+        size: Rows and columns of the target.
+        maximum: Largest value of the target.
+        sampled: (W,), the measured columns of an undersampled file; None for a fully sampled one.
+    """
+
+    path: Path
+    slices: int
+    kspace: tuple[int, int]
+    target: str
+    size: tuple[int, int]
+    maximum: float
+    sampled: NDArray[np.bool_] | None
+
+
+def read_volumes(paths: Sequence[Path]) -> list[Volume]:
+    """Describes the files of one folder; those that did not change since they were last described are not opened.
+
+    A file changed if its size or its time of last change did. Descriptions are remembered in the user's cache folder
+    (`$XDG_CACHE_HOME`, else `~/.cache`), without names; where nothing can be kept there, files are opened every time.
+
+    Raises:
+        BadFileError: A file is unusable.
+    """
+    if not paths:
+        return []
+    memory = _cache_folder() / "condswin" / f"volumes-{fingerprint(str(paths[0].parent.resolve()))[:16]}.json"
+    known = _recall(memory)
+    volumes, entries = [], {}
+    for path in paths:
+        # Asked before the file is read: a change meanwhile is noticed next time.
+        state = path.stat()
+        mark = [FORMAT, state.st_size, state.st_mtime_ns]
+        name = fingerprint(path.name)
+        entry = known.get(name)
+        if not isinstance(entry, dict) or entry.get("mark") != mark:
+            entry = {"mark": mark, **_describe(path)}
+        entries[name] = entry
+        volumes.append(_volume(path, entry))
+    if entries != known:
+        _remember(memory, entries)
+    return volumes
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+
+
+def _recall(memory: Path) -> dict[str, Any]:
+    try:
+        known = read_json(memory)
+    except BadFileError:
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _remember(memory: Path, entries: dict[str, Any]) -> None:
+    try:
+        write_json(memory, entries)
+    except OSError:  # a read-only or missing home
+        return
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with VolumeReader(path) as reader:
+        target = reader.target_name()
+        if target is None:
+            raise BadFileError(path, "has no target image, so it cannot be trained on or validated with")
+        shape = target_shape(reader, target)
+        maximum = reader.attribute("max")
+        if not isinstance(maximum, int | float) or maximum <= 0:
+            maximum = float(reader.read(target).max())
+        return {
+            "kspace": list(kspace_shape(reader)[1:]),
+            "target": target,
+            "shape": list(shape),
+            "maximum": float(maximum),
+            "sampled": np.flatnonzero(read_mask(reader)).tolist() if ZERO_FILLED in reader else None,
+        }
+
+
+def _volume(path: Path, entry: dict[str, Any]) -> Volume:
+    (height, width), (slices, rows, columns) = entry["kspace"], entry["shape"]
+    sampled = None
+    if entry["sampled"] is not None:
+        sampled = np.zeros(width, np.bool_)
+        sampled[entry["sampled"]] = True
+    return Volume(path, slices, (height, width), entry["target"], (rows, columns), entry["maximum"], sampled)
