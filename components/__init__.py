@@ -6,6 +6,7 @@ and kfp, so nothing is installed when a task starts.
 """
 
 from components.compare import compare
+from components.data_card import data_card
 from components.demo_data import demo_data
 from components.evaluate import evaluate
 from components.ingest import ingest
@@ -14,4 +15,4 @@ from components.promote import promote
 from components.register import register
 from components.train import train
 
-__all__ = ["compare", "demo_data", "evaluate", "ingest", "prepare", "promote", "register", "train"]
+__all__ = ["compare", "data_card", "demo_data", "evaluate", "ingest", "prepare", "promote", "register", "train"]

@@ -176,12 +176,20 @@ class ReconstructionTrainConfig(TrainConfig):
     loss: Literal["mse", "l1"] = "l1"
 
 
-class ReconstructionConfig(Section):
-    """MRI: reconstruct magnitude images from undersampled single-coil k-space.
+class DriftConfig(Section):
+    """When ingested data counts as other than what a model was trained on.
 
     Attributes:
-        drift_threshold: Distance of distributions (0 to 1) from the training data's above which `data-card` says drift.
+        reference: `card.json` of the training data, which `data-card` compares with; nothing is compared if None.
+        threshold: Distance of distributions (0 to 1) above which it drifted.
     """
+
+    reference: str | None = None
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.3
+
+
+class ReconstructionConfig(Section):
+    """MRI: reconstruct magnitude images from undersampled single-coil k-space."""
 
     source: str = "data/demo/reconstruction"
     demo: DemoMriConfig = DemoMriConfig()
@@ -189,7 +197,7 @@ class ReconstructionConfig(Section):
         folders={"train": "singlecoil_train", "test": "singlecoil_val"}
     )
     undersample: UndersampleConfig = UndersampleConfig()
-    drift_threshold: Annotated[float, Field(ge=0, le=1)] = 0.3
+    drift: DriftConfig = DriftConfig()
     train: ReconstructionTrainConfig = ReconstructionTrainConfig()
     variants: Annotated[dict[str, VariantConfig], Field(min_length=1)]
     gate: GateConfig = GateConfig(metric="psnr", floor=0.0)

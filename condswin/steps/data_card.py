@@ -19,10 +19,10 @@ def data_card(config: Config, *, ingested: Path, out: Path, reference: Path | No
     """Describes an ingested dataset.
 
     Args:
-        config: Parameters; `reconstruction.drift_threshold` says what is drift.
+        config: Parameters; `reconstruction.drift` says what is drift, and from what.
         ingested: Output of the ingest step.
         out: Folder for `card.json` and `card.html`, one file with all pictures.
-        reference: `card.json` of the data that the model was trained on, to compare with.
+        reference: `card.json` of the data that the model was trained on, to compare with; None for the parameters'.
 
     Returns:
         What `card.json` holds. With a reference, `drift` has `distances` by statistic, the `largest`, the `limit` (the
@@ -35,12 +35,15 @@ def data_card(config: Config, *, ingested: Path, out: Path, reference: Path | No
     manifest = Manifest.read(ingested, "reconstruction")
     manifest.verify(ingested)
     card = describe(ingested, manifest)
+    settings = config.reconstruction.drift
+    if reference is None and settings.reference is not None:
+        reference = Path(settings.reference)
     if reference is not None:
         known = read_json(reference)
         if not isinstance(known, dict) or set(known.get("statistics", {})) != set(STATISTICS):
             raise BadFileError(reference, "not a data card; `condswin data-card` of the training data writes one")
         distances = drift(card, known)
-        limit = max(config.reconstruction.drift_threshold, noise_floor(card["cases"], known["cases"]))
+        limit = max(settings.threshold, noise_floor(card["cases"], known["cases"]))
         largest = max(distances.values())
         card["drift"] = {"distances": distances, "largest": largest, "limit": limit, "exceeded": largest > limit}
     shown = figures(ingested, manifest, card, config.reconstruction.undersample)

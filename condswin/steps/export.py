@@ -75,15 +75,15 @@ def _write_onnx(program: ExportedProgram, path: Path, image: Tensor) -> Tensor:
         import onnxscript  # noqa: F401 (torch's exporter asks for it)
     except ImportError as error:
         raise ConfigError(f"--format onnx needs {error.name}: pip install 'condswin[onnx]'") from None
-    error: BaseException | None
     try:
         written: Any = torch.onnx.export(program, dynamo=True, verbose=False, external_data=False)
         onnx.save(written.model_proto, path)
     except torch.onnx.OnnxExporterError as error:
         reasons = [str(error)]
-        while error.__cause__ is not None:
-            error = error.__cause__
-            reasons.append(str(error))
+        cause = error.__cause__
+        while cause is not None:
+            reasons.append(str(cause))
+            cause = cause.__cause__
         # The exporter's own text is pages of advice; what a user needs is the operator, whose name is somewhere in it.
         found = re.search(r"aten[.:]+\w+", " ".join(reversed(reasons)))
         why = f"ONNX has no operator for {found[0]}" if found else reasons[-1].splitlines()[0]

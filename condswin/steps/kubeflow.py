@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from condswin import layout
 from condswin.config import Config, TaskName, parse_config
+from condswin.errors import BadDataError
 
 
 class Best(NamedTuple):
@@ -41,6 +42,23 @@ def ingest(params: str, task: str, source: str, ingested: str) -> str:
 
     config, name = _read(params, task)
     return step(config, name, source=source, out=Path(ingested)).fingerprint()
+
+
+def data_card(params: str, ingested: str, card: str, log_metric: Callable[[str, float], None]) -> None:
+    """Describes ingested MRI data; fails, with the card written, if it drifted from the reference in the parameters."""
+    from condswin.steps.data_card import data_card as step
+
+    config, _ = _read(params, "reconstruction")
+    described = step(config, ingested=Path(ingested), out=Path(card))
+    log_metric("cases", described["cases"])
+    drift = described.get("drift")
+    if drift:
+        log_metric("drift", drift["largest"])
+        if drift["exceeded"]:
+            raise BadDataError(
+                f"{config.reconstruction.source}: drifted by {drift['largest']:.3f} from "
+                f"{config.reconstruction.drift.reference}, limit {drift['limit']:.3f}; see the data card"
+            )
 
 
 def prepare(params: str, task: str, ingested: str, prepared: str) -> str:

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import sys
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from kfp import dsl
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 import components
-from condswin.config import Config
+from condswin.config import Config, DriftConfig
+from condswin.errors import BadDataError
 from condswin.steps import kubeflow
 from condswin.steps.demo_data import NOTE
 
@@ -87,3 +89,30 @@ def test_a_component_runs_on_real_artifacts(tiny: Config, tmp_path: Path) -> Non
     )
     assert len(fingerprint) == 64
     assert (tmp_path / "ingested" / "manifest.json").is_file()
+
+
+def test_data_that_drifted_stops_the_pipeline_with_its_card_written(tiny: Config, tmp_path: Path) -> None:
+    raw, ingested = (dsl.Dataset(uri=str(tmp_path / name)) for name in ("raw", "ingested"))
+    # Drift below what chance does to few volumes is none.
+    demo = tiny.reconstruction.demo.model_copy(update={"train_volumes": 12, "test_volumes": 3})
+    config = tiny.model_copy(update={"reconstruction": tiny.reconstruction.model_copy(update={"demo": demo})})
+    params = config.model_dump_json()
+    source = components.demo_data.python_func(params=params, task="reconstruction", raw=raw)
+    components.ingest.python_func(params=params, task="reconstruction", source=source, ingested=ingested)
+
+    card, metrics = dsl.Artifact(uri=str(tmp_path / "card")), dsl.Metrics(uri=str(tmp_path / "metrics"))
+    components.data_card.python_func(params=params, ingested=ingested, card=card, metrics=metrics)
+    assert metrics.metadata == {"cases": 15}
+
+    known = json.loads((tmp_path / "card" / "card.json").read_text())
+    known["statistics"]["columns"] = [value + 1000 for value in known["statistics"]["columns"]]
+    (tmp_path / "reference.json").write_text(json.dumps(known))
+    drift = DriftConfig(reference=str(tmp_path / "reference.json"))
+    params = config.model_copy(
+        update={"reconstruction": config.reconstruction.model_copy(update={"drift": drift})}
+    ).model_dump_json()
+    card, metrics = dsl.Artifact(uri=str(tmp_path / "new")), dsl.Metrics(uri=str(tmp_path / "metrics"))
+    with pytest.raises(BadDataError, match=r"drifted by 1\.000 from .*reference\.json"):
+        components.data_card.python_func(params=params, ingested=ingested, card=card, metrics=metrics)
+    assert metrics.metadata == {"cases": 15, "drift": 1.0}
+    assert (tmp_path / "new" / "card.html").is_file()
