@@ -21,7 +21,7 @@ from condswin.mri.reading import KSPACE, VolumeReader
 STATISTICS = {
     "log_maximum": "largest value, log10",
     "mean_to_maximum": "mean over largest value",
-    "background": "share of pixels below 5 % of the largest value",
+    "background": "pixels below 5 % of the largest",
     "snr_db": "signal to noise, dB",
     "rows": "k-space rows",
     "columns": "k-space columns",
