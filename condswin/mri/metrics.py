@@ -33,8 +33,8 @@ def volume_metrics(target: Volume, prediction: Volume) -> dict[str, float]:
         raise ValueError(f"prediction {prediction.shape} and target {target.shape} must be of one 3-D shape")
     _require_windows(target)
     maximum = float(target.max())
-    scale = 1 / maximum
-    slices = _by_slice(lambda x, y: (_slice_sums(x, y), _slice_ssim(x, y, scale)), target, prediction)
+    scale, unit = 1 / maximum, _unit(target)
+    slices = _by_slice(lambda x, y: (_slice_sums(x, y, unit), _slice_ssim(x, y, scale)), target, prediction)
     sums = _total(sums for sums, _ in slices)
     similarity = sum(similarity for _, similarity in slices) / len(slices)
     return {"psnr": sums.psnr(maximum), "ssim": similarity, "nmse": sums.nmse, "mae": sums.mae}
@@ -95,58 +95,48 @@ def _require_windows(target: Volume) -> None:
 def _slice_ssim(x: Volume, y: Volume, scale: float) -> float:
     """Mean SSIM over the windows inside two images (H, W), multiplied by `scale` to a data range of one.
 
-    In float32, which halves the traffic through the cache: with a data range of one and the images centred, rounding is
-    five orders of magnitude below the constants that variances are compared with.
+    With u = x + y and v = x - y, both factors of SSIM need squares alone: 2 x y = (u^2 - v^2) / 2 and
+    x^2 + y^2 = (u^2 + v^2) / 2, of means as of (co)variances. In float32, which halves the traffic through the cache:
+    with a data range of one and u and v centred, rounding is five orders of magnitude below the constants that
+    variances are compared with. All planes lie in one array, for few calls on long runs.
     """
     rows, columns = x.shape
-    # One array of all that is summed over windows, flat: few calls on long runs, and threads wait less for each other.
-    planes = np.empty((4, x.size), np.float32)
-    centers = []
-    for plane, image in zip(planes, (x, y), strict=False):
-        center = np.float32(image.mean() * scale)
-        plane[:] = image.reshape(-1)
-        plane *= np.float32(scale)
-        plane -= center
-        centers.append(center)
-    np.multiply(planes[0], planes[1], out=planes[2])
-    np.multiply(planes[0], planes[0], out=planes[3])
-    planes[3] += planes[1] * planes[1]
-    sum_x, sum_y, product, squares = _window_sums(planes, columns)
+    # Six more than pixels, for the windows that begin in the last columns of the last row.
+    planes = np.zeros((4, x.size + WINDOW - 1), np.float32)
+    np.add(x, y, out=planes[0, : x.size].reshape(x.shape), dtype=np.float32, casting="same_kind")
+    np.subtract(x, y, out=planes[1, : x.size].reshape(x.shape), dtype=np.float32, casting="same_kind")
+    planes[:2] *= np.float32(scale)
+    centers = planes[:2].mean(axis=1, keepdims=True)
+    planes[:2] -= centers
+    np.multiply(planes[:2], planes[:2], out=planes[2:])
     # Sums over windows of n pixels instead of means: everything is n or n^2 times larger, the constants included.
-    n = WINDOW * WINDOW
-    sums = sum_x * sum_y
-    powers = sum_x * sum_x
-    powers += sum_y * sum_y
-    # Sample covariance is n / (n - 1) * (E[xy] - E[x] E[y]); in sums, times n^2: n / (n - 1) * (n S_xy - S_x S_y).
-    c2 = np.float32(K2**2 * n * (n - 1))
-    product *= n
-    product -= sums
-    product *= 2
-    product += c2
-    squares *= n
-    squares -= powers
-    squares += c2
-    product /= squares
-    # The means need the centres back; variances and covariance do not depend on them.
-    sum_x += n * centers[0]
-    sum_y += n * centers[1]
-    c1 = np.float32(K1**2 * n * n)
-    np.multiply(sum_x, sum_y, out=sums)
-    sums *= 2
-    sums += c1
-    sum_x *= sum_x
-    sum_y *= sum_y
-    sum_x += sum_y
-    sum_x += c1
-    product *= sums
-    product /= sum_x
+    n = np.float32(WINDOW * WINDOW)
+    sums = _window_sums(planes, columns)
+    means, variances = sums[:2], sums[2:]
+    variances *= n
+    variances -= means * means
+    # The means need the centres back; variances do not depend on them.
+    means += n * centers
+    means *= means
+    pairs = sums.reshape(2, 2, -1)
+    # Variances are the sample's, n / (n - 1) times what the sums give.
+    constants = np.array([[2 * K1**2 * n * n], [2 * K2**2 * n * (n - 1)]], np.float32)
+    above = pairs[:, 0] - pairs[:, 1]
+    above += constants
+    below = pairs[:, 0]
+    below += pairs[:, 1]
+    below += constants
+    values = above[0]
+    values *= above[1]
+    values /= below[0]
+    values /= below[1]
     # Windows that wrap around the right edge were computed along with the others, and are left out here.
-    inside = np.resize(product, (rows - WINDOW + 1, columns))[:, : columns - WINDOW + 1]
+    inside = values.reshape(rows - WINDOW + 1, columns)[:, : columns - WINDOW + 1]
     return float(inside.mean(dtype=np.float64))
 
 
 def _window_sums(planes: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
-    """Sums over the 7x7 windows of flat images (n, H * W) by their first pixel: (n, (H - 6) * W - 6).
+    """Sums over the 7x7 windows of flat images (n, H * W + 6) by their first pixel: (n, (H - 6) * W).
 
     Windows that begin in the last six columns wrap around.
     """
@@ -183,17 +173,29 @@ class _Sums(NamedTuple):
 
 
 def _sums(target: Volume, prediction: Volume) -> _Sums:
-    return _total(_by_slice(_slice_sums, target, prediction))
+    unit = _unit(target)
+    return _total(_by_slice(lambda x, y: _slice_sums(x, y, unit), target, prediction))
 
 
-def _slice_sums(x: Volume, y: Volume) -> _Sums:
-    """In float64; a slice at a time, since what a whole volume's differences need does not fit the cache."""
-    error = np.subtract(x, y, dtype=np.float64)
-    absolute = float(np.abs(error).sum())
-    error *= error
-    squared = float(error.sum())
-    np.multiply(x, x, out=error, dtype=np.float64)
-    return _Sums(x.size, absolute, squared, float(error.sum()))
+def _unit(target: Volume) -> float:
+    """A power of two near the largest value: scaling by it is exact, and squares neither overflow nor vanish."""
+    return math.ldexp(1.0, math.frexp(float(target.max()))[1])
+
+
+def _slice_sums(x: Volume, y: Volume, unit: float) -> _Sums:
+    """Row by row in the images' own precision, the sum of rows in float64: in total as good as all in float64."""
+    error = x - y
+    error /= error.dtype.type(unit)
+    squared = np.einsum("ij,ij->i", error, error)
+    absolute = np.einsum("ij->i", np.abs(error, out=error))
+    target = np.divide(x, error.dtype.type(unit), out=error)
+    of_target = np.einsum("ij,ij->i", target, target)
+    return _Sums(
+        x.size,
+        float(absolute.sum(dtype=np.float64)) * unit,
+        float(squared.sum(dtype=np.float64)) * unit**2,
+        float(of_target.sum(dtype=np.float64)) * unit**2,
+    )
 
 
 def _total(parts: Iterable[_Sums]) -> _Sums:

@@ -74,8 +74,7 @@ def undersample(
         sampled: (W,), the columns to keep.
         size: Rows and columns of the images.
     """
-    masked = np.zeros_like(kspace)
-    masked[..., sampled] = kspace[..., sampled]
+    masked: ComplexArray = np.where(sampled, kspace, np.complex64(0))
     return masked, magnitude_image(masked, size, sampled)
 
 
