@@ -343,7 +343,9 @@ def predict(
 @app.command()
 def ablate(
     task: Task,
-    study: Annotated[str, typer.Option(help="A ready study (design, routing, unrolled), or a YAML file.")] = "routing",
+    study: Annotated[
+        str, typer.Option(help="baselines, design, routing, unrolled, or a YAML file.")
+    ] = "routing",
     also: Annotated[
         list[Path] | None, typer.Option(help="Folder of raw files to test on too; may be repeated.")
     ] = None,

@@ -116,3 +116,9 @@ def test_tabulated_steps_are_the_steps_one_by_one(n, k, iterations):
     raw = 3 * torch.randn(5, n, generator=torch.Generator().manual_seed(n + k))
     settings = {"iterations": iterations, "epsilon": 0.1, "epsilon_init": 4.0, "epsilon_decay": 0.7}
     torch.testing.assert_close(soft_top_k(raw, k, **settings), one_by_one(raw, k, **settings))
+
+
+def test_light_scores_average_one_over_all_patches():
+    """A plain softmax's scores of 1 / n would silence the branch that they weigh."""
+    x = torch.randn(3, 50, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(LightRouter(8, k=5)(x).scores.mean(-1), torch.ones(3))
