@@ -168,7 +168,7 @@ def measure(networks: Mapping[str, nn.Module], image: Tensor, *, rounds: int) ->
 def table(costs: Mapping[str, Cost], *, title: str) -> Table:
     """Costs as a table, one row per network."""
     result = Table(title=title, title_justify="left")
-    result.add_column("network")
+    result.add_column("network", no_wrap=True)
     for column in (
         "parameters", "GFLOP", "light", "heavy", "router", "rest", "latency ms", "train img/s", "infer MiB", "train MiB"
     ):  # fmt: skip

@@ -39,6 +39,8 @@ def main() -> None:
     """Runs the command line; errors that a user can mend are one message and exit status 1."""
     # MLflow's own notices on telemetry are nobody's business here.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Nor PyTorch's on each start and stop of its profiler, which `bench` counts memory with.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     try:
         app()
     except CondswinError as error:

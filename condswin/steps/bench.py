@@ -55,7 +55,7 @@ def bench(
         costs = measure(networks, image, rounds=rounds)
         used = torch.get_num_threads()
     console = Console()
-    console.width = max(console.width, 124)
+    console.width = max(console.width, 140)
     title = f"{preset}, {batch} x {size} x {size}, {device}, {used} threads, medians of {rounds}"
     console.print(table(costs, title=title))
     if "swin" in costs:
