@@ -108,3 +108,12 @@ def test_parameters_travel_as_text_that_is_read_back_equal(tmp_path: Path) -> No
     spec, _ = compiled(config, tmp_path)
     default = spec["root"]["inputDefinitions"]["parameters"]["params"]["defaultValue"]
     assert parse_config(json.loads(default), origin="yaml") == config
+
+
+def test_mri_data_is_prepared_after_its_card_was_written(cluster: Config, tmp_path: Path) -> None:
+    spec, _ = compiled(cluster, tmp_path)
+    tasks = spec["root"]["dag"]["tasks"]
+    waiting = [name for name, task in tasks.items() if "data-card" in task.get("dependentTasks", [])]
+    assert len(waiting) == 1
+    assert tasks[waiting[0]]["componentRef"]["name"].startswith("comp-prepare")
+    assert tasks[waiting[0]]["inputs"]["parameters"]["task"]["runtimeValue"]["constant"] == "reconstruction"
