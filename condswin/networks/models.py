@@ -83,7 +83,7 @@ PRESETS: dict[str, Settings] = {
         stem_channels=32,
         residual=True,
     ),
-    # What to take for real data; chosen by measurement (docs/ablation.md, "Design").
+    # Where to begin with real data: what docs/ablation.md ("Design") found to pay, in a size that the demo cannot judge.
     "base": Settings(
         embedding=64,
         heads=(2, 4, 8),

@@ -79,7 +79,7 @@ def test_ready_studies_can_be_built(name: str, tiny: Config) -> None:
 
 
 def test_unknown_studies_and_keys_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nothing: no such file.*there are: design, routing, unrolled"):
+    with pytest.raises(ConfigError, match=r"nothing: no such file.*there are: baselines, design, routing, unrolled"):
         load_study("nothing")
     (tmp_path / "study.yaml").write_text("networks: {swin: {variant: swin, presets: demo}}")
     with pytest.raises(ConfigError, match=r"study\.yaml: networks\.swin\.presets"):
