@@ -83,7 +83,7 @@ PRESETS: dict[str, Settings] = {
         stem_channels=32,
         residual=True,
     ),
-    # Where to begin with real data: what docs/ablation.md ("Design") found to pay, in a size that the demo cannot judge.
+    # Where to begin with real data: what docs/ablation.md ("Design") found to pay, in a size beyond the demo.
     "base": Settings(
         embedding=64,
         heads=(2, 4, 8),
