@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from condswin.config import PROFILES, Config, Section, TaskName, VariantConfig, read_yaml, validated
-from condswin.errors import BadDataError, BadFileError, ConfigError
+from condswin.errors import BadFileError, ConfigError
 from condswin.evaluation import evaluate_split
 from condswin.files import fingerprint, read_json, write_json
 from condswin.networks import create_model
@@ -171,16 +171,17 @@ def _known(folder: Path, key: str, test_sets: Mapping[str, Path]) -> dict[str, A
     return known if known["key"] == key and set(known["scores"]) == set(test_sets) else None
 
 
-def _gains(task: Task, rows: list[Row]) -> dict[str, float]:
-    """Mean over cases of each metric; of its difference from the first baseline where there is one."""
+def _gains(task: Task, rows: list[Row]) -> dict[str, float | None]:
+    """Mean over cases of each metric; of its difference from the first baseline where there is one.
+
+    None where no case defines it, as the precision of a network that finds no tumour.
+    """
     prefix = next(iter(task.baselines.values()), None)
-    means = {}
+    means: dict[str, float | None] = {}
     for metric in task.metrics:
         values = [float(row[metric]) - (float(row[f"{prefix}{metric}"]) if prefix else 0.0) for row in rows]
         finite = [value for value in values if np.isfinite(value)]
-        if not finite:
-            raise BadDataError(f"{metric} is undefined for every case: nothing to compare")
-        means[metric] = float(np.mean(finite))
+        means[metric] = float(np.mean(finite)) if finite else None
     return means
 
 
@@ -195,9 +196,10 @@ def _table(
         cells = [name, f"{cost['parameters']:,.0f}", f"{cost['gflops']:.2f}"]
         for place in places:
             for metric in metrics:
-                values = [result["scores"][place][metric] for result in results if result["network"] == name]
+                scores = [result["scores"][place][metric] for result in results if result["network"] == name]
+                values = [value for value in scores if value is not None]
                 spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-                cells.append(f"{np.mean(values):{sign}.3f}{spread}")
+                cells.append(f"{np.mean(values):{sign}.3f}{spread}" if values else "-")
         lines.append("| " + " | ".join(cells) + " |")
     baseline = next(iter(task.baselines), None)
     what = f"Differences from {baseline}" if baseline else "Scores"

@@ -84,3 +84,20 @@ def test_unknown_studies_and_keys_are_named(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("networks: {swin: {variant: swin, presets: demo}}")
     with pytest.raises(ConfigError, match=r"study\.yaml: networks\.swin\.presets"):
         load_study(str(tmp_path / "study.yaml"))
+
+
+def test_scores_that_no_case_defines_are_left_open(tiny: Config, tmp_path: Path) -> None:
+    section = tiny.segmentation.model_copy(update={"source": str(tmp_path / "raw")})
+    # With this seed the one test case has no tumour, so there is no lesion to recall.
+    config = tiny.model_copy(update={"seed": 13, "segmentation": section})
+    demo_data(config, "segmentation", out=tmp_path / "raw")
+    ingest(config, "segmentation", source=str(tmp_path / "raw"), out=tmp_path / "ingested")
+    prepare(config, "segmentation", ingested=tmp_path / "ingested", out=tmp_path / "prepared")
+    networks = study(swin={"variant": "swin", "overrides": {"embedding": 8, "heads": [2, 2]}})
+    table = ablate(
+        config, "segmentation", networks, prepared=tmp_path / "prepared", also=[], seeds=1, out=tmp_path / "out"
+    )
+    scores = json.loads((tmp_path / "out" / "ablation.json").read_text())["results"][0]["scores"]["test"]
+    assert scores["lesion_recall"] is None
+    assert scores["liver_dice"] is not None
+    assert "| swin | " in table
