@@ -345,7 +345,7 @@ def predict(
 @app.command()
 def ablate(
     task: Task,
-    study: Annotated[str, typer.Option(help="baselines, design, routing, unrolled, or a YAML file.")] = "routing",
+    study: Annotated[str, typer.Option(help="A ready study (an unknown name lists them), or a YAML file.")] = "routing",
     also: Annotated[
         list[Path] | None, typer.Option(help="Folder of raw files to test on too; may be repeated.")
     ] = None,
