@@ -64,18 +64,21 @@ def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig, m
     return mask
 
 
-def undersample(
-    kspace: ComplexArray, sampled: NDArray[np.bool_], size: tuple[int, int]
-) -> tuple[ComplexArray, FloatArray]:
-    """Masked k-space (slices, H, W), and its zero-filled magnitude images (slices, *size).
+def undersample(kspace: ComplexArray, sampled: NDArray[np.bool_], size: tuple[int, int]) -> FloatArray:
+    """Sets unmeasured columns of k-space to zero, in place.
 
     Args:
-        kspace: (slices, H, W), fully sampled.
+        kspace: (slices, H, W), fully sampled; contiguous.
         sampled: (W,), the columns to keep.
         size: Rows and columns of the images.
+
+    Returns:
+        Its zero-filled magnitude images (slices, *size).
     """
-    masked: ComplexArray = np.where(sampled, kspace, np.complex64(0))
-    return masked, magnitude_image(masked, size, sampled)
+    # Bit by bit, which is several times faster than choosing between complex numbers and leaves no negative zeros.
+    bits = kspace.view(np.uint64)
+    np.bitwise_and(bits, np.where(sampled, ~np.uint64(0), np.uint64(0)), out=bits)
+    return magnitude_image(kspace, size, sampled)
 
 
 def read_mask(reader: VolumeReader) -> NDArray[np.bool_]:
@@ -162,4 +165,5 @@ def _copy_kspace(
     size = (image_shape[1], image_shape[2])
     for start, block in checked_blocks(reader, KSPACE):
         end = start + len(block)
-        kspace[start:end], zero_filled[start:end] = undersample(block, mask.sampled, size)
+        zero_filled[start:end] = undersample(block, mask.sampled, size)
+        kspace[start:end] = block

@@ -9,16 +9,16 @@ from .conftest import centred_image
 
 @pytest.mark.parametrize("shape", [(8, 8), (7, 8), (8, 9), (15, 13), (640, 372)])
 def test_round_trip_and_norm(shape):
-    image = torch.randn(2, *shape, dtype=torch.complex64)
+    image = torch.randn(2, *shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
     kspace = fft2c(image)
     assert kspace.dtype == torch.complex64
     assert torch.allclose(ifft2c(kspace), image, atol=1e-5)
-    assert kspace.norm() == pytest.approx(float(image.norm()), rel=1e-5)
+    assert kspace.norm() == pytest.approx(float(image.norm()), rel=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (7, 8), (15, 13)])
 def test_agrees_with_numpy(shape):
-    image = torch.randn(*shape, dtype=torch.complex64)
+    image = torch.randn(*shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
     expected = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image.numpy()), norm="ortho"))
     np.testing.assert_allclose(fft2c(image).numpy(), expected, atol=1e-5)
 
