@@ -77,7 +77,11 @@ class TrainingModule(LightningModule):
         config = self.train_config
         kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
         optimizer: Optimizer = kind(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.network.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            # One kernel for all parameters; Lightning cannot clip its gradients in mixed precision.
+            fused=config.precision == "32-true",
         )
         steps = int(self.trainer.estimated_stepping_batches)
         factor = LambdaLR(optimizer, lambda step: learning_rate_factor(config.schedule, step, steps, config.epochs))
