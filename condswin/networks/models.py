@@ -40,7 +40,7 @@ class Settings:
         epsilon: Iterative router: final temperature.
         epsilon_init: Iterative router: first temperature.
         epsilon_decay: Iterative router: factor per step.
-        straight_through: Iterative router: pass gradient where scores saturate.
+        straight_through: Iterative router: fraction of a softmax's gradient that is passed even where scores saturate.
         rescaled: Light router: scale scores and gates to a mean of 1; off, the plain softmax, for ablations.
         stem_channels: As for `SwinUNet`.
         residual: As for `SwinUNet`.
@@ -59,7 +59,7 @@ class Settings:
     epsilon: float = 0.1
     epsilon_init: float = 4.0
     epsilon_decay: float = 0.7
-    straight_through: bool = True
+    straight_through: float = 0.1
     rescaled: bool = True
     stem_channels: int = 0
     residual: bool = False

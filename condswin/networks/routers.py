@@ -102,8 +102,8 @@ class IterativeRouter(Router):
     """Soft top-k by coordinate descent (Wright 2015; CoDA, arXiv:2304.04947; CoLT5, arXiv:2303.09752).
 
     Scores lie in [0, 1] and sum to about k. Where a patch is clearly chosen its score is exactly 1 and the exact
-    gradient 0, so the router would stop learning just where it decides; gates and scores therefore carry, straight
-    through, the gradient of a softmax over the raw scores beside their own.
+    gradient 0, so the router would stop learning just where it decides. Beside their own, gates and scores therefore
+    carry, straight through, a fraction of the gradient of a softmax over the raw scores.
 
     Args:
         dim: Channels d.
@@ -112,6 +112,7 @@ class IterativeRouter(Router):
         epsilon: Final temperature; smaller is closer to a hard top-k.
         epsilon_init: First temperature.
         epsilon_decay: Factor per step from `epsilon_init` down to `epsilon`.
+        straight_through: The fraction. A whole one drowns the exact gradient where there is one (docs/ablation.md).
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class IterativeRouter(Router):
         epsilon: float = 0.1,
         epsilon_init: float = 4.0,
         epsilon_decay: float = 0.7,
-        straight_through: bool = True,
+        straight_through: float = 0.1,
     ) -> None:
         super().__init__(dim, k=k)
         if iterations < 1 or not 0 < epsilon <= epsilon_init or not 0 < epsilon_decay <= 1:
@@ -151,7 +152,7 @@ class IterativeRouter(Router):
         # Ties among scores of exactly 1 are broken by the raw scores, whose order is the same.
         indices = raw.topk(k, dim=-1).indices
         if self.straight_through and self.training:
-            smooth = k * raw.softmax(-1)
+            smooth = self.straight_through * k * raw.softmax(-1)
             scores = scores + (smooth - smooth.detach())
         return scores, scores.gather(-1, indices), indices
 

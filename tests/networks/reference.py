@@ -67,7 +67,7 @@ class Router(nn.Module):
                 epsilon_decay=s.epsilon_decay,
             )
             if self.training and s.straight_through:
-                smooth = k * raw.softmax(-1)
+                smooth = s.straight_through * k * raw.softmax(-1)
                 scores = scores + (smooth - smooth.detach())
             gates = scores.gather(-1, indices)
         else:

@@ -189,9 +189,9 @@ def test_heavy_feed_forward_counts_patches_or_takes_a_fraction() -> None:
 
 
 def test_settings_reach_the_iterative_router() -> None:
-    model = create_model("conditional-iterative", **SMALL, iterations=3, epsilon=0.5, straight_through=False)
+    model = create_model("conditional-iterative", **SMALL, iterations=3, epsilon=0.5, straight_through=0.5)
     router = next(module for module in model.modules() if isinstance(module, IterativeRouter))
-    assert (router.iterations, router.epsilon, router.straight_through) == (3, 0.5, False)
+    assert (router.iterations, router.epsilon, router.straight_through) == (3, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(
