@@ -78,12 +78,12 @@ class PatchExpanding(nn.Module):
             return F.linear(self.norm(features), weight)
 
         patches = x.flatten(0, 2)
-        # Compilers fuse by themselves, and a number of parts would tie an exported network to its batch.
-        whole = torch.compiler.is_compiling()
+        # A number of parts would tie an exported network to its batch.
+        whole = torch.compiler.is_exporting()
         outputs = []
         for part in (patches,) if whole else torch.split(patches, CACHED):
             features = self.expansion(part).unflatten(-1, (self.factor**2, -1))
-            if torch.is_grad_enabled() and not whole:
+            if torch.is_grad_enabled() and not torch.compiler.is_compiling():
                 outputs.append(checkpoint(map_pixels, features, use_reentrant=False, preserve_rng_state=False))
             else:
                 outputs.append(map_pixels(features))

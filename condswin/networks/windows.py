@@ -39,9 +39,16 @@ class WindowPlan(NamedTuple):
     real: Tensor | None
 
 
-@lru_cache(maxsize=256)
+# Compilers look through caches: without saying that a result is a constant, every pass would make it again, and break
+# the graph where it looks at values.
+@torch.compiler.assume_constant_result
 def window_plan(height: int, width: int, window: int, shift: int, device: torch.device) -> WindowPlan:
     """The plan for a feature map of `height` x `width` patches, made once per size and device."""
+    return _window_plan(height, width, window, shift, device)
+
+
+@lru_cache(maxsize=256)
+def _window_plan(height: int, width: int, window: int, shift: int, device: torch.device) -> WindowPlan:
     sizes = min(window, height), min(window, width)
     shifts = shift if height > window else 0, shift if width > window else 0
     padding = -height % sizes[0], -width % sizes[1]
@@ -69,13 +76,18 @@ def window_plan(height: int, width: int, window: int, shift: int, device: torch.
     )
 
 
-@lru_cache(maxsize=64)
+@torch.compiler.assume_constant_result
 def relative_position_index(window: int, rows: int, columns: int, device: torch.device) -> Tensor:
     """Row of a bias table of (2 * window - 1)^2 rows for each query and key of a `rows` x `columns` window.
 
     Returns:
         (N, N) integers; row offset times 2 * window - 1 plus column offset, both counted from -(window - 1).
     """
+    return _relative_position_index(window, rows, columns, device)
+
+
+@lru_cache(maxsize=64)
+def _relative_position_index(window: int, rows: int, columns: int, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         row, column = (axis.reshape(-1) for axis in torch.meshgrid(
             torch.arange(rows), torch.arange(columns), indexing="ij"

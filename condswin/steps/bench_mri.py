@@ -108,15 +108,15 @@ def _undersampling(rounds: int) -> float:
     # Masked in place, so apart from what the rival reads.
     blocks = np.split(kspace.copy(), VOLUMES)
 
-    def rival() -> NDArray[np.float32]:
+    def rival() -> list[NDArray[np.float32]]:
         masked, images = np.empty_like(kspace), np.empty((len(kspace), 320, 320), np.float32)
         for at, one in enumerate(kspace):
             masked[at] = one * mask
             images[at] = _naive_image(masked[at], 320)
-        return images
+        return np.split(images, VOLUMES)
 
-    def ours() -> NDArray[np.float32]:
-        return np.concatenate(_in_threads(lambda block: undersample(block, mask, (320, 320)), blocks))
+    def ours() -> list[NDArray[np.float32]]:
+        return _in_threads(lambda block: undersample(block, mask, (320, 320)), blocks)
 
     return _ratio(rival, ours, rounds, tolerance=1e-5)
 

@@ -252,3 +252,20 @@ def test_heavy_patches_grow_with_the_image(variant, preset):
         network(torch.zeros(1, 1, size, size))
     assert {patches for patches, _ in routed} == {16, 64, 256}
     assert all(chosen == patches // 4 for patches, chosen in routed)
+
+
+def test_compiles_to_one_graph_that_makes_no_tables(variant: str) -> None:
+    model = create_model(variant, **SMALL).eval()
+    image = torch.randn(2, 1, 40, 36)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    with torch.no_grad():
+        assert torch.allclose(torch.compile(model, backend=backend, fullgraph=True)(image), model(image), atol=1e-6)
+    assert len(graphs) == 1
+    made = {str(node.target) for node in graphs[0].graph.nodes if "arange" in str(node.target)}
+    # Of the iterative router: how many patches are saturated, a number at each step.
+    assert not made or variant == "conditional-iterative"
