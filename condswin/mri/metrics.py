@@ -34,9 +34,9 @@ def volume_metrics(target: Volume, prediction: Volume) -> dict[str, float]:
     _require_windows(target)
     maximum = float(target.max())
     scale, unit = 1 / maximum, _unit(target)
-    slices = _by_slice(lambda x, y: (_slice_sums(x, y, unit), _slice_ssim(x, y, scale)), target, prediction)
-    sums = _total(sums for sums, _ in slices)
-    similarity = sum(similarity for _, similarity in slices) / len(slices)
+    parts = _by_part(lambda x, y: (_part_sums(x, y, unit), _part_ssim(x, y, scale)), target, prediction)
+    sums = _total(sums for sums, _ in parts)
+    similarity = sum(similarity for _, similarity in parts) / len(target)
     return {"psnr": sums.psnr(maximum), "ssim": similarity, "nmse": sums.nmse, "mae": sums.mae}
 
 
@@ -82,8 +82,7 @@ def ssim(target: Volume, prediction: Volume, *, maximum: float | None = None) ->
     """
     _require_windows(target)
     scale = 1 / (float(target.max()) if maximum is None else maximum)
-    values = _by_slice(lambda x, y: _slice_ssim(x, y, scale), target, prediction)
-    return sum(values) / len(values)
+    return sum(_by_part(lambda x, y: _part_ssim(x, y, scale), target, prediction)) / len(target)
 
 
 def _require_windows(target: Volume) -> None:
@@ -92,63 +91,71 @@ def _require_windows(target: Volume) -> None:
         raise ValueError(f"slices of {rows}x{columns} are smaller than SSIM's window of {WINDOW}")
 
 
-def _slice_ssim(x: Volume, y: Volume, scale: float) -> float:
-    """Mean SSIM over the windows inside two images (H, W), multiplied by `scale` to a data range of one.
+def _part_ssim(target: Volume, prediction: Volume, scale: float) -> float:
+    """Sum over slices of the mean SSIM of the windows inside, of two volumes times `scale`: to a data range of one.
 
     With u = x + y and v = x - y, both factors of SSIM need squares alone: 2 x y = (u^2 - v^2) / 2 and
     x^2 + y^2 = (u^2 + v^2) / 2, of means as of (co)variances. In float32, which halves the traffic through the cache:
     with a data range of one and u and v centred, rounding is five orders of magnitude below the constants that
-    variances are compared with. All planes lie in one array, for few calls on long runs.
+    variances are compared with. All planes lie in one array, for few calls on long runs, and slice after slice in the
+    same arrays: threads that ask for fresh memory wait for each other.
     """
-    rows, columns = x.shape
+    rows, columns = target.shape[1:]
+    pixels = rows * columns
     # Six more than pixels, for the windows that begin in the last columns of the last row.
-    planes = np.zeros((4, x.size + WINDOW - 1), np.float32)
-    np.add(x, y, out=planes[0, : x.size].reshape(x.shape), dtype=np.float32, casting="same_kind")
-    np.subtract(x, y, out=planes[1, : x.size].reshape(x.shape), dtype=np.float32, casting="same_kind")
-    planes[:2] *= np.float32(scale)
-    centers = planes[:2].mean(axis=1, keepdims=True)
-    planes[:2] -= centers
-    np.multiply(planes[:2], planes[:2], out=planes[2:])
+    planes, scratch, sums = np.zeros((3, 4, pixels + WINDOW - 1), np.float32)
+    images = planes[:2, :pixels]
     # Sums over windows of n pixels instead of means: everything is n or n^2 times larger, the constants included.
     n = np.float32(WINDOW * WINDOW)
-    sums = _window_sums(planes, columns)
-    means, variances = sums[:2], sums[2:]
-    variances *= n
-    variances -= means * means
-    # The means need the centres back; variances do not depend on them.
-    means += n * centers
-    means *= means
-    pairs = sums.reshape(2, 2, -1)
     # Variances are the sample's, n / (n - 1) times what the sums give.
     constants = np.array([[2 * K1**2 * n * n], [2 * K2**2 * n * (n - 1)]], np.float32)
-    above = pairs[:, 0] - pairs[:, 1]
-    above += constants
-    below = pairs[:, 0]
-    below += pairs[:, 1]
-    below += constants
-    values = above[0]
-    values *= above[1]
-    values /= below[0]
-    values /= below[1]
-    # Windows that wrap around the right edge were computed along with the others, and are left out here.
-    inside = values.reshape(rows - WINDOW + 1, columns)[:, : columns - WINDOW + 1]
-    return float(inside.mean(dtype=np.float64))
+    total = 0.0
+    for x, y in zip(target, prediction, strict=True):
+        np.add(x.ravel(), y.ravel(), out=images[0], dtype=np.float32, casting="same_kind")
+        np.subtract(x.ravel(), y.ravel(), out=images[1], dtype=np.float32, casting="same_kind")
+        images *= np.float32(scale)
+        centers = images.mean(axis=1, keepdims=True)
+        images -= centers
+        planes[:2, pixels:] = 0
+        np.multiply(planes[:2], planes[:2], out=planes[2:])
+        columnwise = _window_sums(planes, columns, scratch, sums)
+        means, variances = np.split(_window_sums(columnwise, 1, scratch, planes), 2)
+        above, squares = scratch[:2, : means.shape[1]], scratch[2:, : means.shape[1]]
+        variances *= n
+        variances -= np.multiply(means, means, out=squares)
+        # The means need the centres back; variances do not depend on them.
+        means += n * centers
+        np.multiply(means, means, out=means)
+        for factor, (of_u, of_v) in enumerate((means, variances)):
+            np.subtract(of_u, of_v, out=above[factor])
+            of_u += of_v
+            above[factor] += constants[factor]
+            of_u += constants[factor]
+        values = above[0]
+        values *= above[1]
+        values /= means[0]
+        values /= variances[0]
+        # Windows that wrap around the right edge were computed along with the others, and are left out here.
+        inside = values.reshape(rows - WINDOW + 1, columns)[:, : columns - WINDOW + 1]
+        total += float(inside.mean(dtype=np.float64))
+    return total
 
 
-def _window_sums(planes: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
-    """Sums over the 7x7 windows of flat images (n, H * W + 6) by their first pixel: (n, (H - 6) * W).
+def _window_sums(
+    planes: NDArray[np.float32], step: int, scratch: NDArray[np.float32], out: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Sums of seven numbers `step` apart in flat images (n, L), by the first of them: (n, L - 6 * step), in `out`.
 
-    Windows that begin in the last six columns wrap around.
+    With the columns as step, and then 1, these are sums over 7x7 windows; those that begin in the last six columns wrap
+    around.
     """
-    for step in (columns, 1):
-        # Sums of two, then of four; 7 = 4 + 2 + 1.
-        inside = planes.shape[1] - 6 * step
-        two = planes[:, : inside + 5 * step] + planes[:, step:]
-        sums = two[:, :inside] + two[:, 2 * step : 2 * step + inside]
-        sums += two[:, 4 * step : 4 * step + inside]
-        sums += planes[:, 6 * step :]
-        planes = sums
-    return planes
+    inside = planes.shape[1] - 6 * step
+    # Sums of two, then of four; 7 = 4 + 2 + 1.
+    two = np.add(planes[:, :-step], planes[:, step:], out=scratch[:, : inside + 5 * step])
+    sums = np.add(two[:, :inside], two[:, 2 * step : 2 * step + inside], out=out[:, :inside])
+    sums += two[:, 4 * step : 4 * step + inside]
+    sums += planes[:, 6 * step :]
+    return sums
 
 
 class _Sums(NamedTuple):
@@ -174,7 +181,7 @@ class _Sums(NamedTuple):
 
 def _sums(target: Volume, prediction: Volume) -> _Sums:
     unit = _unit(target)
-    return _total(_by_slice(lambda x, y: _slice_sums(x, y, unit), target, prediction))
+    return _total(_by_part(lambda x, y: _part_sums(x, y, unit), target, prediction))
 
 
 def _unit(target: Volume) -> float:
@@ -182,8 +189,12 @@ def _unit(target: Volume) -> float:
     return math.ldexp(1.0, math.frexp(float(target.max()))[1])
 
 
-def _slice_sums(x: Volume, y: Volume, unit: float) -> _Sums:
+def _part_sums(target: Volume, prediction: Volume, unit: float) -> _Sums:
     """Row by row in the images' own precision, the sum of rows in float64: in total as good as all in float64."""
+    return _total(_slice_sums(x, y, unit) for x, y in zip(target, prediction, strict=True))
+
+
+def _slice_sums(x: Volume, y: Volume, unit: float) -> _Sums:
     error = x - y
     error /= error.dtype.type(unit)
     squared = np.einsum("ij,ij->i", error, error)
@@ -202,6 +213,8 @@ def _total(parts: Iterable[_Sums]) -> _Sums:
     return _Sums(*(sum(values) for values in zip(*parts, strict=True)))
 
 
-def _by_slice(measure: Callable[[Volume, Volume], T], target: Volume, prediction: Volume) -> list[T]:
-    with ThreadPoolExecutor(min(len(target), os.cpu_count() or 1)) as pool:
-        return list(pool.map(measure, target, prediction))
+def _by_part(measure: Callable[[Volume, Volume], T], target: Volume, prediction: Volume) -> list[T]:
+    """What `measure` gives for runs of slices, as many as there are cores."""
+    parts = min(len(target), os.cpu_count() or 1)
+    with ThreadPoolExecutor(parts) as pool:
+        return list(pool.map(measure, np.array_split(target, parts), np.array_split(prediction, parts)))

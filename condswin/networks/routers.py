@@ -141,7 +141,7 @@ class IterativeRouter(Router):
 
     def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """See `Router.select`."""
-        scores = soft_top_k(
+        scores, indices = soft_top_k(
             raw,
             k,
             iterations=self.iterations,
@@ -149,8 +149,6 @@ class IterativeRouter(Router):
             epsilon_init=self.epsilon_init,
             epsilon_decay=self.epsilon_decay,
         )
-        # Ties among scores of exactly 1 are broken by the raw scores, whose order is the same.
-        indices = raw.topk(k, dim=-1).indices
         if self.straight_through and self.training:
             smooth = self.straight_through * k * raw.softmax(-1)
             scores = scores + (smooth - smooth.detach())
@@ -159,7 +157,7 @@ class IterativeRouter(Router):
 
 def soft_top_k(
     raw: Tensor, k: int, *, iterations: int, epsilon: float, epsilon_init: float, epsilon_decay: float
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Maximises <x, raw> + epsilon * entropy(x) over 0 <= x <= 1, sum(x) = k, by coordinate descent on the dual.
 
     The published step, `a = epsilon * (log k - logsumexp((raw + b) / epsilon))` with `b = -relu(raw + a)`, closes the
@@ -177,11 +175,12 @@ def soft_top_k(
         epsilon_decay: Factor per step.
 
     Returns:
-        (..., n) weights in [0, 1].
+        (..., n) weights in [0, 1], and the indices (..., k) of the k highest. Their order is that of the scores, which
+        breaks ties among weights of exactly 1.
     """
     if k >= raw.shape[-1]:
         # Every patch is chosen: the optimum is the corner x = 1.
-        return torch.ones_like(raw)
+        return torch.ones_like(raw), raw.topk(k, dim=-1).indices
     temperatures = [epsilon_init]
     while len(temperatures) < iterations and temperatures[-1] > epsilon:
         temperatures.append(max(temperatures[-1] * epsilon_decay, epsilon))
@@ -211,11 +210,13 @@ def soft_top_k(
             if again % 2:
                 saturated = repeated.gather(-1, saturated)
             repeated, again = repeated.gather(-1, repeated), again // 2
+        last = a[..., -1, :].gather(-1, saturated)
+    temperature = temperatures[-1]
+    if raw.requires_grad:
+        # Given which patches are saturated, the last step is the solution in closed form, so its gradient is the exact
+        # one (of the fixed point) and the steps before need none: a training step is a third faster for it.
         at_one = torch.zeros_like(raw, dtype=torch.bool)
         at_one = at_one.scatter(-1, indices, torch.arange(k, device=raw.device) < saturated)
-    # Given which patches are saturated, the last step is the solution in closed form, so its gradient is the exact one
-    # (of the fixed point) and the steps before need none: a training step is a third faster for it.
-    temperature = temperatures[-1]
-    free = raw.masked_fill(at_one, -torch.inf)
-    a = temperature * ((k - saturated).log() - (free / temperature).logsumexp(-1, keepdim=True))
-    return ((raw + a).clamp(max=0) / temperature).exp()
+        free = raw.masked_fill(at_one, -torch.inf)
+        last = temperature * ((k - saturated).log() - (free / temperature).logsumexp(-1, keepdim=True))
+    return ((raw + last).clamp(max=0) / temperature).exp(), indices

@@ -41,7 +41,7 @@ class WindowPlan(NamedTuple):
 
 # Compilers look through caches: without saying that a result is a constant, every pass would make it again, and break
 # the graph where it looks at values.
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def window_plan(height: int, width: int, window: int, shift: int, device: torch.device) -> WindowPlan:
     """The plan for a feature map of `height` x `width` patches, made once per size and device."""
     return _window_plan(height, width, window, shift, device)
@@ -76,7 +76,7 @@ def _window_plan(height: int, width: int, window: int, shift: int, device: torch
     )
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def relative_position_index(window: int, rows: int, columns: int, device: torch.device) -> Tensor:
     """Row of a bias table of (2 * window - 1)^2 rows for each query and key of a `rows` x `columns` window.
 

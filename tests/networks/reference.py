@@ -58,7 +58,7 @@ class Router(nn.Module):
         chosen, indices = raw.topk(k, dim=-1)
         if self.iterative:
             s = self.settings
-            scores = soft_top_k(
+            scores, _ = soft_top_k(
                 raw,
                 k,
                 iterations=s.iterations,
