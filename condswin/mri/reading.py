@@ -26,7 +26,7 @@ SUFFIXES = (".h5", ".hdf5")
 #: Largest uncompressed slice or chunk that is read, bytes.
 _MAX_BLOCK = 1 << 28
 #: Bytes read at once where slices are smaller.
-_BLOCK = 1 << 22
+_BLOCK = 1 << 21
 #: Largest factor of compression believed: noise hardly compresses, and padding or empty slices do not explain more.
 _MAX_RATIO = 100
 

@@ -106,14 +106,14 @@ def _undersampling(rounds: int) -> float:
     kspace = _noise(12, 640, 368)
     mask = draw_mask(SETTINGS, 368, 0).sampled
     # Masked in place, so apart from what the rival reads.
-    blocks = np.split(kspace.copy(), VOLUMES)
+    blocks = np.split(kspace.copy(), len(kspace))
 
     def rival() -> list[NDArray[np.float32]]:
         masked, images = np.empty_like(kspace), np.empty((len(kspace), 320, 320), np.float32)
         for at, one in enumerate(kspace):
             masked[at] = one * mask
             images[at] = _naive_image(masked[at], 320)
-        return np.split(images, VOLUMES)
+        return np.split(images, len(kspace))
 
     def ours() -> list[NDArray[np.float32]]:
         return _in_threads(lambda block: undersample(block, mask, (320, 320)), blocks)

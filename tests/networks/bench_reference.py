@@ -1,6 +1,6 @@
 """Our networks beside the plain ones of `reference.py`, in the same rounds.
 
-python -m tests.networks.bench_reference [--compile] [--batch 2] [--rounds 7] [--threads 2]
+python -m tests.networks.bench_reference [--compile] [--profile] [--batch 2] [--rounds 7] [--threads 2]
 """
 
 import argparse
@@ -16,6 +16,7 @@ from tests.networks.reference import PlainNetwork
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--compile", action="store_true", help="ours compiled too; takes minutes")
+    parser.add_argument("--profile", action="store_true", help="also where the time of our inference goes")
     parser.add_argument(
         "--variants", nargs="+", default=["swin", "conditional-light"], choices=list_variants("variant")
     )
@@ -41,6 +42,14 @@ def main() -> None:
     console = Console(width=160)
     console.print(table(costs, title=f"{chosen.preset}, {chosen.batch} x {chosen.size} x {chosen.size}"))
     console.print(ratios(costs, pairs))
+    if chosen.profile:
+        for variant in chosen.variants:
+            network = networks[variant].eval()
+            with torch.no_grad(), torch.profiler.profile() as profile:
+                for _ in range(chosen.rounds):
+                    network(image)
+            table_of_operators = profile.key_averages().table("self_cpu_time_total", row_limit=15)
+            console.print(variant, table_of_operators, sep="\n")
 
 
 if __name__ == "__main__":
