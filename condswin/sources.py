@@ -37,6 +37,18 @@ def local_source(source: str, scratch: Path) -> Iterator[Path]:
     shutil.rmtree(scratch)
 
 
+def place(folder: Path, key: str) -> Path:
+    """Where an object goes in a folder, by its key below the prefix.
+
+    Raises:
+        BadDataError: That would not be in the folder.
+    """
+    relative = PurePosixPath(key)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise BadDataError(f"{key}: this object's key would lead out of the folder; rename it")
+    return folder / relative
+
+
 def _download(source: str, folder: Path) -> None:
     bucket, _, prefix = source.removeprefix("s3://").partition("/")
     prefix = f"{prefix.rstrip('/')}/" if prefix else ""
@@ -48,12 +60,7 @@ def _download(source: str, folder: Path) -> None:
         if not objects:
             raise BadDataError(f"{source}: no objects under this prefix")
         for entry in track(objects, f"fetch {source}", total=len(objects)):
-            relative = PurePosixPath(entry["Key"].removeprefix(prefix))
-            if relative.is_absolute() or ".." in relative.parts:
-                raise BadDataError(
-                    f"s3://{bucket}/{entry['Key']}: a key with '..' would leave the target folder; rename it"
-                )
-            target = folder / relative
+            target = place(folder, entry["Key"].removeprefix(prefix))
             mark = target.with_name(f".{target.name}.etag")
             if target.is_file() and mark.is_file() and mark.read_text() == entry["ETag"]:
                 continue
