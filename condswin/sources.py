@@ -37,7 +37,7 @@ def local_source(source: str, scratch: Path) -> Iterator[Path]:
     shutil.rmtree(scratch)
 
 
-def place(folder: Path, key: str) -> Path:
+def place(folder: Path, source: str, key: str) -> Path:
     """Where an object goes in a folder, by its key below the prefix.
 
     Raises:
@@ -45,7 +45,7 @@ def place(folder: Path, key: str) -> Path:
     """
     relative = PurePosixPath(key)
     if relative.is_absolute() or ".." in relative.parts:
-        raise BadDataError(f"{key}: this object's key would lead out of the folder; rename it")
+        raise BadDataError(f"{source}/{key}: this object's key would lead out of the folder; rename it")
     return folder / relative
 
 
@@ -60,7 +60,7 @@ def _download(source: str, folder: Path) -> None:
         if not objects:
             raise BadDataError(f"{source}: no objects under this prefix")
         for entry in track(objects, f"fetch {source}", total=len(objects)):
-            target = place(folder, entry["Key"].removeprefix(prefix))
+            target = place(folder, source.rstrip("/"), entry["Key"].removeprefix(prefix))
             mark = target.with_name(f".{target.name}.etag")
             if target.is_file() and mark.is_file() and mark.read_text() == entry["ETag"]:
                 continue

@@ -125,7 +125,7 @@ def _part_ssim(target: Volume, prediction: Volume, scale: float) -> float:
         variances -= np.multiply(means, means, out=squares)
         # The means need the centres back; variances do not depend on them.
         means += n * centers
-        np.multiply(means, means, out=means)
+        means *= means
         for factor, (of_u, of_v) in enumerate((means, variances)):
             np.subtract(of_u, of_v, out=above[factor])
             of_u += of_v

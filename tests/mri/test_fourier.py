@@ -13,7 +13,9 @@ def test_round_trip_and_norm(shape):
     kspace = fft2c(image)
     assert kspace.dtype == torch.complex64
     assert torch.allclose(ifft2c(kspace), image, atol=1e-5)
-    assert kspace.norm() == pytest.approx(float(image.norm()), rel=1e-4)
+    # In double precision: a sum of half a million squares is not what is tested.
+    before, after = (float(one.to(torch.complex128).norm()) for one in (image, kspace))
+    assert after == pytest.approx(before, rel=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (7, 8), (15, 13)])
