@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 #: Seconds between the lines of a log.
 LOG_EVERY = 10.0
+#: Characters of the bar in such a line.
+BAR = 20
 
 
 class Advance(Protocol):
@@ -54,7 +56,9 @@ def progress(label: str, total: int) -> Iterator[Advance]:
         now = time.monotonic()
         if now - said >= LOG_EVERY or (done == total and now - started > 2):
             said = now
-            print(f"{label}: {done}/{total} after {now - started:.0f} s {note}".rstrip(), file=sys.stderr, flush=True)
+            bar = "#" * (done * BAR // total)
+            line = f"{label} [{bar:.<{BAR}}] {done}/{total} after {now - started:.0f} s {note}"
+            print(line.rstrip(), file=sys.stderr, flush=True)
 
     yield advance
 
