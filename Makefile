@@ -18,9 +18,10 @@ help:  ## Show this list
 	touch $@
 
 # The tasks have nothing in common before the report: both run at once, each on half of the processors. Their lines
-# go through a pipe, since two bars on one terminal would overwrite each other.
+# go through a pipe, since two bars on one terminal would overwrite each other. Should one fail, the other still ends,
+# and the last run of DVC says why where it is seen: at the end.
 repro: .venv/installed  ## Run the whole pipeline on demo data (or what params.yaml names) and show the results
-	@$(MAKE) --no-print-directory --jobs=2 repro-reconstruction repro-segmentation
+	-@$(MAKE) --no-print-directory --jobs=2 repro-reconstruction repro-segmentation
 	dvc repro
 	@condswin summary
 

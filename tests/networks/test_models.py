@@ -1,5 +1,7 @@
 """Every network of the registry, held to the same promises."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +270,14 @@ def test_compiles_to_one_graph_that_makes_no_tables(variant: str) -> None:
     assert len(graphs) == 1
     made = [node for node in graphs[0].graph.nodes if "arange" in str(node.target)]
     assert not [node for node in made if "windows.py" in node.stack_trace]
+
+
+def test_a_forward_pass_leaves_the_compiler_alone() -> None:
+    code = (
+        "import sys, torch, condswin.networks as networks\n"
+        "model = networks.create_model('conditional-iterative', preset='demo').eval()\n"
+        "with torch.inference_mode(): model(torch.zeros(1, 1, 32, 32))\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "False"
