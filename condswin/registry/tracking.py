@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import mlflow
 import requests  # type: ignore[import-untyped]
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
@@ -63,12 +64,29 @@ def connect(config: Config) -> MlflowClient:
     """
     uri = tracking_uri(config)
     wait_for_server(uri)
-    if uri.startswith(_SQLITE):
-        Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-    with tracking_errors(uri), _environment_kept("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+    with (
+        tracking_errors(uri),
+        _environment_kept("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"),
+        _one_at_a_time(uri),
+    ):
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def _one_at_a_time(uri: str) -> Iterator[None]:
+    """Lets one process at a time open a database file: MLflow creates tables wherever it finds them missing."""
+    if not uri.startswith(_SQLITE):
+        yield
+        return
+    database = Path(uri.removeprefix(_SQLITE))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(database.parent, os.W_OK):  # nothing can be created there
+        yield
+        return
+    with FileLock(f"{database}.lock"):
+        yield
 
 
 def wait_for_server(uri: str) -> None:

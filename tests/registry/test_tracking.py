@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,6 +15,22 @@ from condswin.registry.tracking import TrackingError, connect, tracked_run, trac
 from tests.registry.toy import World, make_config
 
 pytest_plugins = ["tests.registry.fixtures"]
+
+TRAINER = """
+import sys, time
+from pathlib import Path
+import mlflow
+from condswin.registry.tracking import tracked_run
+from tests.registry.toy import make_config
+
+uri, name, start = sys.argv[1:]
+Path(f"{start}-{name}").touch()
+while not Path(start).exists():
+    time.sleep(0.001)
+with tracked_run(make_config(uri), name):
+    for step in range(20):
+        mlflow.log_metric("loss", 1.0, step=step)
+"""
 
 
 def test_a_relative_database_lies_in_the_working_directory(
@@ -80,6 +98,30 @@ def test_a_run_is_logged_beside_the_database(world: World) -> None:
     assert next((world.folder / "mlartifacts").rglob("note.txt")).read_text() == "hello"
     assert mlflow.active_run() is None
     assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def test_two_trainings_may_begin_at_once_where_there_is_no_database_yet(
+    tmp_path: Path, clean_environment: None
+) -> None:
+    uri, start = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "start"
+    command = [sys.executable, "-c", TRAINER, uri]
+    names = ("reconstruction", "segmentation")
+    both = [
+        subprocess.Popen([*command, name, str(start)], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+        for name in names
+    ]
+    deadline = time.monotonic() + 60
+    while not all(Path(f"{start}-{name}").exists() for name in names):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    start.touch()
+    messages = [process.communicate(timeout=60)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], messages
+    client = connect(make_config(uri))
+    (experiment,) = client.search_experiments(filter_string="name = 'condswin'")
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted((run.info.run_name, run.info.status) for run in runs) == [(name, "FINISHED") for name in names]
+    assert all(len(client.get_metric_history(run.info.run_id, "loss")) == 20 for run in runs)
 
 
 def test_a_failed_run_says_so(world: World) -> None:
