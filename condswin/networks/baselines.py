@@ -44,12 +44,13 @@ class SwinUNETRSettings:
     dropout: float = 0.0
 
 
-# About as many parameters as `swin` has at the preset of the same name. SwinUNETR has none as small as `demo`.
+# About as many parameters as `swin` has at the preset of the same name. SwinUNETR has none as small as `demo` and
+# `base`.
 UNET_PRESETS = {
     "thesis-1": UNetSettings(dropout=0.2),
     "thesis-2": UNetSettings(dropout=0.2, embedding=58),
     "demo": UNetSettings(embedding=9, residual=True),
-    "base": UNetSettings(embedding=34, residual=True),
+    "base": UNetSettings(embedding=17, residual=True),
 }
 SWIN_UNETR_PRESETS = {
     "thesis-1": SwinUNETRSettings(dropout=0.2, embedding=12),

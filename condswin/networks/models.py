@@ -66,34 +66,27 @@ class Settings:
     dropout: float = 0.0
 
 
+# Small enough to learn something in a minute on two cores.
+_DEMO = Settings(
+    embedding=32,
+    heads=(2, 4),
+    feed_forward=2.0,
+    key_values=16,
+    queries=16,
+    heavy_patches=0.25,
+    iterations=10,
+    epsilon_decay=0.5,
+    stem_channels=32,
+    residual=True,
+)
+
 PRESETS: dict[str, Settings] = {
     # The thesis's networks: one and two "basic layers" (slides, "Training configurations").
     "thesis-1": Settings(dropout=0.2),
     "thesis-2": Settings(dropout=0.2, heads=(4, 8, 16)),
-    # Small enough to learn something in a minute on two cores.
-    "demo": Settings(
-        embedding=32,
-        heads=(2, 4),
-        feed_forward=2.0,
-        key_values=16,
-        queries=16,
-        heavy_patches=0.25,
-        iterations=10,
-        epsilon_decay=0.5,
-        stem_channels=32,
-        residual=True,
-    ),
-    # Where to begin with real data: what docs/ablation.md ("Design") found to pay, in a size beyond the demo.
-    "base": Settings(
-        embedding=64,
-        heads=(2, 4, 8),
-        feed_forward=2.0,
-        key_values=16,
-        queries=16,
-        heavy_patches=0.25,
-        stem_channels=64,
-        residual=True,
-    ),
+    "demo": _DEMO,
+    # Where to begin with real data, whose images are larger: docs/ablation.md ("Size") says why this and no wider.
+    "base": replace(_DEMO, heads=(2, 4, 8), iterations=Settings.iterations, epsilon_decay=Settings.epsilon_decay),
 }
 
 
