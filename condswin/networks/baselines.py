@@ -44,7 +44,7 @@ class SwinUNETRSettings:
     dropout: float = 0.0
 
 
-# About as many parameters as `swin` has at the preset of the same name. SwinUNETR has none as small as `demo` and
+# About as many parameters as `swin` has at the preset of the same name. SwinUNETR has none as small as `demo` or
 # `base`.
 UNET_PRESETS = {
     "thesis-1": UNetSettings(dropout=0.2),

@@ -86,6 +86,7 @@ PRESETS: dict[str, Settings] = {
     "thesis-2": Settings(dropout=0.2, heads=(4, 8, 16)),
     "demo": _DEMO,
     # Where to begin with real data, whose images are larger: docs/ablation.md ("Size") says why this and no wider.
+    # There are more patches to route among, hence the full number of steps.
     "base": replace(_DEMO, heads=(2, 4, 8), iterations=Settings.iterations, epsilon_decay=Settings.epsilon_decay),
 }
 

@@ -46,7 +46,8 @@ def _constant(function: _F) -> _F:
     """Tells compilers that what a function returns is a constant.
 
     They look through caches: every pass would make the result again, and break the graph where it looks at values.
-    The mark is `torch.compiler.assume_constant_result`'s, without importing the compiler (3 s) into every process.
+    The mark is `torch.compiler.assume_constant_result`'s, without its import of the compiler, which takes every process
+    seconds.
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function

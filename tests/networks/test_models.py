@@ -281,3 +281,9 @@ def test_a_forward_pass_leaves_the_compiler_alone() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "False"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_unet_has_about_the_parameters_of_swin(preset: str) -> None:
+    wanted = parameter_count(create_model("swin", preset=preset))
+    assert parameter_count(create_model("unet", preset=preset)) == pytest.approx(wanted, rel=0.05)

@@ -1,8 +1,5 @@
 import json
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -24,23 +21,21 @@ from condswin.registry.aliases import (
     roll_back,
 )
 from condswin.registry.tracking import tracking_uri
+from tests.registry.race import race
 from tests.registry.toy import NAME, World, die_at
 
 pytest_plugins = ["tests.registry.fixtures"]
 
 RACER = """
-import sys, time
-from pathlib import Path
 import condswin.registry
 from mlflow import MlflowClient
 from condswin.errors import GateError
 from condswin.registry.aliases import move_champion
-uri, version, start = sys.argv[1:]
+
+uri, version = arguments
 client = MlflowClient(uri, registry_uri=uri)
 client.get_registered_model("condswin-reconstruction")
-Path(start + "-" + version).touch()
-while not Path(start).exists():
-    time.sleep(0.001)
+line_up()
 try:
     move_champion(client, "condswin-reconstruction", version, expected="1", record={})
 except GateError as error:
@@ -106,21 +101,11 @@ def test_an_alias_that_another_program_sets_is_noticed(client: MlflowClient, mon
 
 def test_two_processes_race_and_one_wins(world: World, client: MlflowClient) -> None:
     crown(client, "1")
-    start = world.folder / "start"
-    command = [sys.executable, "-c", RACER, tracking_uri(world.config)]
-    racers = [
-        subprocess.Popen([*command, version, str(start)], stdout=subprocess.PIPE, text=True) for version in ("2", "3")
-    ]
-    deadline = time.monotonic() + 60
-    while not all(Path(f"{start}-{version}").exists() for version in ("2", "3")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    start.touch()
-    outputs = [racer.communicate(timeout=60)[0] for racer in racers]
-    assert sorted(racer.returncode for racer in racers) == [0, 3], outputs
-    winner = "2" if racers[0].returncode == 0 else "3"
+    ended = race(RACER, [[tracking_uri(world.config), version] for version in ("2", "3")], world.folder)
+    assert sorted(racer.returncode for racer in ended) == [0, 3], ended
+    winner = "2" if ended[0].returncode == 0 else "3"
     assert state(client) == (winner, "1")
-    assert f"moved from version 1 to version {winner}" in "".join(outputs)
+    assert f"moved from version 1 to version {winner}" in "".join(racer.stdout for racer in ended)
 
 
 def test_the_lock_keeps_others_out_until_it_is_released(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:

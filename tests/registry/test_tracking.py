@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,21 +10,18 @@ import pytest
 from condswin.errors import CondswinError, ConfigError
 from condswin.registry import tracking
 from condswin.registry.tracking import TrackingError, connect, tracked_run, tracking_uri, without_password
+from tests.registry.race import race
 from tests.registry.toy import World, make_config
 
 pytest_plugins = ["tests.registry.fixtures"]
 
 TRAINER = """
-import sys, time
-from pathlib import Path
 import mlflow
 from condswin.registry.tracking import tracked_run
 from tests.registry.toy import make_config
 
-uri, name, start = sys.argv[1:]
-Path(f"{start}-{name}").touch()
-while not Path(start).exists():
-    time.sleep(0.001)
+uri, name = arguments
+line_up()
 with tracked_run(make_config(uri), name):
     for step in range(20):
         mlflow.log_metric("loss", 1.0, step=step)
@@ -103,25 +98,26 @@ def test_a_run_is_logged_beside_the_database(world: World) -> None:
 def test_two_trainings_may_begin_at_once_where_there_is_no_database_yet(
     tmp_path: Path, clean_environment: None
 ) -> None:
-    uri, start = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "start"
-    command = [sys.executable, "-c", TRAINER, uri]
-    names = ("reconstruction", "segmentation")
-    both = [
-        subprocess.Popen([*command, name, str(start)], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
-        for name in names
-    ]
-    deadline = time.monotonic() + 60
-    while not all(Path(f"{start}-{name}").exists() for name in names):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    start.touch()
-    messages = [process.communicate(timeout=60)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], messages
+    uri, names = f"sqlite:///{tmp_path}/mlflow.db", ("reconstruction", "segmentation")
+    ended = race(TRAINER, [[uri, name] for name in names], tmp_path)
+    assert [trainer.returncode for trainer in ended] == [0, 0], ended
     client = connect(make_config(uri))
     (experiment,) = client.search_experiments(filter_string="name = 'condswin'")
     runs = client.search_runs([experiment.experiment_id])
     assert sorted((run.info.run_name, run.info.status) for run in runs) == [(name, "FINISHED") for name in names]
     assert all(len(client.get_metric_history(run.info.run_id, "loss")) == 20 for run in runs)
+
+
+def test_a_database_that_cannot_be_written_beside_is_opened_without_a_lock(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = world.folder / "mlflow.db.lock"
+    with tracked_run(world.config, "a run"):
+        assert lock.exists()
+    lock.unlink()
+    monkeypatch.setattr(tracking.os, "access", lambda *_: False)  # root may write everywhere
+    assert connect(world.config).search_experiments()
+    assert not lock.exists()
 
 
 def test_a_failed_run_says_so(world: World) -> None:
