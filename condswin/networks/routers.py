@@ -184,39 +184,64 @@ def soft_top_k(
     temperatures = [epsilon_init]
     while len(temperatures) < iterations and temperatures[-1] > epsilon:
         temperatures.append(max(temperatures[-1] * epsilon_decay, epsilon))
-    if iterations - 1 - len(temperatures) >= k:
-        # The steps left at the last temperature reach its fixed point from anywhere, so where from is no matter.
-        temperatures = temperatures[-1:]
+    temperature, left = temperatures[-1], iterations - 1 - len(temperatures)
+    scaled = raw / temperature
     with torch.no_grad():
-        # Only the k best can be saturated, so a step needs no more than their number m. It leads from m to another
-        # number that depends on m and the temperature alone: `following`, tabulated for all of them at once.
+        # Only the k best can be saturated, so a step needs no more than how many of them are free.
         best, indices = raw.topk(k, dim=-1)
-        others = raw.scatter(-1, indices, -torch.inf)
-        scale = raw.new_tensor(temperatures)[:, None]  # (T, 1)
-        tail = torch.cat(
-            [best[..., None, :] / scale, (others[..., None, :] / scale).logsumexp(-1, keepdim=True)], dim=-1
-        )
-        tail = tail.flip(-1).logcumsumexp(-1).flip(-1)[..., :k]  # (..., T, k), without the m best
-        a = scale * (torch.arange(k, 0, -1, device=raw.device).log() - tail)
-        # One patch at least stays free, or there would be nothing to solve for. A patch is saturated if it is above -a.
-        contenders = -best[..., : k - 1]
-        following = torch.searchsorted(contenders.contiguous(), a.flatten(-2)).view_as(a)
-        saturated = torch.zeros_like(indices[..., :1])
-        for step in range(min(iterations - 1, len(temperatures))):
-            saturated = following[..., step, :].gather(-1, saturated)
-        # The steps at the last temperature are all the same one: as many at once as the binary digits of their number.
-        repeated, again = following[..., -1, :], min(iterations - 1 - len(temperatures), k)
-        while again > 0:
-            if again % 2:
-                saturated = repeated.gather(-1, saturated)
-            repeated, again = repeated.gather(-1, repeated), again // 2
-        last = a[..., -1, :].gather(-1, saturated)
-    temperature = temperatures[-1]
+        rising, others = best.flip(-1) / temperature, scaled.scatter(-1, indices, -torch.inf)
+        if left >= k:
+            # Enough steps at the last temperature to reach its fixed point from anywhere. Saturating the next patch
+            # raises `a` exactly where that patch is above -a, so the fixed point is the highest `a` there is.
+            a, free = _solutions(rising, others).max(-1, keepdim=True)
+        else:
+            a, free = _descend(rising, others, [temperature / other for other in temperatures], left)
     if raw.requires_grad:
         # Given which patches are saturated, the last step is the solution in closed form, so its gradient is the exact
         # one (of the fixed point) and the steps before need none: a training step is a third faster for it.
         at_one = torch.zeros_like(raw, dtype=torch.bool)
-        at_one = at_one.scatter(-1, indices, torch.arange(k, device=raw.device) < saturated)
-        free = raw.masked_fill(at_one, -torch.inf)
-        last = temperature * ((k - saturated).log() - (free / temperature).logsumexp(-1, keepdim=True))
-    return ((raw + last).clamp(max=0) / temperature).exp(), indices
+        at_one = at_one.scatter(-1, indices, torch.arange(k, device=raw.device) < k - 1 - free)
+        a = (free + 1).log() - scaled.masked_fill(at_one, -torch.inf).logsumexp(-1, keepdim=True)
+    # Added unscaled: about where scores reach 1, the sum is exact then.
+    return ((raw + temperature * a).clamp(max=0) / temperature).exp(), indices
+
+
+def _solutions(rising: Tensor, others: Tensor) -> Tensor:
+    """The `a` (..., k) of which exp(score + a) sums to what is left for them, where 1, 2, ... k of the best are free.
+
+    Args:
+        rising: (..., k) the best scores, lowest first, in units of the temperature.
+        others: (..., n) the other scores.
+    """
+    free = torch.cat([others.logsumexp(-1, keepdim=True), rising], dim=-1).logcumsumexp(-1)[..., 1:]
+    return torch.arange(1, rising.shape[-1] + 1, device=rising.device).log() - free
+
+
+def _descend(rising: Tensor, others: Tensor, factors: list[float], left: int) -> tuple[Tensor, Tensor]:
+    """Takes every step of the descent.
+
+    Args:
+        rising: As for `_solutions`.
+        others: As for `_solutions`.
+        factors: Of the scores, for the temperature of each step but the last ones.
+        left: Steps left after these, at the temperature of the last.
+
+    Returns:
+        `a` (..., 1), and how many more than one of the best are free (..., 1); one always is, or there would be nothing
+        to solve for.
+    """
+    # A step leads from one number of free patches to another that depends on it and the temperature alone: `following`,
+    # tabulated for all of them at once.
+    factor = rising.new_tensor(factors)[:, None]  # (T, 1)
+    a = _solutions(rising[..., None, :] * factor, others[..., None, :] * factor)
+    following = torch.searchsorted(rising[..., 1:].contiguous(), (-a / factor).flatten(-2), right=True).view_as(a)
+    free = torch.full_like(following[..., 0, :1], rising.shape[-1] - 1)
+    for step in range(len(factors) + min(left, 0)):
+        free = following[..., step, :].gather(-1, free)
+    # The steps left are all the same: as many at once as the binary digits of their number.
+    repeated = following[..., -1, :]
+    while left > 0:
+        if left % 2:
+            free = repeated.gather(-1, free)
+        repeated, left = repeated.gather(-1, repeated), left // 2
+    return a[..., -1, :].gather(-1, free), free

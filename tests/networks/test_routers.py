@@ -112,9 +112,10 @@ def one_by_one(raw, k, *, iterations, epsilon, epsilon_init, epsilon_decay):
 
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5, 8, 20, 60])
 @pytest.mark.parametrize(("n", "k"), [(16, 1), (64, 7), (64, 40), (300, 2)])
-def test_tabulated_steps_are_the_steps_one_by_one(n, k, iterations):
+@pytest.mark.parametrize("epsilon_init", [0.1, 4.0])  # without annealing, patches saturate one by one or so
+def test_steps_taken_at_once_are_the_steps_one_by_one(epsilon_init, n, k, iterations):
     raw = 3 * torch.randn(5, n, generator=torch.Generator().manual_seed(n + k))
-    settings = {"iterations": iterations, "epsilon": 0.1, "epsilon_init": 4.0, "epsilon_decay": 0.7}
+    settings = {"iterations": iterations, "epsilon": 0.1, "epsilon_init": epsilon_init, "epsilon_decay": 0.7}
     expected = one_by_one(raw, k, **settings)
     for scores in (raw, raw.clone().requires_grad_()):  # what needs a gradient takes its last step outside of the table
         torch.testing.assert_close(soft_top_k(scores, k, **settings)[0], expected)
