@@ -187,7 +187,8 @@ def soft_top_k(
     temperature, left = temperatures[-1], iterations - 1 - len(temperatures)
     scaled = raw / temperature
     with torch.no_grad():
-        # Only the k best can be saturated, so a step needs no more than how many of them are free.
+        # Only the k best can be saturated, so a step needs no more than how many of them are free; one always is, or
+        # there would be nothing to solve for, and `free` is how many more.
         best, indices = raw.topk(k, dim=-1)
         rising, others = best.flip(-1) / temperature, scaled.scatter(-1, indices, -torch.inf)
         if left >= k:
@@ -213,8 +214,8 @@ def _solutions(rising: Tensor, others: Tensor) -> Tensor:
         rising: (..., k) the best scores, lowest first, in units of the temperature.
         others: (..., n) the other scores.
     """
-    free = torch.cat([others.logsumexp(-1, keepdim=True), rising], dim=-1).logcumsumexp(-1)[..., 1:]
-    return torch.arange(1, rising.shape[-1] + 1, device=rising.device).log() - free
+    total = torch.cat([others.logsumexp(-1, keepdim=True), rising], dim=-1).logcumsumexp(-1)[..., 1:]
+    return torch.arange(1, rising.shape[-1] + 1, device=rising.device).log() - total
 
 
 def _descend(rising: Tensor, others: Tensor, factors: list[float], left: int) -> tuple[Tensor, Tensor]:
@@ -227,8 +228,7 @@ def _descend(rising: Tensor, others: Tensor, factors: list[float], left: int) ->
         left: Steps left after these, at the temperature of the last.
 
     Returns:
-        `a` (..., 1), and how many more than one of the best are free (..., 1); one always is, or there would be nothing
-        to solve for.
+        `a` and `free`, (..., 1) each.
     """
     # A step leads from one number of free patches to another that depends on it and the temperature alone: `following`,
     # tabulated for all of them at once.
