@@ -60,16 +60,17 @@ def test_every_parameter_learns_from_the_first_step(any_variant: str, preset: st
 
 @pytest.mark.parametrize("variant", [name for name in list_variants("variant") if name != "swin"])
 def test_routers_still_learn_after_training_made_them_decided(variant: str) -> None:
-    """Scores of exactly 1 inside the soft top-k have no gradient of their own (the notebook's dead routers)."""
+    """Scores of 1 inside the soft top-k have next to no gradient of their own (the notebook's dead routers)."""
     torch.manual_seed(0)
     model = create_model(variant, **SMALL).train()
     routers = {name: value for name, value in model.named_parameters() if name.endswith("router.vector")}
     assert routers
     with torch.no_grad():
         for vector in routers.values():
-            vector.mul_(10)
+            vector.mul_(30)
     (model(torch.randn(2, 1, 64, 64)) * torch.randn(2, 1, 64, 64)).sum().backward()
-    assert all(vector.grad is not None and vector.grad.abs().max() > 0 for vector in routers.values())
+    # The exact gradient alone leaves 5e-5 to the least of them.
+    assert all(vector.grad is not None and vector.grad.abs().max() > 1e-3 for vector in routers.values())
 
 
 @pytest.mark.parametrize("size", [(8, 8), (8, 64), (33, 50), (72, 40), (9, 129)])
