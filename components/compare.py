@@ -25,6 +25,6 @@ def compare(
     Returns:
         The best variant and the address of its model.
     """
-    from condswin.steps import kubeflow
+    from condswin import kubeflow
 
     return kubeflow.compare(params, task, evaluations, comparison.path)

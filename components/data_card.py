@@ -20,6 +20,6 @@ def data_card(
         card: Folder with `card.html` and `card.json`.
         metrics: Number of cases and drift, for the Kubeflow user interface.
     """
-    from condswin.steps import kubeflow
+    from condswin import kubeflow
 
     kubeflow.data_card(params, ingested.path, card.path, metrics.log_metric)

@@ -17,6 +17,6 @@ def demo_data(params: str, task: str, raw: dsl.Output[dsl.Dataset]) -> str:  # t
     Returns:
         The source to ingest: the generated folder, or the one that the parameters name.
     """
-    from condswin.steps import kubeflow
+    from condswin import kubeflow
 
     return kubeflow.demo_data(params, task, raw.path)

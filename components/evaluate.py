@@ -27,6 +27,6 @@ def evaluate(
     Returns:
         Scores and the model's address as JSON in base64, for the compare component.
     """
-    from condswin.steps import kubeflow
+    from condswin import kubeflow
 
     return kubeflow.evaluate(params, task, prepared.path, model.path, model.uri, evaluation.path, metrics.log_metric)

@@ -18,6 +18,6 @@ def ingest(params: str, task: str, source: str, ingested: dsl.Output[dsl.Dataset
     Returns:
         Fingerprint of the data.
     """
-    from condswin.steps import kubeflow
+    from condswin import kubeflow
 
     return kubeflow.ingest(params, task, source, ingested.path)

@@ -23,6 +23,6 @@ def prepare(
     Returns:
         Fingerprint of the prepared data.
     """
-    from condswin.steps import kubeflow
+    from condswin import kubeflow
 
     return kubeflow.prepare(params, task, ingested.path, prepared.path)

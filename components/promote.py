@@ -25,6 +25,6 @@ def promote(
     Returns:
         Whether the challenger is champion now.
     """
-    from condswin.steps import kubeflow
+    from condswin import kubeflow
 
     return kubeflow.promote(params, task, registered.path, prepared.path, decision.path)

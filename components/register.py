@@ -29,6 +29,6 @@ def register(
     Returns:
         The version.
     """
-    from condswin.steps import kubeflow
+    from condswin import kubeflow
 
     return kubeflow.register(params, task, image, pipeline_run, comparison.path, model.path, registered.path)

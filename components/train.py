@@ -24,6 +24,6 @@ def train(
         prepared: Folder that the prepare component wrote.
         model: Folder with weights and description.
     """
-    from condswin.steps import kubeflow
+    from condswin import kubeflow
 
     kubeflow.train(params, task, variant, checkpoints, prepared.path, model.path)

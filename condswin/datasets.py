@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from condswin.config import Split, TaskName
+from condswin.config import SPLITS, Split, TaskName
 from condswin.errors import BadDataError, BadFileError
 from condswin.files import MANIFEST, fingerprint, read_json, sha256, write_json
 
@@ -88,6 +88,22 @@ class Manifest:
         return fingerprint(
             [[case.name, case.split, {role: file.sha256 for role, file in case.files.items()}] for case in self.cases]
         )
+
+    def counts(self) -> dict[Split, int]:
+        """Cases per split."""
+        return {split: sum(case.split == split for case in self.cases) for split in SPLITS}
+
+    def require(self, split: Split, folder: Path) -> None:
+        """Raises if a split has no case.
+
+        Raises:
+            BadDataError: It has none.
+        """
+        if not self.counts()[split]:
+            raise BadDataError(
+                f"{folder / split}: no {split} cases; splits are {', '.join(SPLITS)} and come from "
+                f"{self.task}.ingest (folders, val_fraction, test_fraction): ingest more patients or other fractions"
+            )
 
     def verify(self, folder: Path) -> None:
         """Checks that the files are there with the sizes that the manifest names (checksums are for transfers).

@@ -1,10 +1,18 @@
 """Errors that a user can mend: each message names the file or key, the value and what to do."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 class CondswinError(Exception):
-    """Base of every error that the command line reports as one line instead of a traceback."""
+    """Base of every error that the command line reports as one line instead of a traceback.
+
+    Attributes:
+        exit_status: Of a command that ends with it.
+    """
+
+    exit_status = 1
 
 
 class ConfigError(CondswinError):
@@ -31,6 +39,20 @@ class BadFileError(CondswinError):
 
 class BadDataError(CondswinError):
     """A set of files cannot be used together (a report of several bad files, a patient in two splits)."""
+
+
+class DriftError(CondswinError):
+    """Data differs from what a model was trained on; the data card, which is written, shows how.
+
+    Attributes:
+        card: What `card.json` holds.
+    """
+
+    exit_status = 3
+
+    def __init__(self, message: str, card: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.card = card
 
 
 class GateError(CondswinError):

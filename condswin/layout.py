@@ -6,6 +6,8 @@ from condswin.config import TaskName
 
 #: Losses and scores by epoch, in a model's folder.
 HISTORY = "history.csv"
+#: Name of the compressed-sensing reconstruction beside the variants.
+COMPRESSED_SENSING = "compressed-sensing"
 
 
 def demo(task: TaskName) -> Path:
@@ -40,7 +42,7 @@ def evaluation(task: TaskName, variant: str) -> Path:
 
 def rivals(task: TaskName) -> dict[str, Path]:
     """Evaluations of classical methods by name, those that were made."""
-    found = {"compressed-sensing": evaluation(task, "compressed-sensing")}
+    found = {COMPRESSED_SENSING: evaluation(task, COMPRESSED_SENSING)}
     return {name: folder for name, folder in found.items() if folder.is_dir()}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from condswin.ct.nifti import LABELS, SUFFIXES, read_pair, stem
 from condswin.errors import BadDataError, BadFileError
 from condswin.patients import patient_key
-from condswin.tasks import Case, CaseInfo
+from condswin.tasks.source import Case, CaseInfo
 
 _LITS = re.compile(r"(volume|segmentation)-(.+)")
 _MSD = {"imagesTr": "volume", "labelsTr": "segmentation"}

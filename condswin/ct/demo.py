@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from condswin.config import DemoCtConfig
 from condswin.ct.phantom import Abdomen
 from condswin.files import atomic_file
-from condswin.tasks import Advance
+from condswin.tasks.generation import Advance
 
 _FREE_EVERY = 4  # one case in four has no tumour
 _SLICE_MM = (1.0, 8.0)

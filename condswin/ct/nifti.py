@@ -23,6 +23,8 @@ from condswin.errors import BadFileError
 from condswin.files import atomic_file
 
 SUFFIXES = (".nii.gz", ".nii")
+#: Added to the stem of a prediction's name: what the network said, before post-processing.
+UNPROCESSED = ".unprocessed"
 #: Label values and what they mean.
 LABELS = {0: "background", 1: "liver", 2: "tumour"}
 

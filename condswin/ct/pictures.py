@@ -1,6 +1,7 @@
 """Telling slices of a case with the outlines of target and prediction."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
@@ -8,7 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from condswin.ct.cases import target_stem
 from condswin.ct.geometry import Geometry
+from condswin.ct.judging import label_files, read_comparable
+from condswin.ct.nifti import SUFFIXES, read_image
+from condswin.ct.prepare import apply_window, open_prepared, read_slices
+from condswin.errors import BadDataError
+from condswin.tasks.pictures import Pictures
 
 Mask = NDArray[np.bool_]
 
@@ -98,3 +105,49 @@ def _view(mask: Mask) -> tuple[float, float, float, float]:
         margin = _MARGIN * (last - first) + 2
         sides += [max(-0.5, first - margin), min(size - 0.5, last + margin)]
     return sides[0], sides[1], sides[2], sides[3]
+
+
+class SegmentationPictures(Pictures):
+    """The slices of a case that tell most."""
+
+    def picture(self, targets: Path, predictions: Path, case: str) -> matplotlib.figure.Figure:
+        """CT, outlines of target against prediction, and errors, in the slices that tell most; see `draw_case`.
+
+        The CT is the prepared case or the volume beside the target; without either, outlines stand on black.
+
+        Raises:
+            BadDataError: Target or prediction of the case is missing.
+            BadFileError: A file is unusable.
+        """
+        paths = []
+        for folder in (targets, predictions):
+            files = label_files(folder)
+            if target_stem(case) not in files:
+                raise BadDataError(f"{folder}: no segmentation of {case} ({target_stem(case)}.nii.gz)")
+            paths.append(files[target_stem(case)])
+        target, prediction = read_comparable(*paths)
+        slices = self._slices(targets, case, target.geometry)
+        return draw_case(case, target.geometry, target.data, prediction.data, slices)
+
+    def _slices(self, folder: Path, case: str, geometry: Geometry) -> Callable[[int], NDArray[np.float32]] | None:
+        """Reads slices of a case's CT as a network sees them, if the folder has it on the target's grid."""
+        prepared = folder / f"{case}.h5"
+        if prepared.is_file():
+
+            def read(index: int) -> NDArray[np.float32]:
+                with open_prepared(prepared) as file:
+                    shown: NDArray[np.float32] = read_slices(file, index, index + 1, 0)[0, 0]
+                return shown
+
+            return read
+        volume = next((path for suffix in SUFFIXES if (path := folder / f"{case}{suffix}").is_file()), None)
+        if volume is None or not case.startswith("volume-"):
+            return None
+        image = read_image(volume)
+        if image.geometry.mismatch(geometry):
+            return None
+        window = self.config.segmentation.prepare.window
+        return lambda index: apply_window(image.canonical[index], window)
+
+
+PART = SegmentationPictures

@@ -12,13 +12,10 @@ from torch import Tensor, nn
 
 from condswin.config import PredictCtConfig
 from condswin.ct.geometry import Geometry
-from condswin.ct.nifti import stem, write_labels
+from condswin.ct.nifti import UNPROCESSED, stem, write_labels
 from condswin.ct.prepare import labels_at, open_prepared, read_slices
 from condswin.errors import BadDataError
 from condswin.progress import progress
-
-#: Added to the stem of a prediction's name: what the network said, before post-processing.
-UNPROCESSED = ".unprocessed"
 
 # Slices (or windows) per forward pass; the result does not depend on it.
 _BATCH = 8

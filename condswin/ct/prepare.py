@@ -22,7 +22,7 @@ from condswin.files import atomic_file, copy_with_sha256
 _BATCH = 16
 
 
-def prepare_case(name: str, volume: Path, segmentation: Path, folder: Path, config: PrepareCtConfig) -> list[str]:
+def prepare_case(name: str, volume: Path, segmentation: Path, folder: Path, config: PrepareCtConfig) -> None:
     """Writes a case's network inputs, and its segmentation as target beside them.
 
     `<name>.h5` holds `image` (slices, rows, columns), float16 in -1..1 over the HU window; `label`, uint8, the same
@@ -37,19 +37,24 @@ def prepare_case(name: str, volume: Path, segmentation: Path, folder: Path, conf
         folder: Where to write.
         config: Window and resampling.
 
-    Returns:
-        Names of the files written.
-
     Raises:
         BadFileError: A file is unusable, or the two do not belong together.
     """
     image, labels = read_pair(volume, segmentation)
     out = folder / f"{name}.h5"
     write_inputs(image, labels, out, config)
+    copy_with_sha256(segmentation, folder / prepared_names(name, segmentation)[1])
+
+
+def prepared_names(name: str, segmentation: Path) -> list[str]:
+    """Names of the files that `prepare_case` writes: inputs and target."""
     suffix = next(suffix for suffix in SUFFIXES if segmentation.name.endswith(suffix))
-    target = f"{target_stem(name)}{suffix}"
-    copy_with_sha256(segmentation, folder / target)
-    return [out.name, target]
+    return [f"{name}.h5", f"{target_stem(name)}{suffix}"]
+
+
+def prepared_files(folder: Path) -> dict[str, Path]:
+    """Prepared `<case>.h5` files of a folder by case name."""
+    return {path.stem: path for path in sorted(folder.glob("*.h5")) if not path.name.startswith(".")}
 
 
 def write_inputs(image: Volume, labels: Volume | None, out: Path, config: PrepareCtConfig) -> None:

@@ -1,34 +1,32 @@
 """Predicts the cases of one split and scores the files."""
 
+from collections.abc import Callable
 from pathlib import Path
-
-from torch import nn
 
 from condswin.config import Split
 from condswin.progress import track
-from condswin.tasks import Row, Task
+from condswin.tasks.facts import Row
+from condswin.tasks.judging import Judging
+
+#: Writes the prediction (second path) for a prepared case file (first path), atomically.
+Predictor = Callable[[Path, Path], None]
 
 
-def evaluate_split(task: Task, model: nn.Module, prepared: Path, split: Split, out: Path) -> list[Row]:
+def evaluate_split(judging: Judging, predictor: Predictor, prepared: Path, split: Split, out: Path) -> list[Row]:
     """Writes a prediction per case of `prepared/<split>` to `out` and scores them from the files.
 
     Args:
-        task: The task that the model was trained for.
-        model: In evaluation mode, on the device that shall do the work.
+        judging: The task's.
+        predictor: A network, or a classical method.
         prepared: Folder with one folder per split.
         split: Which of them.
-        out: Folder for the predictions; files of other cases in it are removed.
+        out: Folder for the predictions, and nothing else.
 
     Returns:
         One row per case.
     """
     targets = prepared / split
-    cases = task.case_files(targets)
-    out.mkdir(parents=True, exist_ok=True)
-    wanted = {task.prediction_name(case) for case in cases}
-    for stale in out.iterdir():
-        if stale.name not in wanted:
-            stale.unlink()
+    cases = judging.case_files(targets)
     for case, file in track(cases.items(), f"predict {split}", total=len(cases)):
-        task.predict(model, file, out / task.prediction_name(case))
-    return task.score(targets, out)
+        predictor(file, out / judging.prediction_name(case))
+    return judging.score(targets, out)

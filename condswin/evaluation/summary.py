@@ -5,7 +5,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from condswin.tasks import Row
+from condswin.tasks.facts import Row
 
 #: Resamples of the cases for a bootstrap interval.
 RESAMPLES = 2000

@@ -11,14 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
 
+import h5py
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
 from condswin.errors import BadFileError
+from condswin.files import atomic_file
 from condswin.mri.fourier import ComplexArray, FloatArray, crop_start, readout_hybrid
 from condswin.mri.metrics import psnr
 from condswin.mri.reading import KSPACE, VolumeReader
+from condswin.mri.scoring import PREDICTION
 from condswin.mri.undersample import MASK, read_mask, read_zero_filled
 
 #: Weights of the total variation to choose from, relative to the largest zero-filled magnitude of a volume.
@@ -151,3 +154,10 @@ def _divergence(dual: ComplexArray) -> ComplexArray:
     result[:, :-1] += dual[1, :, :-1]
     result[:, 1:] -= dual[1, :, :-1]
     return result
+
+
+def write_reconstruction(file: Path, out: Path, weight: float) -> None:
+    """Writes a prepared file's reconstruction as predictions of networks are written, atomically."""
+    images = reconstruct_volume(file, weight)
+    with atomic_file(out) as temporary, h5py.File(temporary, "w") as written:
+        written[PREDICTION] = images

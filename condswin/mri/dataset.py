@@ -21,10 +21,10 @@ from condswin.mri.fourier import (
 )
 from condswin.mri.header import parse_header
 from condswin.mri.masks import draw_mask, name_seed
-from condswin.mri.reading import KSPACE, SUFFIXES, VolumeReader, kspace_shape, target_shape
+from condswin.mri.reading import KSPACE, VolumeReader, kspace_shape, prepared_files, target_shape
 from condswin.mri.undersample import MASK, ZERO_FILLED, read_mask
 from condswin.mri.volumes import Volume, read_volumes
-from condswin.tasks import Batch, Slices
+from condswin.tasks.learning import Batch, Slices
 
 #: Splits of at most this many bytes are kept in memory.
 CACHE_BYTES = 1 << 30
@@ -61,12 +61,6 @@ def normalise(zero_filled: Tensor, maximum: Tensor | float) -> Normalised:
     std = std.clamp_min(_STD_FLOOR * float(maximum) or 1.0)
     image = ((zero_filled - mean[..., None, None]) / std[..., None, None]).clamp(-CLAMP, CLAMP)
     return Normalised(image, mean, std)
-
-
-def prepared_files(folder: Path) -> dict[str, Path]:
-    """The prepared files of a folder by case name (file name without suffix), sorted."""
-    found = (path for path in folder.glob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
-    return {path.stem: path for path in sorted(found)}
 
 
 def zero_filled_volume(path: Path, undersample: UndersampleConfig) -> Tensor:
@@ -268,3 +262,12 @@ def _image_size(reader: VolumeReader) -> tuple[int, int]:
     if recon is None or recon[0] > rows or recon[1] > columns:
         raise BadFileError(reader.path, "neither a target nor a usable header says how large the image shall be")
     return recon[0], recon[1]
+
+
+def magnitude(output: Tensor, columns: int) -> Tensor:
+    """Magnitudes (B, 1, H, columns), float32, of a network's output: itself, or of complex images (B, 2, H, W)."""
+    output = output.float()
+    if output.shape[1] == 1:
+        return output
+    magnitude: Tensor = torch.linalg.vector_norm(output, dim=1, keepdim=True)
+    return magnitude.narrow(-1, crop_start(magnitude.shape[-1], columns), columns)

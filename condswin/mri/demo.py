@@ -20,7 +20,7 @@ from condswin.mri.fourier import ComplexArray, crop_start
 from condswin.mri.header import NAMESPACE
 from condswin.mri.phantom import Canvas, Field
 from condswin.mri.reading import HEADER, KSPACE
-from condswin.tasks import Advance
+from condswin.tasks.generation import Advance
 
 #: FastMRI's two knee protocols: proton density without and with fat suppression.
 ACQUISITIONS = ("CORPD_FBK", "CORPDFS_FBK")

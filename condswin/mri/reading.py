@@ -321,3 +321,9 @@ def _layout(dataset: Any) -> tuple[int, int, int]:
     """Slices, bytes per slice, slices per chunk."""
     per_slice = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
     return dataset.shape[0], per_slice, dataset.chunks[0] if dataset.chunks else 1
+
+
+def prepared_files(folder: Path) -> dict[str, Path]:
+    """The prepared files of a folder by case name (file name without suffix), sorted."""
+    found = (path for path in folder.glob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
+    return {path.stem: path for path in sorted(found)}

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from condswin.config import GateConfig
 from condswin.errors import ConfigError
-from condswin.evaluation import Summary, paired_gain, summarise
-from condswin.tasks import Row, Task
+from condswin.evaluation.summary import Summary, paired_gain, summarise
+from condswin.tasks.facts import Facts, Row
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Decision:
         return not self.failed
 
 
-def check_metric(task: Task | type[Task], gate: GateConfig) -> None:
+def check_metric(task: Facts | type[Facts], gate: GateConfig) -> None:
     """Refuses a gate on a metric that the task does not have.
 
     Raises:
@@ -41,7 +41,7 @@ def check_metric(task: Task | type[Task], gate: GateConfig) -> None:
 
 
 def decide(
-    task: Task | type[Task], gate: GateConfig, challenger: Sequence[Row], champion: Sequence[Row] | None
+    task: Facts | type[Facts], gate: GateConfig, challenger: Sequence[Row], champion: Sequence[Row] | None
 ) -> Decision:
     """Applies the gate; a value that is missing or not a number fails.
 

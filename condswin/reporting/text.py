@@ -10,7 +10,8 @@ from rich.table import Table
 
 from condswin import layout
 from condswin.config import Config, TaskName
-from condswin.tasks import Task, get_task
+from condswin.tasks.facts import Facts
+from condswin.tasks.loading import load
 
 #: Decimals of a metric's value; others have three.
 DECIMALS = {"psnr": 2}
@@ -27,7 +28,7 @@ def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) ->
     # A log has no width of its own; what rich assumes would cut the names of variants and metrics.
     console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     for task_name, comparison in comparisons.items():
-        task = get_task(task_name, config)
+        task = load(Facts, task_name, config)
         cases = next(iter(comparison["variants"].values()))["test"][comparison["metric"]]["cases"]
         table = Table(title=f"{task_name}: {cases} test cases, mean ± standard deviation", title_justify="left")
         rows = table_rows(task, comparison)
@@ -66,7 +67,7 @@ def print_summary(split: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def table_rows(task: Task, comparison: dict[str, Any]) -> list[dict[str, str]]:
+def table_rows(task: Facts, comparison: dict[str, Any]) -> list[dict[str, str]]:
     """Rows of the test table: a cell per metric, baselines and rivals first, a star at the best variant."""
     variants = comparison["variants"]
     rows = []
@@ -81,7 +82,7 @@ def table_rows(task: Task, comparison: dict[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
-def case_rows(task: Task, rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+def case_rows(task: Facts, rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     """Cells of the per-case table: text columns, metrics and details of each case, worst first by the first metric.
 
     Args:

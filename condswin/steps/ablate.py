@@ -1,6 +1,7 @@
 """Step: train networks that differ in one thing under several seeds, and set their scores side by side."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,20 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from condswin.config import PROFILES, Config, Section, TaskName, VariantConfig, read_yaml, validated
+from condswin.datasets import Manifest
+from condswin.devices import device
 from condswin.errors import BadFileError, ConfigError
-from condswin.evaluation import evaluate_split
+from condswin.evaluation.run import evaluate_split
 from condswin.files import fingerprint, read_json, write_json
 from condswin.networks import create_model
 from condswin.networks.blocks import parameter_count
-from condswin.steps.evaluate import device
-from condswin.tasks import Row, Task, get_task
+from condswin.tasks.facts import Facts, Row
+from condswin.tasks.judging import Judging
+from condswin.tasks.learning import Learning
+from condswin.tasks.loading import load
+from condswin.tasks.prediction import Prediction
+from condswin.tasks.preparation import Preparation
+from condswin.tasks.source import Source
 from condswin.training import fit
 
 #: Ready studies, by file name.
@@ -80,22 +88,22 @@ def ablate(
     Raises:
         ConfigError: A network's settings are impossible; found before anything is trained.
     """
-    task = get_task(task_name, config)
-    networks = {name: _build(task, name, network) for name, network in study.networks.items()}
-    costs = {name: _cost(task, prepared, study.networks[name], network) for name, network in networks.items()}
-    test_sets = {"test": prepared, **{folder.name: _prepare(task, folder, out) for folder in also}}
+    facts, learning = load(Facts, task_name, config), load(Learning, task_name, config)
+    networks = {name: _build(learning, name, network) for name, network in study.networks.items()}
+    costs = {name: _cost(learning, prepared, study.networks[name], network) for name, network in networks.items()}
+    test_sets = {"test": prepared, **{folder.name: _prepare(config, task_name, folder, out) for folder in also}}
     results: list[dict[str, Any]] = []
     for seed in range(config.seed, config.seed + seeds):
         for name, settings in study.networks.items():
-            results.append(_run(config, task, name, settings, seed, prepared, test_sets, out))
+            results.append(_run(config, task_name, name, settings, seed, prepared, test_sets, out))
             write_json(out / RESULTS, {"costs": costs, "results": results})
-    table = _table(task, costs, list(test_sets), results)
+    table = _table(facts, costs, list(test_sets), results)
     (out / TABLE).write_text(table)
     return table
 
 
-def _build(task: Task, name: str, settings: StudyNetwork) -> torch.nn.Module:
-    in_channels, out_channels = task.channels(settings.variant)
+def _build(learning: Learning, name: str, settings: StudyNetwork) -> torch.nn.Module:
+    in_channels, out_channels = learning.channels(settings.variant)
     try:
         return create_model(
             settings.variant,
@@ -108,25 +116,26 @@ def _build(task: Task, name: str, settings: StudyNetwork) -> torch.nn.Module:
         raise ConfigError(f"networks.{name}: {error}") from None
 
 
-def _cost(task: Task, prepared: Path, settings: StudyNetwork, network: torch.nn.Module) -> dict[str, float]:
+def _cost(learning: Learning, prepared: Path, settings: StudyNetwork, network: torch.nn.Module) -> dict[str, float]:
     """Parameters, and billions of floating point operations for one slice of the test split."""
-    image = task.dataset(prepared, "test", settings.variant, training=False)[0]["image"]
+    image = learning.dataset(prepared, "test", settings.variant, training=False)[0]["image"]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.eval()(image[None])
     return {"parameters": parameter_count(network), "gflops": counter.get_total_flops() / 1e9}
 
 
-def _prepare(task: Task, source: Path, out: Path) -> Path:
+def _prepare(config: Config, task_name: TaskName, source: Path, out: Path) -> Path:
     folder = out / "also" / source.name
-    for case in task.find_cases(source):
-        if case.name not in task.case_files(folder / "test"):
-            task.prepare_case(case.name, case.files, "test", folder / "test")
+    preparation, judging = load(Preparation, task_name, config), load(Judging, task_name, config)
+    for case in load(Source, task_name, config).find_cases(source):
+        if case.name not in judging.case_files(folder / "test"):
+            preparation.prepare_case(case.name, case.files, "test", folder / "test")
     return folder
 
 
 def _run(
     config: Config,
-    task: Task,
+    task_name: TaskName,
     name: str,
     settings: StudyNetwork,
     seed: int,
@@ -134,17 +143,21 @@ def _run(
     test_sets: Mapping[str, Path],
     out: Path,
 ) -> dict[str, Any]:
-    train = config.task(task.name).train
+    train = config.task(task_name).train
     key = fingerprint([settings.model_dump(mode="json"), train.model_dump(mode="json"), seed])
     folder = out / f"{name.replace(' ', '-').replace('/', '-')}-{seed}"
     done = _known(folder, key, test_sets)
     if done is not None:
         return done
+    facts, learning = load(Facts, task_name, config), load(Learning, task_name, config)
+    judging, prediction = load(Judging, task_name, config), load(Prediction, task_name, config)
     pl.seed_everything(seed, workers=True, verbose=False)
     fitted = fit(
-        task,
-        _build(task, name, settings),
+        learning,
+        _build(learning, name, settings),
         train,
+        monitor=facts.monitor,
+        validated=Manifest.read(prepared, task_name).counts()["val"] > 0,
         variant=settings.variant,
         prepared=prepared,
         checkpoints=folder / "checkpoints",
@@ -153,9 +166,11 @@ def _run(
         label=f"{name}, seed {seed}",
         loggers=[],
     )
-    network = fitted.network.to(device(config, task.name))
+    network = fitted.network.to(device(train.device))
     scores = {
-        place: _gains(task, evaluate_split(task, network, data, "test", folder / place))
+        place: _gains(
+            facts, evaluate_split(judging, partial(prediction.predict, network), data, "test", folder / place)
+        )
         for place, data in test_sets.items()
     }
     result = {"network": name, "seed": seed, "key": key, "scores": scores}
@@ -171,14 +186,14 @@ def _known(folder: Path, key: str, test_sets: Mapping[str, Path]) -> dict[str, A
     return known if known["key"] == key and set(known["scores"]) == set(test_sets) else None
 
 
-def _gains(task: Task, rows: list[Row]) -> dict[str, float | None]:
+def _gains(facts: Facts, rows: list[Row]) -> dict[str, float | None]:
     """Mean over cases of each metric; of its difference from the first baseline where there is one.
 
     None where no case defines it, as the precision of a network that finds no tumour.
     """
-    prefix = next(iter(task.baselines.values()), None)
+    prefix = next(iter(facts.baselines.values()), None)
     means: dict[str, float | None] = {}
-    for metric in task.metrics:
+    for metric in facts.metrics:
         values = [float(row[metric]) - (float(row[f"{prefix}{metric}"]) if prefix else 0.0) for row in rows]
         finite = [value for value in values if np.isfinite(value)]
         means[metric] = float(np.mean(finite)) if finite else None
@@ -186,10 +201,10 @@ def _gains(task: Task, rows: list[Row]) -> dict[str, float | None]:
 
 
 def _table(
-    task: Task, costs: Mapping[str, Mapping[str, float]], places: list[str], results: list[dict[str, Any]]
+    facts: Facts, costs: Mapping[str, Mapping[str, float]], places: list[str], results: list[dict[str, Any]]
 ) -> str:
-    metrics = list(task.metrics)[:2]
-    sign = "+" if task.baselines else ""
+    metrics = list(facts.metrics)[:2]
+    sign = "+" if facts.baselines else ""
     head = ["network", "parameters", "GFLOPs", *(f"{metric}, {place}" for place in places for metric in metrics)]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for name, cost in costs.items():
@@ -201,7 +216,7 @@ def _table(
                 spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
                 cells.append(f"{np.mean(values):{sign}.3f}{spread}" if values else "-")
         lines.append("| " + " | ".join(cells) + " |")
-    baseline = next(iter(task.baselines), None)
+    baseline = next(iter(facts.baselines), None)
     what = f"Differences from {baseline}" if baseline else "Scores"
     count = len({result["seed"] for result in results})
     note = f"{what}, averaged over cases; mean ± standard deviation over {count} seeds."

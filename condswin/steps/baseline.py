@@ -1,22 +1,20 @@
 """Step: reconstruct the validation and test cases by compressed sensing, the rival that a network has to beat."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from condswin.config import Config, Split
 from condswin.datasets import Manifest
-from condswin.files import atomic_file, write_json
-from condswin.mri.compressed_sensing import reconstruct_volume, tune
-from condswin.mri.scoring import PREDICTION
-from condswin.progress import track
-from condswin.steps.evaluate import METRICS, draw_pictures, summaries, write_rows
-from condswin.steps.prepare import require_split
-from condswin.tasks import get_task
-
-#: Its name beside the variants.
-NAME = "compressed-sensing"
+from condswin.evaluation.results import METRICS, cases_file, draw_pictures, summaries, write_rows
+from condswin.evaluation.run import evaluate_split
+from condswin.files import write_json
+from condswin.layout import COMPRESSED_SENSING
+from condswin.mri.compressed_sensing import tune, write_reconstruction
+from condswin.tasks.facts import Facts
+from condswin.tasks.judging import Judging
+from condswin.tasks.loading import load
+from condswin.tasks.pictures import Pictures
 
 #: Validation volumes that choose the weight.
 TUNING_VOLUMES = 12
@@ -36,40 +34,31 @@ def baseline(config: Config, *, prepared: Path, out: Path) -> dict[str, Any]:
     Raises:
         BadDataError: There is no validation case to tune on, or no test case.
     """
-    task = get_task("reconstruction", config)
+    facts, judging = load(Facts, "reconstruction", config), load(Judging, "reconstruction", config)
+    pictures = load(Pictures, "reconstruction", config)
     manifest = Manifest.read(prepared, "reconstruction")
     manifest.verify(prepared)
     splits: tuple[Split, ...] = ("val", "test")
     for split in splits:
-        require_split(prepared, task, split)
-    cases = list(task.case_files(prepared / "val").values())
+        manifest.require(split, prepared)
+    cases = list(judging.case_files(prepared / "val").values())
     # Evenly over the names, which follow the scans: not the first dozen of one kind.
     scores = tune(cases[:: -(-len(cases) // TUNING_VOLUMES)])
     weight = max(scores, key=lambda value: scores[value])
     result: dict[str, Any] = {
         "task": "reconstruction",
-        "variant": NAME,
+        "variant": COMPRESSED_SENSING,
         "data_sha256": manifest.fingerprint(),
         "params_sha256": "",
         "weight": weight,
         "weights": {str(value): score for value, score in scores.items()},
     }
     for split in splits:
-        folder = out / "predictions" / split
-        files = task.case_files(prepared / split)
-        for case, file in track(files.items(), f"{NAME} {split}", total=len(files)):
-            write_prediction(file, folder / task.prediction_name(case), weight)
-        rows = task.score(prepared / split, folder)
-        write_rows(out / f"{split}-cases.csv", rows)
-        result[split] = summaries(task, rows)
+        predictions = out / "predictions" / split
+        rows = evaluate_split(judging, partial(write_reconstruction, weight=weight), prepared, split, predictions)
+        write_rows(out / cases_file(split), rows)
+        result[split] = summaries(facts, rows)
         if split == "test":
-            draw_pictures(task, rows, prepared / split, folder, out / "pictures")
+            draw_pictures(facts, pictures, rows, prepared / split, predictions, out / "pictures")
     write_json(out / METRICS, result)
     return result
-
-
-def write_prediction(file: Path, out: Path, weight: float) -> None:
-    """Writes a prepared file's reconstruction as predictions are written, atomically."""
-    images = reconstruct_volume(file, weight)
-    with atomic_file(out) as temporary, h5py.File(temporary, "w") as written:
-        written[PREDICTION] = images

@@ -6,7 +6,8 @@ from typing import Any
 from condswin.config import Config, TaskName
 from condswin.errors import BadDataError
 from condswin.files import write_json
-from condswin.tasks import get_task
+from condswin.tasks.facts import Facts
+from condswin.tasks.loading import load
 
 
 def compare(config: Config, task_name: TaskName, *, results: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -28,8 +29,7 @@ def compare(config: Config, task_name: TaskName, *, results: dict[str, Any], out
     Raises:
         BadDataError: The variants were not evaluated on the same data, or none has the metric.
     """
-    task = get_task(task_name, config)
-    metric, higher_is_better = next(iter(task.metrics.items()))
+    metric, higher_is_better = next(iter(load(Facts, task_name, config).metrics.items()))
     results = dict(sorted(results.items()))
     if len({result["data_sha256"] for result in results.values()}) != 1:
         raise BadDataError(f"{task_name}: {', '.join(results)} were evaluated on different data; evaluate them again")

@@ -5,7 +5,7 @@ from typing import Any
 
 from condswin.config import Config
 from condswin.datasets import Manifest
-from condswin.errors import BadFileError
+from condswin.errors import BadFileError, DriftError
 from condswin.files import read_json, write_json
 from condswin.mri.card import STATISTICS, describe, drift, figures, noise_floor
 from condswin.reporting.figures import data_uri, png
@@ -31,6 +31,7 @@ def data_card(config: Config, *, ingested: Path, out: Path, reference: Path | No
     Raises:
         BadDataError: One content is in two splits.
         BadFileError: A file or the reference cannot be read.
+        DriftError: The data drifted; card and page are written.
     """
     manifest = Manifest.read(ingested, "reconstruction")
     manifest.verify(ingested)
@@ -56,4 +57,10 @@ def data_card(config: Config, *, ingested: Path, out: Path, reference: Path | No
         figures={caption: data_uri(png(figure)) for caption, figure in shown.items()},
     )
     write_json(out / CARD, card)
+    if reference is not None and card["drift"]["exceeded"]:
+        raise DriftError(
+            f"{ingested}: drifted by {card['drift']['largest']:.3f} from {reference}, limit "
+            f"{card['drift']['limit']:.3f}; see {out / PAGE}",
+            card,
+        )
     return card

@@ -5,7 +5,8 @@ from pathlib import Path
 from condswin.config import Config, TaskName
 from condswin.files import atomic_folder
 from condswin.progress import progress
-from condswin.tasks import get_task
+from condswin.tasks.generation import Generation
+from condswin.tasks.loading import load
 
 NOTE = "README.txt"
 
@@ -21,13 +22,13 @@ def demo_data(config: Config, task_name: TaskName, *, out: Path) -> int:
     Returns:
         Number of volumes.
     """
-    task = get_task(task_name, config)
+    generation = load(Generation, task_name, config)
     source = config.task(task_name).source
     with atomic_folder(out) as folder:
         if Path(source).resolve() != out.resolve():
             (folder / NOTE).write_text(f"Nothing was generated: {task_name}.source is {source}\n")
             return 0
-        count = task.demo_count()
+        count = generation.count()
         with progress(f"generate {task_name} demo data", count) as advance:
-            task.make_demo(folder, advance)
+            generation.write(folder, advance)
     return count

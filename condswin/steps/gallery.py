@@ -13,15 +13,16 @@ from PIL import Image
 from condswin import layout
 from condswin.config import Config
 from condswin.errors import ConfigError
+from condswin.evaluation.results import METRICS
 from condswin.files import atomic_file, read_json
 from condswin.mri.compressed_sensing import reconstruct_volume
 from condswin.mri.fourier import FloatArray
 from condswin.mri.metrics import psnr, ssim, volume_metrics
+from condswin.mri.pictures import ERROR_GAIN
 from condswin.mri.reading import VolumeReader
-from condswin.mri.scoring import ERROR_GAIN, PREDICTION
+from condswin.mri.scoring import PREDICTION
 from condswin.mri.undersample import ZERO_FILLED, prepare_undersampled
-from condswin.steps.baseline import NAME
-from condswin.steps.evaluate import METRICS
+from condswin.serving import serve
 
 TABLE = "reconstructions.md"
 
@@ -47,10 +48,11 @@ def gallery(
         BadDataError: A model is not for reconstruction, or has not seen such masks.
     """
     if weight is None:
-        chosen = layout.evaluation("reconstruction", NAME) / METRICS
+        chosen = layout.evaluation("reconstruction", layout.COMPRESSED_SENSING) / METRICS
         if not chosen.is_file():
             raise ConfigError(f"--weight: none given, and no {chosen} that says which is best; run `condswin baseline`")
         weight = float(read_json(chosen)["weight"])
+    networks = {Path(model).name: serve(config, model) for model in models}
     lines = ["| file | reconstruction | PSNR | SSIM | NMSE |", "|---|---|---|---|---|"]
     written = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -60,8 +62,10 @@ def gallery(
             with VolumeReader(prepared) as reader:
                 target, zero_filled = reader.read(reader.target_name() or ""), reader.read(ZERO_FILLED)
             rivals = {"zero-filled": zero_filled, "compressed sensing": reconstruct_volume(prepared, weight)}
-            for model in models:
-                rivals[Path(model).name] = _predicted(config, prepared, model, Path(scratch))
+            for name, network in networks.items():
+                network.refuse_unlike([prepared])
+                with VolumeReader(network.predict(prepared, Path(scratch, name))) as reader:
+                    rivals[name] = reader.read(PREDICTION)
             for name, images in rivals.items():
                 scores = volume_metrics(target, images)
                 lines.append(
@@ -78,15 +82,6 @@ def gallery(
     with atomic_file(out / TABLE) as temporary:
         temporary.write_text("\n".join(lines) + "\n")
     return written
-
-
-def _predicted(config: Config, prepared: Path, model: str, scratch: Path) -> FloatArray:
-    from condswin.steps.predict import predict
-
-    (path,) = predict(config, [prepared], model=model, out=scratch / Path(model).name)
-    with VolumeReader(path) as reader:
-        images: FloatArray = reader.read(PREDICTION)
-    return images
 
 
 def _picture(target: FloatArray, rivals: dict[str, FloatArray]) -> Figure:

@@ -15,7 +15,8 @@ from condswin.files import MANIFEST, copy_with_sha256, fingerprint, read_json, s
 from condswin.patients import patient_key
 from condswin.progress import progress
 from condswin.sources import local_source
-from condswin.tasks import Case, CaseInfo, Task, get_task
+from condswin.tasks.loading import load
+from condswin.tasks.source import Case, CaseInfo, Source
 
 BAD_FILES = "bad-files.json"
 SPLIT_FILE = "splits.json"
@@ -35,19 +36,19 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path) -> Ma
         BadDataError: Files are bad and the policy is to fail (the message lists all), no case is left, there are more
             folds than patients, or one person or one file is in two splits (of any fold).
     """
-    task = get_task(task_name, config)
+    reader = load(Source, task_name, config)
     policy = config.task(task_name).ingest
     report = out.with_name(f"{out.name}-{BAD_FILES}")
     report.unlink(missing_ok=True)
     with local_source(source, out.with_name(f".{out.name}-download")) as folder:
-        cases = task.find_cases(folder)
+        cases = reader.find_cases(folder)
         infos: dict[str, CaseInfo] = {}
         rejected: list[dict[str, str]] = []
         with progress(f"check {task_name}", len(cases)) as advance, ThreadPoolExecutor(cpu_count()) as pool:
             known = CheckCache(
-                out.with_name(f".{out.name}-checks.json"), fingerprint([policy.model_dump(), _code(task)])
+                out.with_name(f".{out.name}-checks.json"), fingerprint([policy.model_dump(), _code(reader)])
             )
-            results = pool.map(lambda case: known.get(case) or known.put(case, _check(task.check_case, case)), cases)
+            results = pool.map(lambda case: known.get(case) or known.put(case, _check(reader.check_case, case)), cases)
             for case, result in zip(cases, results, strict=True):
                 if isinstance(result, CaseInfo):
                     infos[case.name] = result
@@ -187,9 +188,9 @@ class CheckCache:
         write_json(self._path, {"asked": self._asked, "cases": self._known})
 
 
-def _code(task: Task) -> list[str]:
+def _code(reader: Source) -> list[str]:
     """Checksums of the task's modules: a stricter check shall read files again."""
-    folder = Path(sys.modules[type(task).__module__].__file__ or "").parent
+    folder = Path(sys.modules[type(reader).__module__].__file__ or "").parent
     return [sha256(path) for path in sorted(folder.glob("*.py"))]
 
 
@@ -261,8 +262,3 @@ def _refuse_leaks(
                 f"{name} ({splits[name]}) and {case.name} ({splits[case.name]}) have the same content; "
                 "a test case that was trained on measures nothing, remove one of them"
             )
-
-
-def split_counts(manifest: Manifest) -> dict[Split, int]:
-    """Cases per split."""
-    return {split: sum(case.split == split for case in manifest.cases) for split in SPLITS}

@@ -9,12 +9,13 @@ from os import cpu_count
 from pathlib import Path
 from typing import Any
 
-from condswin.config import SPLITS, Config, Split, TaskName
+from condswin.config import Config, TaskName
 from condswin.datasets import CaseRecord, FileRecord, Manifest
-from condswin.errors import BadDataError, BadFileError, ConfigError
+from condswin.errors import BadFileError, ConfigError
 from condswin.files import MANIFEST, fingerprint, read_json, write_json
 from condswin.progress import progress
-from condswin.tasks import Task, get_task
+from condswin.tasks.loading import load
+from condswin.tasks.preparation import Preparation
 
 #: Raise it when the layout of prepared files changes, so that old ones are made again.
 FORMAT = 2
@@ -44,14 +45,14 @@ def prepare(
     part, parts = shard
     if not 0 <= part < parts:
         raise ConfigError(f"shard {part}/{parts}: the part must be from 0 to {parts - 1}")
-    task = get_task(task_name, config)
-    parameters = _parameters(config, task_name)
+    preparation = load(Preparation, task_name, config)
+    parameters = preparation.parameters()
     source = Manifest.read(ingested, task_name)
     source.verify(ingested)
     keys = {case.name: _key(case, parameters) for case in source.cases}
     mine = [case for number, case in enumerate(source.cases) if number % parts == part]
     with progress(f"prepare {task_name}", len(mine)) as advance, ThreadPoolExecutor(cpu_count()) as pool:
-        for _ in pool.map(lambda case: _prepare_case(task, case, keys[case.name], ingested, out), mine):
+        for _ in pool.map(lambda case: _prepare_case(preparation, case, keys[case.name], ingested, out), mine):
             advance()
     records = [_done(out, case, keys[case.name]) for case in source.cases]
     if any(record is None for record in records):
@@ -62,22 +63,18 @@ def prepare(
     return manifest
 
 
-def _parameters(config: Config, task_name: TaskName) -> dict[str, Any]:
-    section = config.reconstruction.undersample if task_name == "reconstruction" else config.segmentation.prepare
-    return section.model_dump(mode="json")
-
-
 def _key(case: CaseRecord, parameters: dict[str, Any]) -> str:
     return fingerprint([FORMAT, case.split, {role: file.sha256 for role, file in case.files.items()}, parameters])
 
 
-def _prepare_case(task: Task, case: CaseRecord, key: str, ingested: Path, out: Path) -> None:
+def _prepare_case(preparation: Preparation, case: CaseRecord, key: str, ingested: Path, out: Path) -> None:
     if _done(out, case, key):
         return
     folder = out / case.split
     folder.mkdir(parents=True, exist_ok=True)
     files = {role: ingested / file.path for role, file in case.files.items()}
-    written = task.prepare_case(case.name, files, case.split, folder)
+    preparation.prepare_case(case.name, files, case.split, folder)
+    written = preparation.outputs(case.name, files, case.split)
     records = [FileRecord.of(out, f"{case.split}/{name}") for name in written]
     write_json(
         out / RECORDS / f"{case.name}.json",
@@ -86,7 +83,7 @@ def _prepare_case(task: Task, case: CaseRecord, key: str, ingested: Path, out: P
             "files": [[file.path, file.bytes, file.sha256] for file in records],
             "details": {
                 "source_sha256": {role: file.sha256 for role, file in case.files.items()},
-                **task.prepared_details([folder / name for name in written]),
+                **preparation.details(folder, written),
             },
         },
     )
@@ -111,16 +108,3 @@ def _remove_stale(out: Path, manifest: Manifest) -> None:
     kept |= {out / RECORDS / f"{case.name}.json" for case in manifest.cases} | {out / MANIFEST}
     for path in [path for path in out.rglob("*") if path.is_file() and path not in kept]:
         path.unlink()
-
-
-def require_split(prepared: Path, task: Task, split: Split) -> None:
-    """Raises if a split has no case.
-
-    Raises:
-        BadDataError: It has none.
-    """
-    if not task.case_files(prepared / split):
-        raise BadDataError(
-            f"{prepared / split}: no {split} cases; splits are {', '.join(SPLITS)} and come from "
-            f"{task.name}.ingest (folders, val_fraction, test_fraction): ingest more patients or other fractions"
-        )

@@ -3,16 +3,17 @@
 import json
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from mlflow import MlflowClient
 from torch import nn
 
 from condswin.config import Config, TaskName
+from condswin.devices import device
 from condswin.errors import BadFileError, GateError
-from condswin.evaluation import evaluate_split
+from condswin.evaluation.run import evaluate_split
 from condswin.files import fingerprint, read_json, sha256, write_json
 from condswin.networks.saving import ModelSpec
 from condswin.registry.aliases import (
@@ -30,7 +31,10 @@ from condswin.registry.gate import check_metric, decide
 from condswin.registry.package import ModelUnavailableError, load_registered, model_name
 from condswin.registry.smoke import smoke
 from condswin.registry.tracking import connect, tracking_errors, tracking_uri
-from condswin.tasks import Task, get_task
+from condswin.tasks.facts import Facts
+from condswin.tasks.judging import Judging
+from condswin.tasks.loading import load
+from condswin.tasks.prediction import Prediction
 
 
 def promote(config: Config, task_name: TaskName, registered: Path, prepared: Path, out: Path) -> bool:
@@ -60,8 +64,7 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
         GateError: The challenger or the champion cannot be loaded, or the champion moved meanwhile; no alias changed.
     """
     name, version = _read_registered(registered, task_name)
-    task = get_task(task_name, config)
-    check_metric(task, config.task(task_name).gate)
+    check_metric(load(Facts, task_name, config), config.task(task_name).gate)
     client = connect(config)
     uri = tracking_uri(config)
     with tracking_errors(uri):
@@ -94,7 +97,7 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
 
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-promote-", dir=out.parent) as predictions:
-        record |= _judge(config, task, name, version, champion, prepared, Path(predictions))
+        record |= _judge(config, task_name, name, version, champion, prepared, Path(predictions))
     with tracking_errors(uri):
         if record["promoted"]:
             record |= {"champion": version, "previous": champion}
@@ -152,26 +155,35 @@ def _settle(client: MlflowClient, name: str, version: str, tags: Mapping[str, st
 
 
 def _judge(
-    config: Config, task: Task, name: str, version: str, champion: str | None, prepared: Path, predictions: Path
+    config: Config,
+    task_name: TaskName,
+    name: str,
+    version: str,
+    champion: str | None,
+    prepared: Path,
+    predictions: Path,
 ) -> dict[str, Any]:
     """Smoke test, evaluation and gate: the part of the record that they decide."""
+    judging, prediction = load(Judging, task_name, config), load(Prediction, task_name, config)
     model, spec = _load(config, name, version, "challenger")
     smoked = smoke(f"models:/{name}/{version}", model, spec, tracking=tracking_uri(config))
     if smoked.problems:
         return {"reasons": smoked.problems, "latency_ms": smoked.latency_ms}
-    device = _device(config.task(task.name).train.device)
-    rows = evaluate_split(task, model.to(device), prepared, "test", predictions / "challenger")
+    place = device(config.task(task_name).train.device)
+    challenger = partial(prediction.predict, model.to(place))
+    rows = evaluate_split(judging, challenger, prepared, "test", predictions / "challenger")
     champion_rows = None
     if champion is not None:
         other, _ = _load(config, name, champion, "champion")
-        champion_rows = evaluate_split(task, other.to(device), prepared, "test", predictions / "champion")
-    decision = decide(task, config.task(task.name).gate, rows, champion_rows)
+        reference = partial(prediction.predict, other.to(place))
+        champion_rows = evaluate_split(judging, reference, prepared, "test", predictions / "champion")
+    decision = decide(load(Facts, task_name, config), config.task(task_name).gate, rows, champion_rows)
     return {
         "promoted": decision.promoted,
         "reasons": decision.failed or decision.passed,
         "metrics": decision.metrics,
         "latency_ms": smoked.latency_ms,
-        "test_sha256": _test_fingerprint(task, prepared),
+        "test_sha256": _test_fingerprint(judging, prepared),
     }
 
 
@@ -192,12 +204,6 @@ def _check_loads(config: Config, name: str, version: str) -> None:
         raise GateError(f"cannot roll back, nothing was changed: {error}") from error
 
 
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
-def _test_fingerprint(task: Task, prepared: Path) -> str:
+def _test_fingerprint(judging: Judging, prepared: Path) -> str:
     """Says which test set decided; equal for equal files."""
-    return fingerprint({case: sha256(file) for case, file in task.case_files(prepared / "test").items()})
+    return fingerprint({case: sha256(file) for case, file in judging.case_files(prepared / "test").items()})

@@ -7,14 +7,14 @@ from condswin import layout
 from condswin.config import TASKS, Config, TaskName
 from condswin.datasets import Manifest
 from condswin.errors import BadDataError
+from condswin.evaluation.results import METRICS, cases_file
 from condswin.files import read_json
 from condswin.networks.saving import read_spec
 from condswin.reporting.figures import curves_figure, data_uri, png, read_csv, spread_figure
 from condswin.reporting.html import TaskReport, write_report
 from condswin.reporting.text import case_rows, table_rows
-from condswin.steps.evaluate import METRICS
-from condswin.steps.ingest import split_counts
-from condswin.tasks import Task, get_task
+from condswin.tasks.facts import Facts
+from condswin.tasks.loading import load
 
 
 def read_comparisons() -> dict[TaskName, dict[str, Any]]:
@@ -49,7 +49,7 @@ def report(config: Config, *, out: Path) -> Path:
 
 
 def _task_report(config: Config, name: TaskName, comparison: dict[str, Any]) -> TaskReport:
-    task = get_task(name, config)
+    facts = load(Facts, name, config)
     metric, best = comparison["metric"], comparison["best"]
     manifest = Manifest.read(layout.prepared(name), name)
     promotion = layout.promoted(name)
@@ -58,17 +58,17 @@ def _task_report(config: Config, name: TaskName, comparison: dict[str, Any]) -> 
     pictures = sorted((layout.evaluation(name, best) / "pictures").glob("*.png"))
     return TaskReport(
         name=name,
-        table=table_rows(task, comparison),
+        table=table_rows(facts, comparison),
         best=best,
         metric=metric,
         chosen_on=comparison["chosen_on"],
-        splits={str(split): count for split, count in split_counts(manifest).items()},
+        splits={str(split): count for split, count in manifest.counts().items()},
         rejected=manifest.rejected,
         figures={
-            "Each line is one test case.": data_uri(png(spread_figure(metric, _columns(task, metric, comparison)))),
-            "Training.": data_uri(png(curves_figure(histories, f"val/{task.monitor[0]}"))),
+            "Each line is one test case.": data_uri(png(spread_figure(metric, _columns(facts, metric, comparison)))),
+            "Training.": data_uri(png(curves_figure(histories, f"val/{facts.monitor[0]}"))),
         },
-        cases=case_rows(task, read_csv(layout.evaluation(name, best) / "test-cases.csv")),
+        cases=case_rows(facts, read_csv(layout.evaluation(name, best) / cases_file("test"))),
         pictures={f"{best}, {path.stem} test case by {metric}.": data_uri(path.read_bytes()) for path in pictures},
         promotion=read_json(promotion) if promotion.is_file() else None,
         facts={
@@ -79,12 +79,14 @@ def _task_report(config: Config, name: TaskName, comparison: dict[str, Any]) -> 
     )
 
 
-def _columns(task: Task, metric: str, comparison: dict[str, Any]) -> dict[str, list[float]]:
+def _columns(facts: Facts, metric: str, comparison: dict[str, Any]) -> dict[str, list[float]]:
     """The metric's values per row of the table, cases in one order, baselines first."""
     columns: dict[str, list[float]] = {}
     for variant in comparison["variants"]:
-        rows = sorted(read_csv(layout.evaluation(task.name, variant) / "test-cases.csv"), key=lambda row: row["case"])
-        for baseline, prefix in task.baselines.items():
+        rows = sorted(
+            read_csv(layout.evaluation(facts.name, variant) / cases_file("test")), key=lambda row: row["case"]
+        )
+        for baseline, prefix in facts.baselines.items():
             columns.setdefault(baseline, [float(row[f"{prefix}{metric}"]) for row in rows])
         columns[variant] = [float(row[metric]) for row in rows]
     return columns

@@ -13,7 +13,9 @@ from condswin.files import atomic_file, fingerprint
 from condswin.layout import HISTORY
 from condswin.networks.saving import ModelSpec, save_model
 from condswin.registry.tracking import tracked_run, tracking_uri
-from condswin.tasks import get_task
+from condswin.tasks.facts import Facts
+from condswin.tasks.learning import Learning
+from condswin.tasks.loading import load
 from condswin.training import fit
 
 
@@ -37,10 +39,10 @@ def train(
     if variant not in section.variants:
         raise ConfigError(f"{task_name}.variants: no {variant!r}; there are: {', '.join(section.variants)}")
     chosen = section.variants[variant]
-    task = get_task(task_name, config)
+    learning = load(Learning, task_name, config)
     manifest = Manifest.read(prepared, task_name)
     manifest.verify(prepared)
-    in_channels, out_channels = task.channels(variant)
+    in_channels, out_channels = learning.channels(variant)
     parameters = {
         "seed": config.seed,
         "train": section.train.model_dump(mode="json"),
@@ -70,9 +72,11 @@ def train(
         logger = MLFlowLogger(tracking_uri=tracking_uri(config), run_id=run_id)
         logger.log_hyperparams(parameters)
         fitted = fit(
-            task,
+            learning,
             network,
             section.train,
+            monitor=load(Facts, task_name, config).monitor,
+            validated=manifest.counts()["val"] > 0,
             variant=variant,
             prepared=prepared,
             checkpoints=checkpoints,

@@ -23,7 +23,7 @@ from condswin.config import TrainConfig
 from condswin.errors import BadFileError
 from condswin.files import read_json, write_json
 from condswin.progress import progress
-from condswin.tasks import Batch, Slices, Task
+from condswin.tasks.learning import Batch, Learning, Slices
 from condswin.training.module import TrainingModule
 
 #: Exit status of a process that was asked to stop; an orchestrator then knows that the work is not done.
@@ -86,10 +86,12 @@ class _History(Callback):
 
 
 def fit(
-    task: Task,
+    task: Learning,
     network: nn.Module,
     train: TrainConfig,
     *,
+    monitor: tuple[str, bool],
+    validated: bool,
     variant: str,
     prepared: Path,
     checkpoints: Path,
@@ -104,8 +106,10 @@ def fit(
         task: Gives data, loss and scores.
         network: With fresh weights.
         train: Epochs, optimiser, schedule.
+        monitor: Score that picks the best epoch, and whether a higher one is better.
+        validated: Whether there are validation cases; without them the last epoch counts as the best.
         variant: What the network is; decides what the task's slices look like.
-        prepared: Folder with `train` and `val`; without validation cases the last epoch counts as the best.
+        prepared: Folder with `train` and, where there are validation cases, `val`.
         checkpoints: Folder for checkpoints. Those of a training with another key are removed.
         key: Fingerprint of everything that decides the result (data, parameters, network).
         seed: For the order of slices, masks, augmentation, dropout.
@@ -116,12 +120,12 @@ def fit(
         SystemExit: Status 143 when the process was asked to terminate; the last checkpoint stays.
     """
     _forget_other_trainings(checkpoints, key)
-    validated = bool(task.case_files(prepared / "val"))
-    monitor, higher_is_better = task.monitor
+    validation = task.dataset(prepared, "val", variant, training=False) if validated else None
+    score, higher_is_better = monitor
     best = ModelCheckpoint(
         dirpath=checkpoints,
         filename="best",
-        monitor=f"val/{monitor}" if validated else None,
+        monitor=f"val/{score}" if validation else None,
         mode="max" if higher_is_better else "min",
         save_on_train_epoch_end=True,
         enable_version_counter=False,
@@ -158,11 +162,7 @@ def fit(
                 train_dataloaders=training_loader(
                     task.dataset(prepared, "train", variant, training=True), train, **share
                 ),
-                val_dataloaders=validation_loader(
-                    task.dataset(prepared, "val", variant, training=False), train, **share
-                )
-                if validated
-                else None,
+                val_dataloaders=validation_loader(validation, train, **share) if validation else None,
                 ckpt_path=str(resumed) if resumed.is_file() else None,
                 # Checkpoints hold tensors and plain values only; nothing in them is ever executed.
                 weights_only=True,

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from condswin.config import ScheduleConfig, TrainConfig
-from condswin.tasks import Batch, Task
+from condswin.tasks.learning import Batch, Learning
 
 
 class TrainingModule(LightningModule):
@@ -25,7 +25,7 @@ class TrainingModule(LightningModule):
         seed: Reseeds the random generators at each epoch, so that a resumed training draws what an unbroken one does.
     """
 
-    def __init__(self, network: nn.Module, task: Task, train: TrainConfig, *, seed: int) -> None:
+    def __init__(self, network: nn.Module, task: Learning, train: TrainConfig, *, seed: int) -> None:
         super().__init__()
         self.network = network
         self.task = task

@@ -13,9 +13,9 @@ from kfp import dsl
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 import components
+from condswin import kubeflow
 from condswin.config import Config, DriftConfig
-from condswin.errors import BadDataError
-from condswin.steps import kubeflow
+from condswin.errors import DriftError
 from condswin.steps.demo_data import NOTE
 
 ROOT = Path(components.__file__).parent
@@ -41,7 +41,7 @@ def test_bodies_are_one_import_and_one_call(name: str) -> None:
     docstring, importing, call = function.body
     assert ast.get_docstring(function)
     assert isinstance(importing, ast.ImportFrom)
-    assert importing.module == "condswin.steps"
+    assert importing.module == "condswin"
     assert isinstance(call, ast.Return | ast.Expr)
     assert isinstance(call.value, ast.Call)
     assert docstring is function.body[0]
@@ -112,7 +112,7 @@ def test_data_that_drifted_stops_the_pipeline_with_its_card_written(tiny: Config
         update={"reconstruction": config.reconstruction.model_copy(update={"drift": drift})}
     ).model_dump_json()
     card, metrics = dsl.Artifact(uri=str(tmp_path / "new")), dsl.Metrics(uri=str(tmp_path / "metrics"))
-    with pytest.raises(BadDataError, match=r"drifted by 1\.000 from .*reference\.json"):
+    with pytest.raises(DriftError, match=r"drifted by 1\.000 from .*reference\.json"):
         components.data_card.python_func(params=params, ingested=ingested, card=card, metrics=metrics)
     assert metrics.metadata == {"cases": 15, "drift": 1.0}
     assert (tmp_path / "new" / "card.html").is_file()

@@ -41,7 +41,7 @@ def test_any_user_can_run_everything_that_tasks_import(image: str) -> None:
 import getpass, pathlib, tempfile
 import kfp, mlflow, torch
 import condswin, pipelines.retraining
-from condswin.steps import kubeflow
+from condswin import kubeflow
 import matplotlib.pyplot as plt
 print(getpass.getuser())
 (pathlib.Path.home() / "written").touch()

@@ -23,10 +23,10 @@ import torch
 
 from condswin.config import Config, compose
 from condswin.ct.predict import predict_case
-from condswin.ct.task import SegmentationTask
 from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.networks import create_model
 from condswin.steps.prepare import prepare as prepare_step
+from tests.whole import Whole
 
 SHAPE = (512, 512, 100)
 REPETITIONS = 3
@@ -71,7 +71,7 @@ def predict(case_file: Path, out: Path, variant: str, window: int) -> None:
 
 def evaluate(targets: Path, predictions: Path) -> None:
     """Scores one volume, reading included."""
-    SegmentationTask(config()).score(targets, predictions)
+    Whole("segmentation", config()).score(targets, predictions)
 
 
 class Cost(NamedTuple):

@@ -13,7 +13,7 @@ from condswin.config import DemoCtConfig
 from condswin.ct.demo import write_demo_case
 from condswin.ct.nifti import read_labels, read_pair
 from condswin.ct.prepare import open_prepared
-from condswin.tasks import get_task
+from tests.whole import Whole
 
 from .fakes import AFFINES, SHARED, affine, config, write, write_pair
 
@@ -36,7 +36,7 @@ class Oracle(nn.Module):
 
 def round_trip(folder, volume, segmentation, spacing):
     """Scores of the oracle on one pair, and the prediction's path."""
-    task = get_task("segmentation", config(prepare={"spacing": spacing}))
+    task = Whole("segmentation", config(prepare={"spacing": spacing}))
     task.prepare_case("volume-0", {"volume": volume, "segmentation": segmentation}, "test", folder)
     with open_prepared(folder / "volume-0.h5") as file:
         oracle = Oracle(file["label"][:])

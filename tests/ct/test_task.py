@@ -13,13 +13,13 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
+from condswin.ct.facts import EFFECTS
 from condswin.ct.nifti import read_image, read_labels, write_labels
 from condswin.ct.predict import post_process
 from condswin.ct.prepare import open_prepared
-from condswin.ct.task import EFFECTS
 from condswin.errors import BadDataError, BadFileError
-from condswin.steps.evaluate import summaries
-from condswin.tasks import get_task
+from condswin.evaluation.results import summaries
+from tests.whole import Whole
 
 from .fakes import AFFINES, SHARED, affine, config, write, write_pair
 
@@ -50,10 +50,10 @@ def prepare(task, folder, *, split="test"):
 
 
 def test_the_whole_way_on_demo_data(tmp_path):
-    task = get_task("segmentation", config(**SMALL))
+    task = Whole("segmentation", config(**SMALL))
     steps = []
-    task.make_demo(tmp_path / "raw", lambda: steps.append(1))
-    assert len(steps) == task.demo_count() == 4
+    task.write(tmp_path / "raw", lambda: steps.append(1))
+    assert len(steps) == task.count() == 4
     targets = prepare(task, tmp_path)
     assert list(task.case_files(targets)) == [f"volume-{number}" for number in range(4)]
     for case, file in task.case_files(targets).items():
@@ -72,7 +72,7 @@ def test_the_whole_way_on_demo_data(tmp_path):
 @pytest.mark.parametrize("neighbours", [0, 1])
 @pytest.mark.parametrize("name", AFFINES)
 def test_predictions_lie_on_their_image(tmp_path, name, neighbours, spacing):
-    task = get_task("segmentation", config(prepare={"neighbours": neighbours, "spacing": spacing}))
+    task = Whole("segmentation", config(prepare={"neighbours": neighbours, "spacing": spacing}))
     volume, segmentation = write_pair(tmp_path / "raw", 4, (37, 30, 21), AFFINES[name], codes=(2, 1))
     targets = prepare(task, tmp_path)
     out = tmp_path / "out" / task.prediction_name("volume-4")
@@ -88,7 +88,7 @@ def test_predictions_lie_on_their_image(tmp_path, name, neighbours, spacing):
 def test_prediction_does_not_depend_on_the_batch(tmp_path, monkeypatch):
     from condswin.ct import predict as module
 
-    task = get_task("segmentation", config(prepare={"neighbours": 1}))
+    task = Whole("segmentation", config(prepare={"neighbours": 1}))
     write_pair(tmp_path / "raw", 0, (20, 16, 19), AFFINES["lits"])
     targets = prepare(task, tmp_path)
     for batch in (1, 5, 100):
@@ -121,7 +121,7 @@ def test_slices_beyond_the_trained_size_pass_in_windows(tmp_path):
         ("window", {"crop": 64}, {"window": 96}, (96, 96)),
         ("roomy", {}, {"window": 160}, (100, 150)),
     ):
-        task, model = get_task("segmentation", config(train=train, predict=predict)), Position()
+        task, model = Whole("segmentation", config(train=train, predict=predict)), Position()
         results[name] = read_labels(task.predict_raw(model, volume, tmp_path / name)).data
         assert model.sizes == {size}
     assert results["whole"].any()
@@ -132,7 +132,7 @@ def test_slices_beyond_the_trained_size_pass_in_windows(tmp_path):
 
 def test_post_processing_and_its_effect_are_on_record(tmp_path):
     post = {"largest_component": True, "fill_holes": True}
-    task = get_task("segmentation", config(predict=post))
+    task = Whole("segmentation", config(predict=post))
     volume, segmentation = write_pair(tmp_path / "raw", 0, (40, 32, 11), AFFINES["lits"])
     hu = read_image(volume).data.copy()
     hu[1:4, 1:4, 1:4] = 110  # what the stand-in takes for liver
@@ -148,7 +148,7 @@ def test_post_processing_and_its_effect_are_on_record(tmp_path):
     np.testing.assert_array_equal(post_process(spoiled, largest_component=False, fill_holes=False), spoiled)
     assert not post_process(spoiled * 0, **post).any()
 
-    plain = get_task("segmentation", config())
+    plain = Whole("segmentation", config())
     for folder, one in (("post", task), ("plain", plain)):
         one.predict(Thresholds(), targets / "volume-0.h5", tmp_path / folder / one.prediction_name("volume-0"))
     assert sorted(path.name for path in (tmp_path / "plain").iterdir()) == ["segmentation-0.nii.gz"]
@@ -165,7 +165,7 @@ def test_post_processing_and_its_effect_are_on_record(tmp_path):
 
 
 def test_an_output_that_is_not_finite_is_no_prediction(tmp_path):
-    task, model = get_task("segmentation", config()), Thresholds()
+    task, model = Whole("segmentation", config()), Thresholds()
     write_pair(tmp_path / "raw", 0)
     targets = prepare(task, tmp_path)
     model.scale.data[()] = torch.nan
@@ -177,7 +177,7 @@ def test_an_output_that_is_not_finite_is_no_prediction(tmp_path):
 def test_a_long_volume_shows_progress(tmp_path, monkeypatch):
     from condswin.ct import predict as module
 
-    task = get_task("segmentation", config())
+    task = Whole("segmentation", config())
     volume = write_pair(tmp_path / "raw", 0, (20, 16, 19))[0]
     bars = []
 
@@ -196,7 +196,7 @@ def test_a_long_volume_shows_progress(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no real data beside the repository")
 def test_real_scans_go_through(tmp_path):
-    task = get_task("segmentation", config())
+    task = Whole("segmentation", config())
     for case in task.find_cases(SHARED):
         task.check_case(case)
         task.prepare_case(case.name, case.files, "test", tmp_path / "prepared")
@@ -215,7 +215,7 @@ def test_real_scans_go_through(tmp_path):
 
 def test_any_two_folders_can_be_scored(tmp_path):
     """Raw LiTS as targets, someone else's predictions, other suffixes and names."""
-    task = get_task("segmentation", config())
+    task = Whole("segmentation", config())
     _, segmentation = write_pair(tmp_path / "targets", 1, suffix=".nii")
     labels = read_labels(segmentation)
     write_labels(tmp_path / "targets/liver_7.nii.gz", labels.data, labels.geometry)
@@ -234,7 +234,7 @@ def test_any_two_folders_can_be_scored(tmp_path):
 
 
 def test_what_cannot_be_scored_is_named(tmp_path):
-    task = get_task("segmentation", config())
+    task = Whole("segmentation", config())
     _, segmentation = write_pair(tmp_path / "targets", 5)
     labels = read_labels(segmentation)
     (tmp_path / "empty").mkdir()
@@ -260,9 +260,9 @@ def test_losses():
     torch.manual_seed(0)
     output, label = torch.randn(2, 3, 16, 16, requires_grad=True), torch.randint(0, 3, (2, 16, 16))
     batch = {"label": label}
-    plain = get_task("segmentation", config(train={"loss": "cross_entropy"})).loss(output, batch)
+    plain = Whole("segmentation", config(train={"loss": "cross_entropy"})).loss(output, batch)
     assert plain.item() == pytest.approx(F.cross_entropy(output, label).item())
-    both = get_task("segmentation", config()).loss(output, batch)
+    both = Whole("segmentation", config()).loss(output, batch)
     probabilities, truth = output.softmax(1), F.one_hot(label, 3).movedim(-1, 1)
     common = (probabilities * truth).sum((0, 2, 3))
     dice = 2 * common / (probabilities.sum((0, 2, 3)) + truth.sum((0, 2, 3)))
@@ -275,9 +275,9 @@ def test_losses():
 def test_focal_loss_looks_where_the_network_is_wrong():
     torch.manual_seed(0)
     output, label = torch.randn(2, 3, 16, 16, requires_grad=True), torch.randint(0, 3, (2, 16, 16))
-    focal = get_task("segmentation", config(train={"loss": "dice_focal"})).loss(output, {"label": label})
+    focal = Whole("segmentation", config(train={"loss": "dice_focal"})).loss(output, {"label": label})
     right = output.softmax(1).gather(1, label[:, None])[:, 0]
-    dice = get_task("segmentation", config()).loss(output, {"label": label}) - F.cross_entropy(output, label)
+    dice = Whole("segmentation", config()).loss(output, {"label": label}) - F.cross_entropy(output, label)
     expected = ((1 - right) ** 2 * -right.log()).mean()  # gamma 2, Lin et al. 2017
     assert (focal - dice).item() == pytest.approx(expected.item(), rel=1e-4)
     focal.backward()
@@ -286,13 +286,13 @@ def test_focal_loss_looks_where_the_network_is_wrong():
 
 @pytest.mark.parametrize("loss", ["dice_cross_entropy", "dice_focal"])
 def test_loss_of_slices_without_foreground_is_finite_and_small_when_right(loss):
-    task = get_task("segmentation", config(train={"loss": loss}))
+    task = Whole("segmentation", config(train={"loss": loss}))
     logits = torch.tensor([30.0, -30.0, -30.0]).reshape(1, 3, 1, 1).expand(2, 3, 8, 8)
     assert task.loss(logits, {"label": torch.zeros(2, 8, 8, dtype=torch.long)}).item() < 0.1
 
 
 def test_validation_scores_are_per_slice():
-    task = get_task("segmentation", config())
+    task = Whole("segmentation", config())
     label = torch.tensor([[[0, 0, 0, 0]], [[1, 2, 0, 0]], [[1, 1, 0, 0]], [[0, 0, 0, 0]]])
     predicted = torch.tensor([[[0, 0, 0, 0]], [[1, 1, 0, 0]], [[0, 1, 1, 0]], [[0, 2, 0, 0]]])
     scores = task.validation_scores(F.one_hot(predicted, 3).movedim(-1, 1).float(), {"label": label})
@@ -303,7 +303,7 @@ def test_validation_scores_are_per_slice():
 
 @pytest.mark.parametrize(("neighbours", "channels"), [(0, (1, 3)), (2, (5, 3))])
 def test_channels_and_datasets(tmp_path, neighbours, channels):
-    task = get_task("segmentation", config(prepare={"neighbours": neighbours}))
+    task = Whole("segmentation", config(prepare={"neighbours": neighbours}))
     assert task.channels("swin") == channels
     write_pair(tmp_path / "raw", 0)
     prepare(task, tmp_path, split="train")
@@ -334,6 +334,6 @@ def test_scoring_files_needs_neither_lightning_nor_mlflow(tmp_path):
 
 def test_importing_the_task_stays_light():
     heavy = ("monai", "lightning", "mlflow", "kfp", "matplotlib.pyplot")
-    code = f"import sys, condswin.ct.task; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, condswin.ct.judging, condswin.ct.learning; print([name for name in {heavy} if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"

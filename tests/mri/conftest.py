@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from condswin.config import Config, parse_config
-from condswin.mri.task import ReconstructionTask
+from tests.whole import Whole
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -89,8 +89,8 @@ def make_config(**reconstruction: Any) -> Config:
 
 
 @pytest.fixture
-def task() -> ReconstructionTask:
-    return ReconstructionTask(make_config(demo={"train_volumes": 2, "test_volumes": 1, "slices": 2, "size": 32}))
+def task() -> Whole:
+    return Whole("reconstruction", make_config(demo={"train_volumes": 2, "test_volumes": 1, "slices": 2, "size": 32}))
 
 
 @pytest.fixture

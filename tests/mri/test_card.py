@@ -4,15 +4,14 @@ import re
 import numpy as np
 import pytest
 from scipy.stats import kstwo
-from typer.testing import CliRunner
 
-from condswin.cli import app
+from condswin.cli import main
 from condswin.config import write_config
 from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadDataError, BadFileError
 from condswin.mri.card import describe, drift, duplicates, noise_floor, volume_statistics
-from condswin.mri.task import TASK
 from condswin.steps.data_card import data_card
+from tests.whole import Whole
 
 from .conftest import make_config
 
@@ -22,7 +21,7 @@ def ingest(write_volume, tmp_path):
     """Writes an ingested dataset: files of given noise and acquisition with a manifest."""
 
     def make(name, volumes, **changes):
-        folder, task, records = tmp_path / name, TASK(make_config()), []
+        folder, task, records = tmp_path / name, Whole("reconstruction", make_config()), []
         for number in range(volumes):
             split = ("train", "val", "test")[number % 3]
             write_volume(f"file{number}.h5", folder=folder / split, seed=number, **changes)
@@ -95,7 +94,10 @@ def test_drift_is_on_the_page_and_in_the_exit_status(ingest, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     data = ingest("b", 12, columns=33)
     arguments = ["data-card", "--data", str(data), "--reference", "reference.json", "--out", "card"]
-    assert CliRunner().invoke(app, arguments).exit_code == 3
+    monkeypatch.setattr("sys.argv", ["condswin", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 3
     assert '<td>columns</td><td class="n bad">1.000' in (tmp_path / "card" / "card.html").read_text()
     found = json.loads((tmp_path / "card" / "card.json").read_text())["drift"]
     assert found["exceeded"] is True

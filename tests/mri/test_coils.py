@@ -6,7 +6,7 @@ from condswin.config import UndersampleConfig
 from condswin.errors import BadDataError, BadFileError
 from condswin.mri.coils import fit_weights, open_volume
 from condswin.mri.reading import check_volume
-from condswin.mri.task import TASK
+from condswin.mri.source import ReconstructionSource
 from condswin.mri.undersample import prepare_undersampled
 
 from .conftest import centred_image, make_config
@@ -98,7 +98,7 @@ def test_refuses_what_cannot_be_combined(write_volume, datasets, reason):
 
 
 def names(source, **ingest):
-    return [case.name for case in TASK(make_config(ingest=ingest)).find_cases(source)]
+    return [case.name for case in ReconstructionSource(make_config(ingest=ingest)).find_cases(source)]
 
 
 def test_filter_by_acquisition(write_volume, tmp_path):

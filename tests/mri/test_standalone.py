@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from condswin.config import UndersampleConfig
 from condswin.mri.undersample import prepare_undersampled
-from condswin.steps.evaluate import score_folders
+from condswin.steps.score import score_folders
 
 from .conftest import REPOSITORY, centred_image, make_config
 

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import condswin.tasks
 from condswin.registry.smoke import Smoke
 from condswin.registry.tracking import connect
-from tests.registry.toy import World, make_config, make_prepared
+from tests.registry.toy import World, install, make_config, make_prepared
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +33,7 @@ def world(tmp_path: Path, empty_database: Path, clean_environment: None, monkeyp
     """A registry without models, and three test cases."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for tiny networks in child processes beside other tests
     torch.set_num_threads(1)
-    monkeypatch.setitem(condswin.tasks._MODULES, "reconstruction", "tests.registry.toy")
+    install(monkeypatch)
     shutil.copyfile(empty_database, tmp_path / "mlflow.db")
     make_prepared(tmp_path / "prepared")
     return World(tmp_path, make_config(f"sqlite:///{tmp_path}/mlflow.db"))

@@ -5,11 +5,11 @@ import pytest
 from condswin.config import GateConfig
 from condswin.errors import ConfigError
 from condswin.registry.gate import Decision, decide
-from condswin.tasks import Row
-from tests.registry.toy import ToyTask
+from condswin.tasks.facts import Row
+from tests.registry.toy import ToyFacts
 
 
-class NoBaseline(ToyTask):
+class NoBaseline(ToyFacts):
     baselines = {}  # noqa: RUF012
 
 
@@ -18,7 +18,7 @@ def rows(*values: float, metric: str = "psnr", baseline: float = 0.0) -> list[Ro
 
 
 def gate(challenger: list[Row], champion: list[Row] | None = None, **settings: float) -> Decision:
-    return decide(ToyTask, GateConfig(metric="psnr", **{"floor": 10.0, **settings}), challenger, champion)
+    return decide(ToyFacts, GateConfig(metric="psnr", **{"floor": 10.0, **settings}), challenger, champion)
 
 
 def test_first_champion_needs_the_floor_only() -> None:
@@ -46,11 +46,11 @@ def test_a_challenger_must_gain_on_the_champion_case_by_case() -> None:
 def test_direction_of_the_metric() -> None:
     settings = GateConfig(metric="mse", floor=0.5, baseline_gain=0.1, min_gain=0.1)
     champion = rows(0.4, 0.4, metric="mse", baseline=0.9)
-    better = decide(ToyTask, settings, rows(0.2, 0.2, metric="mse", baseline=0.9), champion)
+    better = decide(ToyFacts, settings, rows(0.2, 0.2, metric="mse", baseline=0.9), champion)
     assert better.promoted
     assert better.metrics["gain_over_champion"]["mean"] == pytest.approx(0.2)
     assert better.metrics["gain_over_champion"]["low"] <= better.metrics["gain_over_champion"]["high"]
-    assert len(decide(ToyTask, settings, rows(0.6, 0.6, metric="mse", baseline=0.6), champion).failed) == 3
+    assert len(decide(ToyFacts, settings, rows(0.6, 0.6, metric="mse", baseline=0.6), champion).failed) == 3
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -80,4 +80,4 @@ def test_missing_columns_and_cases_fail() -> None:
 
 def test_an_unknown_metric_is_a_mistake_in_the_parameters() -> None:
     with pytest.raises(ConfigError, match=r"reconstruction\.gate\.metric: no metric 'dice'; there are: psnr, mse"):
-        decide(ToyTask, GateConfig(metric="dice", floor=0.0), rows(1), None)
+        decide(ToyFacts, GateConfig(metric="dice", floor=0.0), rows(1), None)

@@ -4,74 +4,49 @@ The toy task stands in for reconstruction: the target is the input plus one, and
 bias, so that a bias of 0.9 gives 20 dB, 0.5 gives 6 dB, and the baseline, which adds nothing, 0 dB.
 """
 
-from collections.abc import Mapping
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
-import matplotlib.figure
 import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
-from torch import Tensor, nn
+from torch import nn
 
-from condswin.config import Config, GateConfig, Split, TaskName, TrackingConfig, compose
+from condswin.config import Config, GateConfig, TaskName, TrackingConfig, compose
 from condswin.files import read_json, sha256, write_json
 from condswin.networks.saving import ModelSpec, save_model
 from condswin.registry.tracking import connect, tracking_uri
 from condswin.steps.promote import promote
 from condswin.steps.register import register
-from condswin.tasks import Advance, Batch, Case, CaseInfo, Row, Slices, Task
+from condswin.tasks import loading
+from condswin.tasks.facts import Facts, Row
+from condswin.tasks.judging import Judging
+from condswin.tasks.prediction import Prediction
 
 NAME = "condswin-reconstruction"
 SMALL = {"embedding": 8, "heads": [2, 2], "stem_channels": 4}
 
 
-class ToyTask(Task):
+class ToyFacts(Facts):
     name: ClassVar[TaskName] = "reconstruction"
     metrics: ClassVar[dict[str, bool]] = {"psnr": True, "mse": False}
     baselines: ClassVar[dict[str, str]] = {"zero-filled": "zero_filled_"}
     monitor: ClassVar[tuple[str, bool]] = ("psnr", True)
 
-    def make_demo(self, folder: Path, advance: Advance) -> None:
-        raise NotImplementedError
 
-    def demo_count(self) -> int:
-        raise NotImplementedError
-
-    def find_cases(self, source: Path) -> list[Case]:
-        raise NotImplementedError
-
-    def check_case(self, case: Case) -> CaseInfo:
-        raise NotImplementedError
-
-    def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> list[str]:
-        raise NotImplementedError
-
-    def dataset(self, prepared: Path, split: Split, variant: str, *, training: bool) -> Slices:
-        raise NotImplementedError
-
-    def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        raise NotImplementedError
-
-    def validation_scores(self, output: Tensor, batch: Batch) -> Batch:
-        raise NotImplementedError
-
-    def picture(self, targets: Path, predictions: Path, case: str) -> matplotlib.figure.Figure:
-        raise NotImplementedError
-
-    def channels(self, variant: str) -> tuple[int, int]:
-        return 1, 1
-
+class ToyPrediction(Prediction):
     def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:
         with torch.inference_mode():
             output = model(torch.from_numpy(np.load(case_file))[:, None])
+        out.parent.mkdir(parents=True, exist_ok=True)
         np.save(out, output[:, 0].numpy())
 
-    def predict_raw(self, model: nn.Module, source: Path, folder: Path) -> Path:
-        raise AssertionError("the registry predicts prepared cases only")
 
+class ToyJudging(Judging):
     def case_files(self, folder: Path) -> dict[str, Path]:
         return {path.stem: path for path in sorted(folder.glob("*.npy"))}
 
@@ -88,7 +63,17 @@ class ToyTask(Task):
         return rows
 
 
-TASK = ToyTask
+PARTS = {"facts": ToyFacts, "prediction": ToyPrediction, "judging": ToyJudging}
+
+
+def install(patch: pytest.MonkeyPatch) -> None:
+    """Lets the toy stand in for reconstruction."""
+    patch.setitem(loading.PACKAGES, "reconstruction", "toy_task")
+    for name, part in PARTS.items():
+        module = ModuleType(f"toy_task.{name}")
+        module.PART = part  # type: ignore[attr-defined]
+        patch.setitem(sys.modules, f"toy_task.{name}", module)
+    patch.setitem(sys.modules, "toy_task", ModuleType("toy_task"))
 
 
 def make_config(uri: str, **gate: Any) -> Config:

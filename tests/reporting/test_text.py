@@ -2,11 +2,12 @@ import pytest
 
 from condswin.config import compose
 from condswin.reporting.text import case_rows, shown
-from condswin.tasks import get_task
+from condswin.tasks.facts import Facts
+from condswin.tasks.loading import load
 
 
 def test_cases_stand_worst_first_with_undefined_ones_last() -> None:
-    task = get_task("segmentation", compose(["demo"]))
+    task = load(Facts, "segmentation", compose(["demo"]))
     blank = dict.fromkeys(task.metrics, "nan")
     rows = [
         {**blank, "case": "volume-2", "liver_dice": "0.9", "other": "1"},

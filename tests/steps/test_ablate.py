@@ -10,7 +10,8 @@ from condswin.steps.ablate import STUDIES, Study, ablate, load_study
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import ingest
 from condswin.steps.prepare import prepare
-from condswin.tasks import get_task
+from condswin.tasks.learning import Learning
+from condswin.tasks.loading import load
 
 TASK = "reconstruction"
 SMALL = {"embedding": 16, "heads": [2, 2], "stem_channels": 8}
@@ -70,9 +71,9 @@ def test_impossible_settings_are_found_before_anything_is_trained(world: tuple[C
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted(STUDIES.glob("*.yaml"))])
 def test_ready_studies_can_be_built(name: str, tiny: Config) -> None:
-    task = get_task(TASK, tiny)
+    learning = load(Learning, TASK, tiny)
     for row in load_study(name).networks.values():
-        in_channels, out_channels = task.channels(row.variant)
+        in_channels, out_channels = learning.channels(row.variant)
         create_model(
             row.variant, preset=row.preset, in_channels=in_channels, out_channels=out_channels, **row.overrides
         )

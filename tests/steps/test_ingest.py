@@ -10,10 +10,10 @@ from condswin.config import SPLITS, Config, IngestConfig
 from condswin.datasets import Manifest
 from condswin.errors import BadDataError
 from condswin.files import sha256
-from condswin.mri.task import ReconstructionTask
+from condswin.mri.source import ReconstructionSource
 from condswin.steps.demo_data import demo_data
-from condswin.steps.ingest import SPLIT_FILE, assign_splits, ingest, split_counts
-from condswin.tasks import Case, CaseInfo
+from condswin.steps.ingest import SPLIT_FILE, assign_splits, ingest
+from condswin.tasks.source import Case, CaseInfo
 
 TASK = "reconstruction"
 
@@ -39,7 +39,7 @@ def quarantining(config: Config) -> Config:
 
 def test_files_are_copied_with_checksums_and_splits_follow_folders(tiny: Config, raw: Path, tmp_path: Path) -> None:
     manifest = ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
-    assert split_counts(manifest) == {"train": 3, "val": 1, "test": 2}
+    assert manifest.counts() == {"train": 3, "val": 1, "test": 2}
     assert Manifest.read(tmp_path / "out", TASK) == manifest
     for case in manifest.cases:
         for file in case.files.values():
@@ -203,9 +203,9 @@ def test_only_new_or_changed_files_are_read_again(
     tiny: Config, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    check = ReconstructionTask.check_case
+    check = ReconstructionSource.check_case
     monkeypatch.setattr(
-        ReconstructionTask, "check_case", lambda task, case: read.append(case.name) or check(task, case)
+        ReconstructionSource, "check_case", lambda task, case: read.append(case.name) or check(task, case)
     )
     first = ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
     assert len(read) == 6

@@ -15,12 +15,14 @@ from condswin.networks import create_model
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import ingest
 from condswin.steps.prepare import prepare
-from condswin.tasks import get_task
+from condswin.tasks.learning import Learning
+from condswin.tasks.loading import load
 from condswin.training import fit
 from condswin.training.fit import TERMINATED
 from condswin.training.module import learning_rate_factor
 
 TASK = "reconstruction"
+MONITOR = ("slice_psnr", True)
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +40,18 @@ def weights(config: Config, prepared: Path, checkpoints: Path, epochs: int, *, p
     import lightning.pytorch as pl
 
     train = config.reconstruction.train.model_copy(update={"epochs": planned})
-    task = get_task(TASK, config)
+    task = load(Learning, TASK, config)
     pl.seed_everything(1, workers=True, verbose=False)
     network = create_model("conditional-light", preset="demo", embedding=16, heads=[2, 2], dropout=0.1)
-    arguments = {"variant": "conditional-light", "prepared": prepared, "checkpoints": checkpoints, "key": "k"}
-    arguments |= {"seed": 1, "label": "t", "loggers": []}
+    arguments = {
+        "monitor": MONITOR,
+        "validated": True,
+        "variant": "conditional-light",
+        "prepared": prepared,
+        "checkpoints": checkpoints,
+        "key": "k",
+    }
+    arguments |= {"checkpoints": checkpoints, "key": "k", "seed": 1, "label": "t", "loggers": []}
     if epochs < planned:
 
         class StoppedError(Exception):
@@ -81,9 +90,16 @@ def test_an_interrupted_training_ends_where_an_unbroken_one_does(tiny: Config, p
 
 
 def test_another_training_does_not_inherit_checkpoints(tiny: Config, prepared: Path, tmp_path: Path) -> None:
-    task, checkpoints = get_task(TASK, tiny), tmp_path / "checkpoints"
+    task, checkpoints = load(Learning, TASK, tiny), tmp_path / "checkpoints"
     network = create_model("swin", preset="demo", embedding=16, heads=[2, 2])
-    arguments = {"variant": "swin", "prepared": prepared, "checkpoints": checkpoints, "seed": 1}
+    arguments = {
+        "monitor": MONITOR,
+        "validated": True,
+        "variant": "swin",
+        "prepared": prepared,
+        "checkpoints": checkpoints,
+        "seed": 1,
+    }
     arguments |= {"label": "t", "loggers": []}
     train = tiny.reconstruction.train.model_copy(update={"epochs": 1})
     fit(task, network, train, key="one", **arguments)
@@ -105,9 +121,11 @@ def test_a_loss_that_is_not_finite_stops_the_training(tiny: Config, prepared: Pa
         next(network.parameters()).fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="epoch 0"):
         fit(
-            get_task(TASK, tiny),
+            load(Learning, TASK, tiny),
             network,
             tiny.reconstruction.train,
+            monitor=MONITOR,
+            validated=True,
             variant="swin",
             prepared=prepared,
             checkpoints=tmp_path,
@@ -123,13 +141,14 @@ import sys, torch
 from pathlib import Path
 from condswin.config import compose
 from condswin.networks import create_model
-from condswin.tasks import get_task
+from condswin.tasks.learning import Learning
+from condswin.tasks.loading import load
 from condswin.training import fit
 config = compose(["demo", "tiny"])
 train = config.reconstruction.train.model_copy(update={"epochs": 100000})
 network = create_model("swin", preset="demo", embedding=16, heads=[2, 2])
-fit(get_task("reconstruction", config), network, train, variant="swin", prepared=Path(sys.argv[1]),
-    checkpoints=Path(sys.argv[2]), key="k", seed=1, label="t", loggers=[])
+fit(load(Learning, "reconstruction", config), network, train, monitor=("slice_psnr", True), validated=True,
+    variant="swin", prepared=Path(sys.argv[1]), checkpoints=Path(sys.argv[2]), key="k", seed=1, label="t", loggers=[])
 """
 
 

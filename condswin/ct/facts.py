@@ -1,0 +1,37 @@
+"""Segmentation's scores."""
+
+from typing import ClassVar
+
+from condswin.config import TaskName
+from condswin.tasks.facts import Facts
+
+#: Columns that are also given before post-processing, under names with the prefix `BEFORE`.
+EFFECTS = ("liver_dice", "tumour_dice", "lesion_precision", "lesions_false")
+BEFORE = "unprocessed"
+
+
+class SegmentationFacts(Facts):
+    """Scores per case, liver with its tumours and tumours alone."""
+
+    name: ClassVar[TaskName] = "segmentation"
+    metrics: ClassVar[dict[str, bool]] = {
+        "liver_dice": True,
+        "tumour_dice": True,
+        "mean_dice": True,
+        "tumour_sensitivity": True,
+        "tumour_precision": True,
+        "lesion_recall": True,
+        "liver_volume_error": False,
+        "liver_hd95": False,
+    }
+    details: ClassVar[tuple[str, ...]] = (
+        *("liver_iou", "liver_sensitivity", "liver_precision"),
+        *("tumour_iou", "tumour_volume_error", "tumour_hd95", "lesion_precision"),
+        *("lesions_found", "lesions_missed", "lesions_false"),
+        *(f"{BEFORE}_{name}" for name in EFFECTS),
+    )
+    baselines: ClassVar[dict[str, str]] = {}
+    monitor: ClassVar[tuple[str, bool]] = ("slice_liver_dice", True)
+
+
+PART = SegmentationFacts

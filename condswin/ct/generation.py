@@ -1,0 +1,21 @@
+"""Demo data of segmentation."""
+
+from pathlib import Path
+
+from condswin.ct.demo import write_demo
+from condswin.tasks.generation import Advance, Generation
+
+
+class SegmentationGeneration(Generation):
+    """Abdomen-like volumes in LiTS's format."""
+
+    def count(self) -> int:
+        """One step per case."""
+        return self.config.segmentation.demo.cases
+
+    def write(self, folder: Path, advance: Advance) -> None:
+        """Writes generated abdomens as `volume-N.nii.gz` and `segmentation-N.nii.gz`."""
+        write_demo(folder, self.config.segmentation.demo, self.config.seed, advance)
+
+
+PART = SegmentationGeneration

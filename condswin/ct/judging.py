@@ -1,0 +1,84 @@
+"""Scores of segmentations.
+
+A case is `volume-N`; its target and its prediction are both files named `segmentation-N.nii.gz`, so that folders of
+segmentations are compared by equal names, whoever made them.
+"""
+
+from pathlib import Path
+
+from condswin.ct.cases import case_of_target, target_stem
+from condswin.ct.facts import BEFORE, EFFECTS
+from condswin.ct.metrics import score_case
+from condswin.ct.nifti import SUFFIXES, UNPROCESSED, Volume, read_labels, stem
+from condswin.ct.prepare import prepared_files
+from condswin.errors import BadDataError
+from condswin.progress import track
+from condswin.tasks.facts import Row
+from condswin.tasks.judging import Judging
+
+
+class SegmentationJudging(Judging):
+    """Per patient, in the scanner's geometry."""
+
+    def case_files(self, folder: Path) -> dict[str, Path]:
+        """Prepared `<case>.h5` files by case name."""
+        return prepared_files(folder)
+
+    def prediction_name(self, case: str) -> str:
+        """The name of the case's target: `volume-N` -> `segmentation-N.nii.gz`."""
+        return f"{target_stem(case)}.nii.gz"
+
+    def prediction_names(self, case: str) -> list[str]:
+        """The prediction and, where post-processing is asked for, what the network said."""
+        return [self.prediction_name(case), f"{target_stem(case)}{UNPROCESSED}.nii.gz"]
+
+    def score(self, targets: Path, predictions: Path) -> list[Row]:
+        """Scores every segmentation of one folder against the file of the same name in another.
+
+        Any two folders of NIfTI label volumes will do. Files count as equally named with or without `.gz`, and images
+        (`volume-*`) in the folder of targets are passed over. Beyond `metrics`, rows hold `details`: those before
+        post-processing come from the `.unprocessed` files that `predict` leaves.
+
+        Raises:
+            BadDataError: A target has no prediction, or there is nothing to score.
+            BadFileError: A file is unusable, or shape or affine of a pair differ.
+        """
+        references, candidates = label_files(targets), label_files(predictions)
+        references = {name: path for name, path in references.items() if not name.endswith(UNPROCESSED)}
+        if not references:
+            raise BadDataError(f"{targets}: no segmentations (*.nii or *.nii.gz) to score against")
+        missing = [path.name for name, path in references.items() if name not in candidates]
+        if missing:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise BadDataError(f"{predictions}: no prediction for {', '.join(missing[:5])}{more}; predict them first")
+        processed = any(f"{name}{UNPROCESSED}" in candidates for name in references)
+        rows: list[Row] = []
+        for name, path in track(references.items(), "score", total=len(references)):
+            target, prediction = read_comparable(path, candidates[name])
+            steps = target.geometry.affine[:3, :3]
+            row: Row = {"case": case_of_target(path), **score_case(target.data, prediction.data, steps)}
+            if processed:
+                raw = read_comparable(path, candidates.get(f"{name}{UNPROCESSED}", candidates[name]))[1]
+                before = score_case(target.data, raw.data, steps)
+                row |= {f"{BEFORE}_{column}": before[column] for column in EFFECTS}
+            rows.append(row)
+        return rows
+
+
+def label_files(folder: Path) -> dict[str, Path]:
+    """NIfTI files of a folder that are no images, by name without suffix."""
+    files = sorted(path for path in folder.glob("*.nii*") if path.name.endswith(SUFFIXES))
+    return {stem(path): path for path in files if not path.name.startswith((".", "volume-"))}
+
+
+def read_comparable(target_path: Path, prediction_path: Path) -> tuple[Volume, Volume]:
+    """Labels of a target and of its prediction.
+
+    Raises:
+        BadFileError: A file is unusable, or shape or affine differ.
+    """
+    target = read_labels(target_path)
+    return target, read_labels(prediction_path, like=(target.geometry, f"the target {target_path}"))
+
+
+PART = SegmentationJudging

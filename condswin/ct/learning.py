@@ -1,0 +1,77 @@
+"""What training a segmentation network needs."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from condswin.config import Split
+from condswin.ct.dataset import SliceDataset
+from condswin.ct.nifti import LABELS
+from condswin.ct.prepare import prepared_files
+from condswin.tasks.learning import Batch, Learning
+
+
+class SegmentationLearning(Learning):
+    """Axial slices with their neighbours."""
+
+    def channels(self, network: str) -> tuple[int, int]:
+        """A slice and its neighbours in; background, liver and tumour out."""
+        return 1 + 2 * self.config.segmentation.prepare.neighbours, len(LABELS)
+
+    def dataset(self, prepared: Path, split: Split, network: str, *, training: bool) -> SliceDataset:
+        """Slices with `image` (1 + 2n, H, W) and `label` (H, W)."""
+        train = self.config.segmentation.train
+        return SliceDataset(
+            list(prepared_files(prepared / split).values()),
+            neighbours=self.config.segmentation.prepare.neighbours,
+            foreground=train.foreground if training else 0.0,
+            crop=train.crop if training else None,
+            augmented=train.augment and training,
+            one_size=training,
+        )
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """The loss that the parameters name, of logits (B, 3, H, W)."""
+        label, name = batch["label"], self.config.segmentation.train.loss
+        if name == "cross_entropy":
+            return F.cross_entropy(output, label)
+        loss: Tensor = _monai_loss(name)(output, label[:, None])
+        return loss
+
+    def validation_scores(self, output: Tensor, batch: Batch) -> Batch:
+        """Dice of liver (tumour included) and of tumour per slice; NaN where neither shows it."""
+        predicted, label = output.argmax(dim=1), batch["label"]
+        return {
+            "slice_liver_dice": _slice_dice(label > 0, predicted > 0),
+            "slice_tumour_dice": _slice_dice(label == 2, predicted == 2),
+        }
+
+
+@cache
+def _monai_loss(name: Literal["dice_cross_entropy", "dice_focal"]) -> Callable[[Tensor, Tensor], Tensor]:
+    # nnU-Net's choice for 2D: Dice over the whole batch, since most slices lack a class, without background, plus
+    # cross entropy (or focal loss) over all classes. MONAI takes seconds to import, so only those who train pay for it.
+    from monai.losses import DiceLoss, FocalLoss
+
+    dice = DiceLoss(
+        softmax=True, to_onehot_y=True, include_background=False, batch=True, smooth_nr=1e-5, smooth_dr=1e-5
+    )
+    if name == "dice_focal":
+        focal = FocalLoss(to_onehot_y=True, use_softmax=True, gamma=2.0)
+        # MONAI averages over pixels and classes, of which one counts per pixel; cross entropy over pixels only.
+        return lambda output, label: dice(output, label) + len(LABELS) * focal(output, label)
+    return lambda output, label: dice(output, label) + F.cross_entropy(output, label[:, 0])
+
+
+def _slice_dice(target: Tensor, prediction: Tensor) -> Tensor:
+    common = (target & prediction).sum(dim=(1, 2))
+    total = target.sum(dim=(1, 2)) + prediction.sum(dim=(1, 2))
+    return 2 * common / torch.where(total > 0, total, torch.nan)
+
+
+PART = SegmentationLearning

@@ -1,0 +1,30 @@
+"""Segmentations of prepared cases by a network."""
+
+from pathlib import Path
+
+from torch import nn
+
+from condswin.ct.predict import predict_case
+from condswin.tasks.prediction import Prediction
+
+
+class SegmentationPrediction(Prediction):
+    """Slice by slice, or in overlapping windows."""
+
+    def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:
+        """Writes labels as NIfTI in the shape and affine of the case's source file.
+
+        Where post-processing is asked for, `<name>.unprocessed.nii.gz` beside it holds what the network said.
+        """
+        settings = self.config.segmentation
+        predict_case(
+            model,
+            case_file,
+            out,
+            neighbours=settings.prepare.neighbours,
+            window=settings.predict.window or settings.train.crop,
+            post=settings.predict,
+        )
+
+
+PART = SegmentationPrediction

@@ -1,0 +1,28 @@
+"""Windowing and resampling as a step of the pipeline."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from condswin.config import Split
+from condswin.ct.prepare import prepare_case, prepared_names
+from condswin.tasks.preparation import Preparation
+
+
+class SegmentationPreparation(Preparation):
+    """The same for every split."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Window, spacing and neighbours."""
+        return self.config.segmentation.prepare.model_dump(mode="json")
+
+    def outputs(self, name: str, files: Mapping[str, Path], split: Split) -> list[str]:
+        """Network inputs, and the target beside them."""
+        return prepared_names(name, files["segmentation"])
+
+    def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> None:
+        """Writes `<name>.h5` and the target `segmentation-N.nii[.gz]`."""
+        prepare_case(name, files["volume"], files["segmentation"], folder, self.config.segmentation.prepare)
+
+
+PART = SegmentationPreparation

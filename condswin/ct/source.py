@@ -1,0 +1,21 @@
+"""Raw files of segmentation: pairs of NIfTI volumes."""
+
+from pathlib import Path
+
+from condswin.ct.cases import check_case, find_cases
+from condswin.tasks.source import Case, CaseInfo, Source
+
+
+class SegmentationSource(Source):
+    """LiTS's or MSD's files."""
+
+    def find_cases(self, source: Path) -> list[Case]:
+        """Lists LiTS or MSD pairs."""
+        return find_cases(source)
+
+    def check_case(self, case: Case) -> CaseInfo:
+        """Reads both files and checks that they are a usable pair."""
+        return check_case(case)
+
+
+PART = SegmentationSource

@@ -1,0 +1,44 @@
+"""What training a reconstruction network needs."""
+
+from pathlib import Path
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from condswin.config import Split
+from condswin.mri.dataset import SliceDataset, magnitude
+from condswin.mri.metrics import slice_psnr
+from condswin.networks import unrolled
+from condswin.networks.models import is_unrolled
+from condswin.tasks.learning import Batch, Learning
+
+
+class ReconstructionLearning(Learning):
+    """Normalised slices, freshly masked in training."""
+
+    def channels(self, network: str) -> tuple[int, int]:
+        """One magnitude in, one out; unrolled networks take and give complex images."""
+        return (unrolled.INPUT_CHANNELS, unrolled.OUTPUT_CHANNELS) if is_unrolled(network) else (1, 1)
+
+    def dataset(self, prepared: Path, split: Split, network: str, *, training: bool) -> SliceDataset:
+        """Normalised slices; see `SliceDataset`."""
+        return SliceDataset(
+            prepared / split,
+            self.config.reconstruction.undersample,
+            training=training,
+            magnitudes=not is_unrolled(network),
+        )
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """L1 or mean squared error between normalised images."""
+        loss = F.l1_loss if self.config.reconstruction.train.loss == "l1" else F.mse_loss
+        return loss(magnitude(output, batch["target"].shape[-1]), batch["target"])
+
+    def validation_scores(self, output: Tensor, batch: Batch) -> Batch:
+        """`slice_psnr` (B,) with the volume's maximum as data range: close to, but not, the reported one."""
+        std, mean = batch["std"][:, None, None, None], batch["mean"][:, None, None, None]
+        image = magnitude(output, batch["target"].shape[-1])
+        return {"slice_psnr": slice_psnr(batch["target"] * std + mean, image * std + mean, batch["maximum"])}
+
+
+PART = ReconstructionLearning

@@ -1,0 +1,45 @@
+"""Reconstructions of prepared files by a network."""
+
+from pathlib import Path
+
+import h5py
+import torch
+from torch import nn
+
+from condswin.errors import BadDataError
+from condswin.files import atomic_file
+from condswin.mri.dataset import complex_volume, magnitude, normalise, zero_filled_volume
+from condswin.mri.scoring import PREDICTION
+from condswin.networks.unrolled import UnrolledNetwork
+from condswin.tasks.prediction import Prediction
+
+#: Slices that pass the network at once.
+PREDICT_BATCH = 8
+
+
+class ReconstructionPrediction(Prediction):
+    """From zero-filled magnitudes or, for unrolled networks, complex images."""
+
+    def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:
+        """Writes `reconstruction` (slices, H, W) float32 in the units of the input, as fastMRI's scripts read it."""
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        undersample = self.config.reconstruction.undersample
+        if isinstance(model, UnrolledNetwork):
+            image, std, columns = complex_volume(case_file, undersample)
+            mean = torch.zeros_like(std)
+        else:
+            zero_filled = zero_filled_volume(case_file, undersample)
+            image, mean, std = normalise(zero_filled, float(zero_filled.max()))
+            image, columns = image[:, None], zero_filled.shape[-1]
+        with torch.inference_mode():
+            parts = [
+                magnitude(model(batch.to(device)), columns).cpu()[:, 0] for batch in torch.split(image, PREDICT_BATCH)
+            ]
+        images = torch.cat(parts) * std[:, None, None] + mean[:, None, None]
+        if not bool(torch.isfinite(images).all()):
+            raise BadDataError(f"{case_file}: the network's output has NaN or infinite values; do not use this model")
+        with atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
+            file[PREDICTION] = images.numpy()
+
+
+PART = ReconstructionPrediction

@@ -1,0 +1,39 @@
+"""Undersampling as a step of the pipeline."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from condswin.config import Split
+from condswin.mri.reading import VolumeReader
+from condswin.mri.undersample import prepare_full, prepare_undersampled
+from condswin.tasks.preparation import Preparation
+
+
+class ReconstructionPreparation(Preparation):
+    """Masks validation and test files; training files stay fully sampled."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Kind of mask, accelerations and centre fractions."""
+        return self.config.reconstruction.undersample.model_dump(mode="json")
+
+    def outputs(self, name: str, files: Mapping[str, Path], split: Split) -> list[str]:
+        """One file."""
+        return [f"{name}.h5"]
+
+    def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> None:
+        """Training files stay fully sampled; others are undersampled with a mask seeded by their name."""
+        out = folder / f"{name}.h5"
+        if split == "train":
+            prepare_full(files["kspace"], out, self.config.reconstruction.ingest.multicoil)
+        else:
+            section = self.config.reconstruction
+            prepare_undersampled(files["kspace"], out, section.undersample, section.ingest.multicoil)
+
+    def details(self, folder: Path, outputs: list[str]) -> dict[str, Any]:
+        """The true acceleration, one for training files."""
+        with VolumeReader(folder / outputs[0]) as reader:
+            return {"true_acceleration": reader.attribute("true_acceleration") or 1.0}
+
+
+PART = ReconstructionPreparation

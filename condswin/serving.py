@@ -1,0 +1,69 @@
+"""A trained network with the parameters that it was trained with, ready for users' files."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from condswin.config import TASKS, Config, parse_config
+from condswin.devices import device
+from condswin.errors import BadDataError
+from condswin.registry.package import load_registered
+from condswin.tasks.loading import load
+from condswin.tasks.serving import Serving
+
+
+class Served(NamedTuple):
+    """A network in use.
+
+    Attributes:
+        model: Where it was loaded from.
+        network: In evaluation mode, on the device to use.
+        serving: Its task's, with its parameters.
+    """
+
+    model: str
+    network: nn.Module
+    serving: Serving
+
+    def refuse_unlike(self, inputs: list[Path]) -> None:
+        """Raises if a file is far from what the network was trained on.
+
+        Raises:
+            BadDataError: Lists the files with reasons.
+            BadFileError: A file cannot be used.
+        """
+        if far := [f"{path}: {reason}" for path in inputs for reason in self.serving.refusals(path)]:
+            raise BadDataError(
+                "\n".join(
+                    [*far, f"{self.model} has not seen such data; take another model, or --force to go on regardless"]
+                )
+            )
+
+    def predict(self, source: Path, folder: Path) -> Path:
+        """Writes the prediction of a file into a folder; returns its path."""
+        return self.serving.predict_raw(self.network, source, folder)
+
+
+def serve(config: Config, model: str) -> Served:
+    """Loads a network for use.
+
+    Args:
+        config: Parameters; how inputs are prepared comes from the model's own, as it was trained. So do the training's
+            settings (slices are cut as in training), but for the device.
+        model: Model folder, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Raises:
+        BadDataError: It is for a task that is not known here.
+    """
+    network, spec = load_registered(model, config)
+    if spec.task not in TASKS:
+        raise BadDataError(f"{model}: made for the task {spec.task!r}; there are: {', '.join(TASKS)}")
+    values = config.model_dump(mode="json")
+    prepared = "undersample" if spec.task == "reconstruction" else "prepare"
+    known, section = spec.provenance.get("parameters", {}), values[spec.task]
+    section[prepared] = known.get("data", section[prepared])
+    section["train"] = {**known.get("train", section["train"]), "device": section["train"]["device"]}
+    trained = parse_config(values, origin=f"{model}: parameters it was trained with")
+    network.to(device(config.task(spec.task).train.device)).eval()
+    return Served(model, network, load(Serving, spec.task, trained))

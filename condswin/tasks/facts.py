@@ -1,0 +1,23 @@
+"""What is known of a task without loading what it computes with."""
+
+from typing import ClassVar
+
+from condswin.config import TaskName
+from condswin.tasks.loading import Part
+
+#: Scores of one case: `case`, text columns such as `acquisition`, and numbers.
+Row = dict[str, float | str]
+
+
+class Facts(Part):
+    """Names and directions of a task's scores."""
+
+    name: ClassVar[TaskName]
+    #: Metric columns of a row in display order, first the primary one; and whether a higher value is better.
+    metrics: ClassVar[dict[str, bool]]
+    #: Further columns of a row that are summarised where rows have them, but not shown in tables of variants.
+    details: ClassVar[tuple[str, ...]] = ()
+    #: Prefix of a row's columns that belong to a baseline: "zero-filled" -> "zero_filled_".
+    baselines: ClassVar[dict[str, str]]
+    #: Metric logged during validation that picks the best epoch, and whether a higher value is better.
+    monitor: ClassVar[tuple[str, bool]]

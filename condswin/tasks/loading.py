@@ -1,0 +1,33 @@
+"""Finds a task's implementation of a part."""
+
+from abc import ABC
+from importlib import import_module
+from typing import TypeVar
+
+from condswin.config import Config, TaskName
+
+#: The package of each task.
+PACKAGES: dict[TaskName, str] = {"reconstruction": "condswin.mri", "segmentation": "condswin.ct"}
+
+
+class Part(ABC):  # noqa: B024 (its parts have abstract methods)
+    """A part of a task. Constructed from the whole validated config; holds no other state."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+
+P = TypeVar("P", bound=Part)
+
+
+def load(kind: type[P], task: TaskName, config: Config) -> P:
+    """A task's implementation of a part.
+
+    Args:
+        kind: The part, a class of a module in `condswin.tasks`.
+        task: Which task.
+        config: Parameters.
+    """
+    module = kind.__module__.rpartition(".")[2]
+    part: P = import_module(f"{PACKAGES[task]}.{module}").PART(config)
+    return part
