@@ -10,7 +10,8 @@ import typer
 
 from condswin import layout
 from condswin.config import TASKS, Config, TaskName, compose, load_config, profile_names, write_config
-from condswin.errors import CondswinError
+from condswin.errors import BadDataError, CondswinError
+from condswin.outputs import check_file, check_output
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,6 +32,9 @@ def _task(name: str) -> str:
 Params = Annotated[Path, typer.Option("--params", help="Parameters file.", show_default=True)]
 Task = Annotated[str, typer.Argument(callback=_task, help=" or ".join(TASKS))]
 Variant = Annotated[str, typer.Argument(help="A variant named in the parameters.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Write beside files that are not condswin's; replace those of equal names.")
+]
 OptionalPath = Annotated[Path | None, typer.Option(help="Default: the place in dvc.yaml.")]
 DEFAULT_PARAMS = Path("params.yaml")
 
@@ -83,16 +87,19 @@ def params_show(params: Params = DEFAULT_PARAMS) -> None:
 
 
 @app.command("demo-data")
-def demo_data(task: Task, out: OptionalPath = None, params: Params = DEFAULT_PARAMS) -> None:
+def demo_data(
+    task: Task, out: OptionalPath = None, overwrite: Overwrite = False, params: Params = DEFAULT_PARAMS
+) -> None:
     """Generate demo data in fastMRI's or LiTS's format.
 
     Example: condswin demo-data reconstruction
     """
+    config, name = load_config(params), _named(task)
+    target = out or layout.demo(name)
+    check_output(target, step="demo-data", inputs=[], overwrite=overwrite)
     from condswin.steps.demo_data import demo_data as step
 
-    name = _named(task)
-    target = out or layout.demo(name)
-    count = step(load_config(params), name, out=target)
+    count = step(config, name, out=target, overwrite=overwrite)
     print(f"{target}: {count} volumes")
 
 
@@ -101,35 +108,34 @@ def ingest(
     task: Task,
     source: Annotated[str | None, typer.Option(help="Folder or s3:// prefix; default: from the parameters.")] = None,
     out: OptionalPath = None,
+    overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
 ) -> None:
     """Check all files of a source, split them by patient, copy them with checksums.
 
     Example: condswin ingest reconstruction --source s3://bucket/fastmri
     """
-    from condswin.steps.ingest import ingest as step
-
     config, name = load_config(params), _named(task)
     target = out or layout.ingested(name)
-    manifest = step(config, name, source=source or config.task(name).source, out=target)
+    origin = source or config.task(name).source
+    inputs = [] if origin.startswith("s3://") else [Path(origin)]
+    check_output(target, step="ingest", inputs=inputs, overwrite=overwrite)
+    from condswin.steps.ingest import ingest as step
+
+    manifest = step(config, name, source=origin, out=target, overwrite=overwrite)
     counts = ", ".join(f"{count} {split}" for split, count in manifest.counts().items())
     print(f"{target}: {counts}, {len(manifest.rejected)} rejected")
 
 
-def _prepare(name: TaskName, data: Path | None, out: Path | None, shard: str, params: Path) -> None:
-    from condswin.steps.prepare import prepare as step
-
+def _prepare(name: TaskName, data: Path | None, out: Path | None, shard: str, overwrite: bool, params: Path) -> None:
     part, slash, parts = shard.partition("/")
     if not (slash and part.isdigit() and parts.isdigit()):
         raise typer.BadParameter(f"{shard!r} is not of the form i/n, e.g. 0/4", param_hint="--shard")
-    target = out or layout.prepared(name)
-    manifest = step(
-        load_config(params),
-        name,
-        ingested=data or layout.ingested(name),
-        out=target,
-        shard=(int(part), int(parts)),
-    )
+    config, target, ingested = load_config(params), out or layout.prepared(name), data or layout.ingested(name)
+    check_output(target, step="prepare", inputs=[ingested], overwrite=overwrite)
+    from condswin.steps.prepare import prepare as step
+
+    manifest = step(config, name, ingested=ingested, out=target, shard=(int(part), int(parts)), overwrite=overwrite)
     print(f"{target}: {'other shards are not done yet' if manifest is None else f'{len(manifest.cases)} cases'}")
 
 
@@ -139,24 +145,32 @@ Shard = Annotated[str, typer.Option(help="Part i of n, counted from 0; run the p
 
 @app.command()
 def undersample(
-    data: Data = None, out: OptionalPath = None, shard: Shard = "0/1", params: Params = DEFAULT_PARAMS
+    data: Data = None,
+    out: OptionalPath = None,
+    shard: Shard = "0/1",
+    overwrite: Overwrite = False,
+    params: Params = DEFAULT_PARAMS,
 ) -> None:
     """Undersample ingested k-space into fastMRI test-set files with target and zero-filled image.
 
     Example: condswin undersample --shard 0/8
     """
-    _prepare("reconstruction", data, out, shard, params)
+    _prepare("reconstruction", data, out, shard, overwrite, params)
 
 
 @app.command("prepare-ct")
 def prepare_ct(
-    data: Data = None, out: OptionalPath = None, shard: Shard = "0/1", params: Params = DEFAULT_PARAMS
+    data: Data = None,
+    out: OptionalPath = None,
+    shard: Shard = "0/1",
+    overwrite: Overwrite = False,
+    params: Params = DEFAULT_PARAMS,
 ) -> None:
     """Cut ingested CT volumes into windowed slices.
 
     Example: condswin prepare-ct
     """
-    _prepare("segmentation", data, out, shard, params)
+    _prepare("segmentation", data, out, shard, overwrite, params)
 
 
 Prepared = Annotated[
@@ -171,25 +185,28 @@ def train(
     prepared: Prepared = None,
     checkpoints: OptionalPath = None,
     out: OptionalPath = None,
+    overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
 ) -> None:
-    """Train one variant; an interrupted training goes on from its last checkpoint.
+    """Train one variant; an interrupted training goes on from its last checkpoint, a finished one is kept.
 
     Example: condswin train reconstruction conditional-light
     """
+    config, name = load_config(params), _named(task)
+    target, data = out or layout.model(name, variant), prepared or layout.prepared(name)
+    check_output(target, step="train", inputs=[data], overwrite=overwrite)
     from condswin.steps.train import train as step
 
-    name = _named(task)
-    target = out or layout.model(name, variant)
-    step(
-        load_config(params),
+    trained = step(
+        config,
         name,
         variant,
-        prepared=prepared or layout.prepared(name),
+        prepared=data,
         checkpoints=checkpoints or layout.checkpoints(name, variant),
         out=target,
+        overwrite=overwrite,
     )
-    print(f"{target}: trained")
+    print(f"{target}: {'trained before, nothing to do' if trained.done_before else 'trained'}")
 
 
 @app.command()
@@ -201,6 +218,7 @@ def evaluate(
     targets: Annotated[Path | None, typer.Option(help="Instead of a model: folder of targets ...")] = None,
     predictions: Annotated[Path | None, typer.Option(help="... and folder of predictions of the same names.")] = None,
     out: OptionalPath = None,
+    overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
 ) -> None:
     """Score a trained variant, or any folder of predictions.
@@ -211,25 +229,30 @@ def evaluate(
 
     condswin evaluate segmentation --targets labels/ --predictions mine/ --out scores/
     """
-    from condswin.reporting.text import print_summary
-
     name = _named(task)
     if (targets is None) != (predictions is None):
         raise typer.BadParameter("give --targets and --predictions together")
     if targets is not None and predictions is not None:
-        # Scoring files needs no parameters; a missing file is no reason to refuse.
+        if out is not None:
+            check_output(out, step="score", inputs=[targets, predictions], overwrite=overwrite)
+        from condswin.reporting.text import print_summary
         from condswin.steps.score import score_folders
 
+        # Scoring files needs no parameters; a missing file is no reason to refuse.
         config = load_config(params) if params.exists() else compose(["demo"])
-        print_summary(score_folders(config, name, targets=targets, predictions=predictions, out=out))
+        scores = score_folders(config, name, targets=targets, predictions=predictions, out=out, overwrite=overwrite)
+        print_summary(scores)
         return
     if variant is None and model is None:
         raise typer.BadParameter("give a variant, --model, or --targets with --predictions")
+    config, folder = load_config(params), model or layout.model(name, cast(str, variant))
+    target = out or (layout.evaluation(name, variant) if variant else Path("evaluation", name, folder.name))
+    data = prepared or layout.prepared(name)
+    check_output(target, step="evaluate", inputs=[folder, data], overwrite=overwrite)
+    from condswin.reporting.text import print_summary
     from condswin.steps.evaluate import evaluate as step
 
-    folder = model or layout.model(name, cast(str, variant))
-    target = out or (layout.evaluation(name, variant) if variant else Path("evaluation", name, folder.name))
-    result = step(load_config(params), name, model=folder, prepared=prepared or layout.prepared(name), out=target)
+    result = step(config, name, model=folder, prepared=data, out=target, overwrite=overwrite)
     print_summary(result["test"])
 
 
@@ -330,16 +353,20 @@ def predict(
     model: Annotated[str, typer.Option(help="Model folder, models:/NAME@champion or models:/NAME/VERSION.")],
     out: Annotated[Path, typer.Option(help="Folder for the predictions.")],
     force: Annotated[bool, typer.Option(help="Predict also what is far from the model's training data.")] = False,
+    overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
 ) -> None:
     """Reconstruct k-space files or segment CT volumes, with or without targets.
 
     Example: condswin predict --model models:/condswin-reconstruction@champion scans/*.h5 --out reconstructions/
     """
+    config = load_config(params) if params.exists() else compose(["demo"])
+    if missing := [str(path) for path in inputs if not path.is_file()]:
+        raise BadDataError(f"{', '.join(missing)}: no such file")
+    check_output(out, step="predict", inputs=inputs, overwrite=overwrite)
     from condswin.steps.predict import predict as step
 
-    config = load_config(params) if params.exists() else compose(["demo"])
-    for path in step(config, inputs, model=model, out=out, force=force):
+    for path in step(config, inputs, model=model, out=out, force=force, overwrite=overwrite):
         print(path)
 
 
@@ -353,37 +380,43 @@ def ablate(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per network.")] = 3,
     prepared: Prepared = None,
     out: Annotated[Path, typer.Option(help="Folder for results; what is there is kept.")] = Path("ablation"),
+    overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
 ) -> None:
     """Train networks that differ in one thing under several seeds; print the table of their scores.
 
     Example: condswin ablate reconstruction --seeds 3 --also ../shared/data/mri
     """
+    config, name = load_config(params), _named(task)
+    data, others = prepared or layout.prepared(name), also or []
+    check_output(out / name, step="ablate", inputs=[data, *others], overwrite=overwrite)
     from condswin.steps.ablate import ablate as step
     from condswin.steps.ablate import load_study
 
-    name = _named(task)
     table = step(
-        load_config(params),
+        config,
         name,
         load_study(study),
-        prepared=prepared or layout.prepared(name),
-        also=also or [],
+        prepared=data,
+        also=others,
         seeds=seeds,
         out=out / name,
+        overwrite=overwrite,
     )
     print(table)
 
 
 @app.command()
-def report(out: OptionalPath = None, params: Params = DEFAULT_PARAMS) -> None:
+def report(out: OptionalPath = None, overwrite: Overwrite = False, params: Params = DEFAULT_PARAMS) -> None:
     """Write the HTML report of the last pipeline run.
 
     Example: condswin report
     """
+    config, target = load_config(params), out or layout.report()
+    check_file(target, overwrite=overwrite)
     from condswin.steps.report import report as step
 
-    print(step(load_config(params), out=out or layout.report()))
+    print(step(config, out=target, overwrite=overwrite))
 
 
 @app.command()
@@ -429,30 +462,48 @@ def export(
     size: Annotated[
         int, typer.Option(min=8, help="Height and width of its images, pixels; the batch stays free.")
     ] = 256,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a trained network as a program of PyTorch or ONNX, checked against the network itself.
 
     Example: condswin export models/reconstruction/swin --format pt2 --out swin.pt2 --size 320
     """
+    check_file(out, overwrite=overwrite)
     from condswin.steps.export import export_model
 
-    error = export_model(model, out, kind=format, size=size)
+    error = export_model(model, out, kind=format, size=size, overwrite=overwrite)
     print(f"{out}: differs from the network by at most {error:.1e}")
 
 
 @app.command()
-def baseline(prepared: Prepared = None, out: OptionalPath = None, params: Params = DEFAULT_PARAMS) -> None:
+def baseline(
+    prepared: Prepared = None, out: OptionalPath = None, overwrite: Overwrite = False, params: Params = DEFAULT_PARAMS
+) -> None:
     """Reconstruct by compressed sensing (total variation, tuned on validation cases) and score it like a network.
 
     Example: condswin baseline
     """
+    config, target = load_config(params), out or layout.evaluation("reconstruction", layout.COMPRESSED_SENSING)
+    data = prepared or layout.prepared("reconstruction")
+    check_output(target, step="baseline", inputs=[data], overwrite=overwrite)
     from condswin.reporting.text import print_summary
     from condswin.steps.baseline import baseline as step
 
-    target = out or layout.evaluation("reconstruction", layout.COMPRESSED_SENSING)
-    result = step(load_config(params), prepared=prepared or layout.prepared("reconstruction"), out=target)
+    result = step(config, prepared=data, out=target, overwrite=overwrite)
     print(f"weight {result['weight']} (PSNR on validation cases by weight: {json.dumps(result['weights'])})")
     print_summary(result["test"])
+
+
+@app.command()
+def code(out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("code")) -> None:
+    """Write, for each step and task, the checksums of the code that its result depends on.
+
+    DVC's stages depend on these files. Example: condswin code
+    """
+    from condswin.steps.code import code as step
+
+    for path in step(out=out):
+        print(path)
 
 
 @app.command("data-card")
@@ -460,18 +511,20 @@ def data_card(
     data: Data = None,
     reference: Annotated[Path | None, typer.Option(help="card.json of the training data, to compare with.")] = None,
     out: OptionalPath = None,
+    overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
 ) -> None:
     """Describe an ingested MRI dataset on one page; exit with status 3 if it drifted from a reference.
 
     Example: condswin data-card --data new/ --reference report/card-reconstruction/card.json
     """
+    config, target = load_config(params), out or layout.card("reconstruction")
+    ingested = data or layout.ingested("reconstruction")
+    check_output(target, step="data-card", inputs=[ingested], overwrite=overwrite)
     from condswin.steps.data_card import PAGE
     from condswin.steps.data_card import data_card as step
 
-    target = out or layout.card("reconstruction")
-    ingested = data or layout.ingested("reconstruction")
-    card = step(load_config(params), ingested=ingested, out=target, reference=reference)
+    card = step(config, ingested=ingested, out=target, reference=reference, overwrite=overwrite)
     print(target / PAGE)
     found = card.get("drift")
     if found:
@@ -498,14 +551,16 @@ def gallery(
     weight: Annotated[
         float | None, typer.Option(help="Of the total variation. Default: what `baseline` chose.")
     ] = None,
+    overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
 ) -> None:
     """Reconstruct files by zero filling, compressed sensing and any networks: a table and pictures.
 
     Example: condswin gallery scans/*.h5 --model models/reconstruction/swin --out pictures/
     """
+    config = load_config(params) if params.exists() else compose(["demo"])
+    check_output(out, step="gallery", inputs=inputs, overwrite=overwrite)
     from condswin.steps.gallery import gallery as step
 
-    config = load_config(params) if params.exists() else compose(["demo"])
-    for path in step(config, inputs, models=model or [], weight=weight, out=out):
+    for path in step(config, inputs, models=model or [], weight=weight, out=out, overwrite=overwrite):
         print(path)

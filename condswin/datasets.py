@@ -4,9 +4,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from condswin.checksums import checksums
 from condswin.config import SPLITS, Split, TaskName
 from condswin.errors import BadDataError, BadFileError
-from condswin.files import MANIFEST, fingerprint, read_json, sha256, write_json
+from condswin.files import MANIFEST, fingerprint, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class FileRecord:
     @classmethod
     def of(cls, folder: Path, path: str) -> "FileRecord":
         """The record of an existing file."""
-        return cls(path=path, bytes=(folder / path).stat().st_size, sha256=sha256(folder / path))
+        return cls(path=path, bytes=(folder / path).stat().st_size, sha256=checksums(folder).sha256(folder / path))
 
 
 @dataclass(frozen=True)
@@ -106,16 +107,23 @@ class Manifest:
             )
 
     def verify(self, folder: Path) -> None:
-        """Checks that the files are there with the sizes that the manifest names (checksums are for transfers).
+        """Checks that the folders of splits hold the manifest's files, with their contents, and no others.
 
         Raises:
-            BadDataError: Lists the files that are not.
+            BadDataError: Lists the files that differ.
         """
-        wrong = [
-            f"{folder / file.path}: {'missing' if not (folder / file.path).is_file() else 'size differs from manifest'}"
-            for case in self.cases
-            for file in case.files.values()
-            if not (folder / file.path).is_file() or (folder / file.path).stat().st_size != file.bytes
-        ]
+        known = checksums(folder)
+        listed = {file.path: file for case in self.cases for file in case.files.values()}
+        wrong = []
+        for path, file in listed.items():
+            if not (folder / path).is_file():
+                wrong.append(f"{folder / path}: missing")
+            elif (folder / path).stat().st_size != file.bytes or known.sha256(folder / path) != file.sha256:
+                wrong.append(f"{folder / path}: content differs from {MANIFEST}")
+        found = (path for split in SPLITS for path in sorted((folder / split).glob("*")))
+        others = [path for path in found if str(path.relative_to(folder)) not in listed and path.name[0] != "."]
+        wrong += [f"{path}: not in {MANIFEST}, move it elsewhere" for path in others]
+        known.save()
         if wrong:
-            raise BadDataError("\n".join([*wrong, "run the step that writes these files again"]))
+            more = [f"and {len(wrong) - 20} more"] if len(wrong) > 20 else []
+            raise BadDataError("\n".join([*wrong[:20], *more, "run the step that writes this folder again"]))

@@ -57,3 +57,7 @@ class DriftError(CondswinError):
 
 class GateError(CondswinError):
     """A promotion protocol step failed in a way that a user must look at (the champion moved meanwhile)."""
+
+
+class OutputError(CondswinError):
+    """A folder or file cannot be written without harm, or not at all; nothing was changed."""

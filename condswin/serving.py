@@ -67,3 +67,8 @@ def serve(config: Config, model: str) -> Served:
     trained = parse_config(values, origin=f"{model}: parameters it was trained with")
     network.to(device(config.task(spec.task).train.device)).eval()
     return Served(model, network, load(Serving, spec.task, trained))
+
+
+def local_model(model: str) -> list[Path]:
+    """The folder of a model, if it is one."""
+    return [] if model.startswith("models:/") else [Path(model)]

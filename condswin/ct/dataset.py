@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from condswin.ct.augment import augment
 from condswin.ct.prepare import open_prepared, read_slices
 from condswin.errors import BadDataError
-from condswin.tasks.learning import Batch, Slices
+from condswin.tasks.slices import Batch, Slices
 
 #: Splits up to this many bytes are held in memory; larger ones are read slice by slice.
 CACHE_BYTES = 1 << 30

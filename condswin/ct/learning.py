@@ -13,7 +13,8 @@ from condswin.config import Split
 from condswin.ct.dataset import SliceDataset
 from condswin.ct.nifti import LABELS
 from condswin.ct.prepare import prepared_files
-from condswin.tasks.learning import Batch, Learning
+from condswin.tasks.learning import Learning
+from condswin.tasks.slices import Batch
 
 
 class SegmentationLearning(Learning):

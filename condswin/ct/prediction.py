@@ -1,6 +1,7 @@
 """Segmentations of prepared cases by a network."""
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -10,6 +11,15 @@ from condswin.tasks.prediction import Prediction
 
 class SegmentationPrediction(Prediction):
     """Slice by slice, or in overlapping windows."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Neighbours, windows and post-processing."""
+        settings = self.config.segmentation
+        return {
+            "neighbours": settings.prepare.neighbours,
+            "window": settings.predict.window or settings.train.crop,
+            "post": settings.predict.model_dump(mode="json", exclude={"window"}),
+        }
 
     def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:
         """Writes labels as NIfTI in the shape and affine of the case's source file.

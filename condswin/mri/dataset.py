@@ -24,7 +24,7 @@ from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.reading import KSPACE, VolumeReader, kspace_shape, prepared_files, target_shape
 from condswin.mri.undersample import MASK, ZERO_FILLED, read_mask
 from condswin.mri.volumes import Volume, read_volumes
-from condswin.tasks.learning import Batch, Slices
+from condswin.tasks.slices import Batch, Slices
 
 #: Splits of at most this many bytes are kept in memory.
 CACHE_BYTES = 1 << 30

@@ -10,7 +10,8 @@ from condswin.mri.dataset import SliceDataset, magnitude
 from condswin.mri.metrics import slice_psnr
 from condswin.networks import unrolled
 from condswin.networks.models import is_unrolled
-from condswin.tasks.learning import Batch, Learning
+from condswin.tasks.learning import Learning
+from condswin.tasks.slices import Batch
 
 
 class ReconstructionLearning(Learning):

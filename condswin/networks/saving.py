@@ -39,6 +39,10 @@ class ModelSpec:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def recipe(self) -> dict[str, Any]:
+        """All that decides what the network computes, beside its weights and the code; JSON-able."""
+        return {name: value for name, value in asdict(self).items() if name != "provenance"}
+
     def build(self) -> nn.Module:
         """The network with fresh weights."""
         return create_model(

@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from condswin.checksums import checksums
 from condswin.config import PROFILES, Config, Section, TaskName, VariantConfig, read_yaml, validated
 from condswin.datasets import Manifest
 from condswin.devices import device
 from condswin.errors import BadFileError, ConfigError
 from condswin.evaluation.run import evaluate_split
-from condswin.files import fingerprint, read_json, write_json
+from condswin.files import atomic_file, fingerprint, read_json, write_json
 from condswin.networks import create_model
 from condswin.networks.blocks import parameter_count
+from condswin.outputs import open_output, refuse_equal
 from condswin.tasks.facts import Facts, Row
 from condswin.tasks.judging import Judging
 from condswin.tasks.learning import Learning
@@ -26,6 +28,8 @@ from condswin.tasks.prediction import Prediction
 from condswin.tasks.preparation import Preparation
 from condswin.tasks.source import Source
 from condswin.training import fit
+from condswin.training.checkpoints import training_folder
+from condswin.validity import Key, make_key
 
 #: Ready studies, by file name.
 STUDIES = PROFILES.parent / "studies"
@@ -68,6 +72,7 @@ def ablate(
     also: list[Path],
     seeds: int,
     out: Path,
+    overwrite: bool = False,
 ) -> str:
     """Trains every network of a study with every seed and scores it on the test split and on other cases.
 
@@ -81,24 +86,35 @@ def ablate(
         also: Folders of raw files, prepared as test cases are, that no network was trained on.
         seeds: How many seeds, counted from the parameters' one.
         out: Folder for checkpoints, predictions, `ablation.json` and `ablation.md`.
+        overwrite: Write into a folder that holds other files too.
 
     Returns:
         The table as Markdown: a row per network, mean and standard deviation over seeds.
 
     Raises:
         ConfigError: A network's settings are impossible; found before anything is trained.
+        OutputError: Two networks or folders have one name, or writing to `out` would hurt something.
     """
+    refuse_equal({Path(name): [_slug(name)] for name in study.networks})
+    refuse_equal({folder: [folder.name] for folder in also})
+    manifest = Manifest.read(prepared, task_name)
+    manifest.verify(prepared)
     facts, learning = load(Facts, task_name, config), load(Learning, task_name, config)
     networks = {name: _build(learning, name, network) for name, network in study.networks.items()}
     costs = {name: _cost(learning, prepared, study.networks[name], network) for name, network in networks.items()}
+    output = open_output(out, step="ablate", inputs=[prepared, *also], overwrite=overwrite)
+    output.claim([RESULTS, TABLE])
+    contents = {"data": manifest.fingerprint(), **{folder.name: _content(config, task_name, folder) for folder in also}}
     test_sets = {"test": prepared, **{folder.name: _prepare(config, task_name, folder, out) for folder in also}}
     results: list[dict[str, Any]] = []
     for seed in range(config.seed, config.seed + seeds):
         for name, settings in study.networks.items():
-            results.append(_run(config, task_name, name, settings, seed, prepared, test_sets, out))
+            results.append(_run(config, task_name, name, settings, seed, prepared, test_sets, contents, out))
             write_json(out / RESULTS, {"costs": costs, "results": results})
     table = _table(facts, costs, list(test_sets), results)
-    (out / TABLE).write_text(table)
+    with atomic_file(out / TABLE) as temporary:
+        temporary.write_text(table)
+    output.finish([RESULTS, TABLE])
     return table
 
 
@@ -124,6 +140,19 @@ def _cost(learning: Learning, prepared: Path, settings: StudyNetwork, network: t
     return {"parameters": parameter_count(network), "gflops": counter.get_total_flops() / 1e9}
 
 
+def _slug(name: str) -> str:
+    return name.replace(" ", "-").replace("/", "-")
+
+
+def _content(config: Config, task_name: TaskName, source: Path) -> str:
+    """Fingerprint of the cases of a folder of raw files."""
+    known = checksums(source)
+    cases = load(Source, task_name, config).find_cases(source)
+    contents = {case.name: {role: known.sha256(path) for role, path in case.files.items()} for case in cases}
+    known.save()
+    return fingerprint(contents)
+
+
 def _prepare(config: Config, task_name: TaskName, source: Path, out: Path) -> Path:
     folder = out / "also" / source.name
     preparation, judging = load(Preparation, task_name, config), load(Judging, task_name, config)
@@ -141,11 +170,15 @@ def _run(
     seed: int,
     prepared: Path,
     test_sets: Mapping[str, Path],
+    contents: Mapping[str, str],
     out: Path,
 ) -> dict[str, Any]:
     train = config.task(task_name).train
-    key = fingerprint([settings.model_dump(mode="json"), train.model_dump(mode="json"), seed])
-    folder = out / f"{name.replace(' ', '-').replace('/', '-')}-{seed}"
+    place = device(train.device)
+    decisive = train.model_dump(mode="json", exclude={"workers", "device"})
+    parameters = {"network": settings.model_dump(mode="json"), "train": decisive, "seed": seed, "device": place.type}
+    key = make_key("ablate", task_name, parameters=parameters, inputs=contents)
+    folder = out / f"{_slug(name)}-{seed}"
     done = _known(folder, key, test_sets)
     if done is not None:
         return done
@@ -160,30 +193,27 @@ def _run(
         validated=Manifest.read(prepared, task_name).counts()["val"] > 0,
         variant=settings.variant,
         prepared=prepared,
-        checkpoints=folder / "checkpoints",
-        key=key,
+        checkpoints=training_folder(folder / "checkpoints", key)[0],
         seed=seed,
         label=f"{name}, seed {seed}",
         loggers=[],
     )
-    network = fitted.network.to(device(train.device))
+    network = fitted.network.to(place)
     scores = {
-        place: _gains(
-            facts, evaluate_split(judging, partial(prediction.predict, network), data, "test", folder / place)
-        )
-        for place, data in test_sets.items()
+        name: _gains(facts, evaluate_split(judging, partial(prediction.predict, network), data, "test", folder / name))
+        for name, data in test_sets.items()
     }
-    result = {"network": name, "seed": seed, "key": key, "scores": scores}
+    result = {"network": name, "seed": seed, "key": key.digest, "scores": scores}
     write_json(folder / "scores.json", result)
     return result
 
 
-def _known(folder: Path, key: str, test_sets: Mapping[str, Path]) -> dict[str, Any] | None:
+def _known(folder: Path, key: Key, test_sets: Mapping[str, Path]) -> dict[str, Any] | None:
     try:
         known: dict[str, Any] = read_json(folder / "scores.json")
     except BadFileError:
         return None
-    return known if known["key"] == key and set(known["scores"]) == set(test_sets) else None
+    return known if known["key"] == key.digest and set(known["scores"]) == set(test_sets) else None
 
 
 def _gains(facts: Facts, rows: list[Row]) -> dict[str, float | None]:

@@ -4,61 +4,57 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from condswin.config import Config, Split
+from condswin.config import Config
 from condswin.datasets import Manifest
-from condswin.evaluation.results import METRICS, cases_file, draw_pictures, summaries, write_rows
-from condswin.evaluation.run import evaluate_split
-from condswin.files import write_json
+from condswin.evaluation.folder import known_evaluation, write_evaluation
 from condswin.layout import COMPRESSED_SENSING
 from condswin.mri.compressed_sensing import tune, write_reconstruction
-from condswin.tasks.facts import Facts
+from condswin.outputs import open_output
 from condswin.tasks.judging import Judging
 from condswin.tasks.loading import load
-from condswin.tasks.pictures import Pictures
+from condswin.validity import make_key
 
 #: Validation volumes that choose the weight.
 TUNING_VOLUMES = 12
 
 
-def baseline(config: Config, *, prepared: Path, out: Path) -> dict[str, Any]:
+def baseline(config: Config, *, prepared: Path, out: Path, overwrite: bool = False) -> dict[str, Any]:
     """Tunes total-variation reconstruction on validation cases and scores it as a trained variant is scored.
 
     Args:
         config: Parameters.
         prepared: Output of the undersample step.
-        out: Folder for `predictions/<split>/`, `<split>-cases.csv`, `pictures/` and `metrics.json`.
+        out: Folder for `predictions/<split>/`, `<split>-cases.csv`, `pictures/` and `metrics.json`. A whole evaluation
+            of the same data and code is kept.
+        overwrite: Write into a folder that holds other files too.
 
     Returns:
         What `metrics.json` holds: as of the evaluate step, with `weights`, the validation PSNR by weight, and `weight`.
 
     Raises:
         BadDataError: There is no validation case to tune on, or no test case.
+        OutputError: Writing to `out` would hurt something.
     """
-    facts, judging = load(Facts, "reconstruction", config), load(Judging, "reconstruction", config)
-    pictures = load(Pictures, "reconstruction", config)
     manifest = Manifest.read(prepared, "reconstruction")
     manifest.verify(prepared)
-    splits: tuple[Split, ...] = ("val", "test")
-    for split in splits:
-        manifest.require(split, prepared)
-    cases = list(judging.case_files(prepared / "val").values())
+    manifest.require("val", prepared)
+    key = make_key("baseline", "reconstruction", parameters={}, inputs={"data": manifest.fingerprint()})
+    output = open_output(out, step="baseline", inputs=[prepared], overwrite=overwrite)
+    if (known := known_evaluation(output, key)) is not None:
+        return known
+    cases = list(load(Judging, "reconstruction", config).case_files(prepared / "val").values())
     # Evenly over the names, which follow the scans: not the first dozen of one kind.
     scores = tune(cases[:: -(-len(cases) // TUNING_VOLUMES)])
     weight = max(scores, key=lambda value: scores[value])
-    result: dict[str, Any] = {
-        "task": "reconstruction",
-        "variant": COMPRESSED_SENSING,
-        "data_sha256": manifest.fingerprint(),
-        "params_sha256": "",
-        "weight": weight,
-        "weights": {str(value): score for value, score in scores.items()},
-    }
-    for split in splits:
-        predictions = out / "predictions" / split
-        rows = evaluate_split(judging, partial(write_reconstruction, weight=weight), prepared, split, predictions)
-        write_rows(out / cases_file(split), rows)
-        result[split] = summaries(facts, rows)
-        if split == "test":
-            draw_pictures(facts, pictures, rows, prepared / split, predictions, out / "pictures")
-    write_json(out / METRICS, result)
-    return result
+    return write_evaluation(
+        config,
+        manifest,
+        partial(write_reconstruction, weight=weight),
+        prepared=prepared,
+        output=output,
+        key=key,
+        variant=COMPRESSED_SENSING,
+        params_sha256="",
+        weight=weight,
+        weights={str(value): score for value, score in scores.items()},
+    )

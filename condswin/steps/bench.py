@@ -11,8 +11,8 @@ from torch import nn
 
 from condswin.bench import limited_threads, measure, ratios, table
 from condswin.errors import ConfigError
-from condswin.files import write_json
 from condswin.networks import create_model, list_variants
+from condswin.outputs import write_result
 
 
 def bench(
@@ -63,4 +63,5 @@ def bench(
         console.print(ratios(costs, others))
     if out is not None:
         settings = {"preset": preset, "batch": batch, "size": size, "device": device, "threads": used, "rounds": rounds}
-        write_json(out, {**settings, "torch": torch.__version__, "costs": {n: asdict(c) for n, c in costs.items()}})
+        numbers = {name: asdict(cost) for name, cost in costs.items()}
+        write_result(out, "bench", {**settings, "torch": torch.__version__, "costs": numbers})

@@ -5,7 +5,7 @@ from typing import Any
 
 from condswin.config import Config, TaskName
 from condswin.errors import BadDataError
-from condswin.files import write_json
+from condswin.outputs import write_result
 from condswin.tasks.facts import Facts
 from condswin.tasks.loading import load
 
@@ -51,5 +51,5 @@ def compare(config: Config, task_name: TaskName, *, results: dict[str, Any], out
             for variant, result in results.items()
         },
     }
-    write_json(out, comparison)
+    write_result(out, "compare", comparison)
     return comparison

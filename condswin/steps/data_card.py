@@ -8,6 +8,7 @@ from condswin.datasets import Manifest
 from condswin.errors import BadFileError, DriftError
 from condswin.files import read_json, write_json
 from condswin.mri.card import STATISTICS, describe, drift, figures, noise_floor
+from condswin.outputs import open_output
 from condswin.reporting.figures import data_uri, png
 from condswin.reporting.html import write_page
 
@@ -15,7 +16,9 @@ CARD = "card.json"
 PAGE = "card.html"
 
 
-def data_card(config: Config, *, ingested: Path, out: Path, reference: Path | None = None) -> dict[str, Any]:
+def data_card(
+    config: Config, *, ingested: Path, out: Path, reference: Path | None = None, overwrite: bool = False
+) -> dict[str, Any]:
     """Describes an ingested dataset.
 
     Args:
@@ -23,6 +26,7 @@ def data_card(config: Config, *, ingested: Path, out: Path, reference: Path | No
         ingested: Output of the ingest step.
         out: Folder for `card.json` and `card.html`, one file with all pictures.
         reference: `card.json` of the data that the model was trained on, to compare with; None for the parameters'.
+        overwrite: Write into a folder that holds other files too.
 
     Returns:
         What `card.json` holds. With a reference, `drift` has `distances` by statistic, the `largest`, the `limit` (the
@@ -31,14 +35,18 @@ def data_card(config: Config, *, ingested: Path, out: Path, reference: Path | No
     Raises:
         BadDataError: One content is in two splits.
         BadFileError: A file or the reference cannot be read.
+        OutputError: Writing to `out` would hurt something.
         DriftError: The data drifted; card and page are written.
     """
     manifest = Manifest.read(ingested, "reconstruction")
     manifest.verify(ingested)
-    card = describe(ingested, manifest)
     settings = config.reconstruction.drift
     if reference is None and settings.reference is not None:
         reference = Path(settings.reference)
+    inputs = [ingested, *([reference] if reference else [])]
+    output = open_output(out, step="data-card", inputs=inputs, overwrite=overwrite)
+    output.claim([PAGE, CARD])
+    card = describe(ingested, manifest)
     if reference is not None:
         known = read_json(reference)
         if not isinstance(known, dict) or set(known.get("statistics", {})) != set(STATISTICS):
@@ -57,6 +65,7 @@ def data_card(config: Config, *, ingested: Path, out: Path, reference: Path | No
         figures={caption: data_uri(png(figure)) for caption, figure in shown.items()},
     )
     write_json(out / CARD, card)
+    output.finish([PAGE, CARD])
     if reference is not None and card["drift"]["exceeded"]:
         raise DriftError(
             f"{ingested}: drifted by {card['drift']['largest']:.3f} from {reference}, limit "

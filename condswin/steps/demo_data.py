@@ -1,9 +1,10 @@
 """Step: generate demo data in the real formats."""
 
+import tempfile
 from pathlib import Path
 
 from condswin.config import Config, TaskName
-from condswin.files import atomic_folder
+from condswin.outputs import open_output
 from condswin.progress import progress
 from condswin.tasks.generation import Generation
 from condswin.tasks.loading import load
@@ -11,24 +12,38 @@ from condswin.tasks.loading import load
 NOTE = "README.txt"
 
 
-def demo_data(config: Config, task_name: TaskName, *, out: Path) -> int:
+def demo_data(config: Config, task_name: TaskName, *, out: Path, overwrite: bool = False) -> int:
     """Generates the demo files of a task, or only a note if the parameters point to other data.
 
     Args:
         config: Parameters; generation depends on `seed` and the task's `demo` alone.
         task_name: Which task.
-        out: Folder to write; replaced whole.
+        out: Folder to write. Demo files of an earlier run are replaced.
+        overwrite: Write into a folder that holds other files too.
 
     Returns:
         Number of volumes.
+
+    Raises:
+        OutputError: Writing to `out` would hurt something.
     """
-    generation = load(Generation, task_name, config)
     source = config.task(task_name).source
-    with atomic_folder(out) as folder:
-        if Path(source).resolve() != out.resolve():
-            (folder / NOTE).write_text(f"Nothing was generated: {task_name}.source is {source}\n")
-            return 0
-        count = generation.count()
+    output = open_output(out, step="demo-data", inputs=[], overwrite=overwrite)
+    if Path(source).resolve() != out.resolve():
+        output.claim([NOTE])
+        (out / NOTE).write_text(f"Nothing was generated: {task_name}.source is {source}\n")
+        output.finish([NOTE])
+        return 0
+    generation = load(Generation, task_name, config)
+    count = generation.count()
+    # Beside the folder, so that its files are moved into it whole.
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=out.absolute().parent) as scratch:
         with progress(f"generate {task_name} demo data", count) as advance:
-            generation.write(folder, advance)
+            generation.write(Path(scratch), advance)
+        names = sorted(str(path.relative_to(scratch)) for path in Path(scratch).rglob("*") if path.is_file())
+        output.claim(names)
+        for name in names:
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            Path(scratch, name).replace(out / name)
+    output.finish(names)
     return count

@@ -10,7 +10,8 @@ from torch.export import Dim, ExportedProgram
 
 from condswin.errors import BadFileError, ConfigError
 from condswin.files import atomic_file
-from condswin.networks.saving import load_model
+from condswin.networks.saving import DESCRIPTION, WEIGHTS, load_model
+from condswin.outputs import check_file
 
 FORMATS = ("pt2", "onnx")
 #: How far a program may be from its network, relative to the largest output.
@@ -30,7 +31,7 @@ def export_program(network: nn.Module, image: Tensor) -> ExportedProgram:
         return torch.export.export(network, (image,), dynamic_shapes=({0: Dim("batch", min=1)},))
 
 
-def export_model(folder: Path, out: Path, *, kind: str, size: int) -> float:
+def export_model(folder: Path, out: Path, *, kind: str, size: int, overwrite: bool = False) -> float:
     """Writes a saved network as a program and compares what the written file computes with the network.
 
     Args:
@@ -38,16 +39,19 @@ def export_model(folder: Path, out: Path, *, kind: str, size: int) -> float:
         out: File that is written, or left as it was if anything fails.
         kind: One of `FORMATS`.
         size: Height and width of the program's images, pixels.
+        overwrite: Replace a file that is there.
 
     Returns:
         Largest absolute difference of outputs, at a batch other than the traced one.
 
     Raises:
         ConfigError: No such format, or what it needs is not installed, or an operator is not in it.
+        OutputError: The file is there.
         BadFileError: The folder is unusable, or the written program computes something else.
     """
     if kind not in FORMATS:
         raise ConfigError(f"--format: no {kind!r}; there are: {', '.join(FORMATS)}")
+    check_file(out, inputs=[folder / WEIGHTS, folder / DESCRIPTION], overwrite=overwrite)
     network, spec = load_model(folder)
     draw = torch.Generator().manual_seed(0)
     image = torch.randn(2, spec.in_channels, size, size, generator=draw)

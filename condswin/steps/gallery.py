@@ -22,13 +22,20 @@ from condswin.mri.pictures import ERROR_GAIN
 from condswin.mri.reading import VolumeReader
 from condswin.mri.scoring import PREDICTION
 from condswin.mri.undersample import ZERO_FILLED, prepare_undersampled
-from condswin.serving import serve
+from condswin.outputs import open_output, refuse_equal
+from condswin.serving import local_model, serve
 
 TABLE = "reconstructions.md"
 
 
 def gallery(
-    config: Config, inputs: Sequence[Path], *, models: Sequence[str], weight: float | None, out: Path
+    config: Config,
+    inputs: Sequence[Path],
+    *,
+    models: Sequence[str],
+    weight: float | None,
+    out: Path,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Writes a Markdown table of volume metrics and a picture of a middle slice per file.
 
@@ -38,6 +45,7 @@ def gallery(
         models: Folders or registry addresses of networks; a row and a column each, named by their last part.
         weight: Of the total variation; None for the one that `baseline` chose on validation cases.
         out: Folder.
+        overwrite: Write into a folder that holds other files too.
 
     Returns:
         The files written.
@@ -52,6 +60,11 @@ def gallery(
         if not chosen.is_file():
             raise ConfigError(f"--weight: none given, and no {chosen} that says which is best; run `condswin baseline`")
         weight = float(read_json(chosen)["weight"])
+    refuse_equal({path: [f"{path.stem}.png"] for path in inputs})
+    local = [folder for model in models for folder in local_model(model)]
+    output = open_output(out, step="gallery", inputs=[*inputs, *local], overwrite=overwrite)
+    names = [*(f"{path.stem}.png" for path in inputs), TABLE]
+    output.claim(names)
     networks = {Path(model).name: serve(config, model) for model in models}
     lines = ["| file | reconstruction | PSNR | SSIM | NMSE |", "|---|---|---|---|---|"]
     written = []
@@ -81,6 +94,7 @@ def gallery(
     written.append(out / TABLE)
     with atomic_file(out / TABLE) as temporary:
         temporary.write_text("\n".join(lines) + "\n")
+    output.finish(names)
     return written
 
 

@@ -1,28 +1,31 @@
 """Step: check every source file, split cases by patient, and copy them with checksums."""
 
 import hashlib
-import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
 from typing import Any
 
+from condswin.checksums import checksums
+from condswin.code import closure
 from condswin.config import SPLITS, Config, IngestConfig, Split, TaskName
 from condswin.datasets import CaseRecord, FileRecord, Manifest
-from condswin.errors import BadDataError, BadFileError
-from condswin.files import MANIFEST, copy_with_sha256, fingerprint, read_json, sha256, write_json
+from condswin.errors import BadDataError, BadFileError, OutputError
+from condswin.files import MANIFEST, copy_with_sha256, fingerprint, read_json, write_json
+from condswin.outputs import check_file, check_output, open_output, write_result
 from condswin.patients import patient_key
 from condswin.progress import progress
 from condswin.sources import local_source
 from condswin.tasks.loading import load
 from condswin.tasks.source import Case, CaseInfo, Source
+from condswin.validity import make_key
 
 BAD_FILES = "bad-files.json"
 SPLIT_FILE = "splits.json"
 
 
-def ingest(config: Config, task_name: TaskName, *, source: str, out: Path) -> Manifest:
+def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overwrite: bool = False) -> Manifest:
     """Makes a checked, split copy of a source.
 
     Args:
@@ -31,23 +34,27 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path) -> Ma
         source: Folder or `s3://` prefix with fastMRI or LiTS files.
         out: Folder for `<split>/<file>`, `manifest.json`, `splits.json` (cases by split, under every fold if there are
             folds) and, if any file is bad, `bad-files.json` beside it.
+        overwrite: Write into a folder that holds other files too.
 
     Raises:
         BadDataError: Files are bad and the policy is to fail (the message lists all), no case is left, there are more
             folds than patients, or one person or one file is in two splits (of any fold).
+        OutputError: Writing to `out` would hurt something.
     """
+    check_places(source, out, overwrite=overwrite)
+    out = out.absolute()
     reader = load(Source, task_name, config)
     policy = config.task(task_name).ingest
     report = out.with_name(f"{out.name}-{BAD_FILES}")
+    check_file(report)
     report.unlink(missing_ok=True)
     with local_source(source, out.with_name(f".{out.name}-download")) as folder:
         cases = reader.find_cases(folder)
         infos: dict[str, CaseInfo] = {}
         rejected: list[dict[str, str]] = []
         with progress(f"check {task_name}", len(cases)) as advance, ThreadPoolExecutor(cpu_count()) as pool:
-            known = CheckCache(
-                out.with_name(f".{out.name}-checks.json"), fingerprint([policy.model_dump(), _code(reader)])
-            )
+            asked = [policy.model_dump(mode="json"), closure("ingest", task_name)]
+            known = CheckCache(out.with_name(f".{out.name}-checks.json"), fingerprint(asked))
             results = pool.map(lambda case: known.get(case) or known.put(case, _check(reader.check_case, case)), cases)
             for case, result in zip(cases, results, strict=True):
                 if isinstance(result, CaseInfo):
@@ -57,7 +64,7 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path) -> Ma
                 advance()
         known.write()
         if rejected:
-            write_json(report, rejected)
+            write_result(report, "ingest", {"bad_files": rejected})
             listed = "\n".join(f"  {bad['file']}: {bad['reason']}" for bad in rejected)
             if policy.on_bad_file == "fail":
                 raise BadDataError(
@@ -71,10 +78,15 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path) -> Ma
             assign_splits(good, infos, policy.model_copy(update={"fold": fold}), seed=config.seed)
             for fold in range(max(policy.folds, 1))
         ]
-        checksums = _checksums(good, task_name)
+        contents = _checksums(good, folder, task_name)
         for splits in foldings:
-            _refuse_leaks(good, infos, checksums, splits)
-        records = _copy(good, infos, checksums, foldings[policy.fold], out, task_name)
+            _refuse_leaks(good, infos, contents, splits)
+        chosen = foldings[policy.fold]
+        targets = {case.name: _targets(case, chosen[case.name]) for case in good}
+        copies = [path for paths in targets.values() for path in paths.values()]
+        output = open_output(out, step="ingest", inputs=[folder], overwrite=overwrite)
+        output.claim([*copies, SPLIT_FILE, MANIFEST])
+        records = _copy(good, infos, contents, chosen, targets, out, task_name)
     by_split = [
         {split: sorted(name for name in folding if folding[name] == split) for split in SPLITS} for folding in foldings
     ]
@@ -88,13 +100,31 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path) -> Ma
             "folds": by_split if policy.folds else [],
         },
     )
-    kept = {file.path for record in records for file in record.files.values()} | {SPLIT_FILE}
-    for stale in [path for path in out.rglob("*") if path.is_file() and str(path.relative_to(out)) not in kept]:
-        if stale.name != MANIFEST:
-            stale.unlink()
     manifest = Manifest(task_name, records, policy.model_dump(mode="json"), rejected)
     manifest.write(out)
+    key = make_key(
+        "ingest",
+        task_name,
+        parameters={"seed": config.seed, "ingest": policy.model_dump(mode="json")},
+        inputs={f"{name}/{role}": digest for name, digests in contents.items() for role, digest in digests.items()},
+    )
+    output.finish([*copies, SPLIT_FILE, MANIFEST], key.record())
     return manifest
+
+
+def check_places(source: str, out: Path, *, overwrite: bool = False) -> None:
+    """Refuses to ingest into, above or below the source; quick.
+
+    Raises:
+        OutputError: One of these.
+    """
+    inputs = [] if source.startswith("s3://") else [Path(source)]
+    check_output(out, step="ingest", inputs=inputs, overwrite=overwrite)
+    for folder in inputs:
+        if folder.resolve() in out.resolve().parents:
+            raise OutputError(
+                f"{out}: lies in the source {folder}, whose files it would then count among; give another"
+            )
 
 
 def assign_splits(
@@ -188,12 +218,6 @@ class CheckCache:
         write_json(self._path, {"asked": self._asked, "cases": self._known})
 
 
-def _code(reader: Source) -> list[str]:
-    """Checksums of the task's modules: a stricter check shall read files again."""
-    folder = Path(sys.modules[type(reader).__module__].__file__ or "").parent
-    return [sha256(path) for path in sorted(folder.glob("*.py"))]
-
-
 def _state(case: Case) -> dict[str, list[Any]]:
     states = {role: (path, path.stat()) for role, path in case.files.items()}
     return {role: [str(path), at.st_size, at.st_mtime_ns, at.st_ino] for role, (path, at) in states.items()}
@@ -211,33 +235,45 @@ def _relative(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
 
 
-def _checksums(cases: list[Case], task_name: TaskName) -> dict[str, dict[str, str]]:
+def _targets(case: Case, split: Split) -> dict[str, str]:
+    """Where the copies of a case's files go, by role. MSD's images and labels have one name: it gets the role then."""
+    names = [source.name for source in case.files.values()]
+    return {
+        role: f"{split}/{source.name if names.count(source.name) == 1 else f'{role}-{source.name}'}"
+        for role, source in sorted(case.files.items())
+    }
+
+
+def _checksums(cases: list[Case], folder: Path, task_name: TaskName) -> dict[str, dict[str, str]]:
+    known = checksums(folder)
     with progress(f"checksum {task_name}", len(cases)) as advance:
         result = {}
         for case in cases:
-            result[case.name] = {role: sha256(source) for role, source in sorted(case.files.items())}
+            result[case.name] = {role: known.sha256(source) for role, source in sorted(case.files.items())}
             advance()
+    known.save()
     return result
 
 
 def _copy(
     cases: list[Case],
     infos: dict[str, CaseInfo],
-    checksums: dict[str, dict[str, str]],
+    contents: dict[str, dict[str, str]],
     splits: dict[str, Split],
+    targets: dict[str, dict[str, str]],
     out: Path,
     task_name: TaskName,
 ) -> list[CaseRecord]:
-    records = []
+    records, known = [], checksums(out)
     with progress(f"copy {task_name}", len(cases)) as advance:
         for case in cases:
             files = {}
             for role, source in sorted(case.files.items()):
-                path = f"{splits[case.name]}/{source.name}"
+                path = targets[case.name][role]
                 target = out / path
                 # An interrupted ingestion goes on: what is there and equal is not written again.
-                checksum = checksums[case.name][role]
-                if not (target.is_file() and sha256(target) == checksum):
+                checksum = contents[case.name][role]
+                if not (target.is_file() and known.sha256(target) == checksum):
                     written = copy_with_sha256(source, target)
                     if written != checksum:
                         raise BadFileError(source, "changed while it was copied; wait until it is complete, run again")
@@ -249,13 +285,13 @@ def _copy(
 
 
 def _refuse_leaks(
-    cases: list[Case], infos: dict[str, CaseInfo], checksums: dict[str, dict[str, str]], splits: dict[str, Split]
+    cases: list[Case], infos: dict[str, CaseInfo], contents: dict[str, dict[str, str]], splits: dict[str, Split]
 ) -> None:
     """Raises if one file's content is in two splits."""
     seen: dict[str, str] = {}
     for case in cases:
         # A task may name a digest of the voxels, which knows the same scan in another compression.
-        first = next(checksum for role, checksum in checksums[case.name].items() if role != "segmentation")
+        first = next(checksum for role, checksum in contents[case.name].items() if role != "segmentation")
         name = seen.setdefault(str(infos[case.name].details.get("image_sha256", first)), case.name)
         if splits[name] != splits[case.name]:
             raise BadDataError(

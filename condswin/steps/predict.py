@@ -4,11 +4,14 @@ from pathlib import Path
 
 from condswin.config import Config
 from condswin.errors import BadDataError
+from condswin.outputs import open_output, refuse_equal
 from condswin.progress import track
-from condswin.serving import serve
+from condswin.serving import local_model, serve
 
 
-def predict(config: Config, inputs: list[Path], *, model: str, out: Path, force: bool = False) -> list[Path]:
+def predict(
+    config: Config, inputs: list[Path], *, model: str, out: Path, force: bool = False, overwrite: bool = False
+) -> list[Path]:
     """Writes one prediction per input file.
 
     Args:
@@ -17,21 +20,27 @@ def predict(config: Config, inputs: list[Path], *, model: str, out: Path, force:
         model: Model folder, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
         out: Folder for the predictions.
         force: Predict files too that are far from what the model was trained on.
+        overwrite: Write into a folder that holds other files too.
 
     Returns:
         The files written.
 
     Raises:
-        BadDataError: An input does not exist, or two inputs have one name,
-            or an input is far from what the model was trained on and `force` is not set.
+        BadDataError: An input does not exist, or is far from what the model was trained on and `force` is not set.
+        OutputError: Two inputs would be written to one file, or writing to `out` would hurt something.
         BadFileError: An input cannot be used; nothing is written for it.
     """
     if missing := [str(path) for path in inputs if not path.is_file()]:
         raise BadDataError(f"{', '.join(missing)}: no such file")
-    names = [path.name for path in inputs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise BadDataError(f"{', '.join(twice)}: given twice from different folders; predict them into different ones")
+    output = open_output(out, step="predict", inputs=[*inputs, *local_model(model)], overwrite=overwrite)
     served = serve(config, model)
     if not force:
         served.refuse_unlike(inputs)
-    return [served.predict(path, out) for path in track(inputs, "predict", total=len(inputs))]
+    written = {path: served.serving.output_names(path) for path in dict.fromkeys(inputs)}
+    refuse_equal(written)
+    names = [name for paths in written.values() for name in paths]
+    output.claim(names)
+    predictions = [served.predict(path, out) for path in track(written, "predict", total=len(written))]
+    # Predictions of other scans may lie beside these.
+    output.finish(names, keep=True)
+    return predictions

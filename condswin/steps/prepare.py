@@ -1,7 +1,7 @@
 """Steps: undersample k-space, or cut CT volumes into windowed slices, case by case.
 
-A case is done again only if its source, the parameters or the format changed, so an interrupted run goes on, and
-shards of one dataset can be prepared by different machines into one folder.
+A case is done again only if its source, the parameters or the code changed, so an interrupted run goes on, and shards
+of one dataset can be prepared by different machines into one folder.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -9,21 +9,28 @@ from os import cpu_count
 from pathlib import Path
 from typing import Any
 
+from condswin.code import closure
 from condswin.config import Config, TaskName
 from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadFileError, ConfigError
-from condswin.files import MANIFEST, fingerprint, read_json, write_json
+from condswin.files import MANIFEST, read_json, write_json
+from condswin.outputs import open_output
 from condswin.progress import progress
 from condswin.tasks.loading import load
 from condswin.tasks.preparation import Preparation
+from condswin.validity import Key
 
-#: Raise it when the layout of prepared files changes, so that old ones are made again.
-FORMAT = 2
 RECORDS = "records"
 
 
 def prepare(
-    config: Config, task_name: TaskName, *, ingested: Path, out: Path, shard: tuple[int, int] = (0, 1)
+    config: Config,
+    task_name: TaskName,
+    *,
+    ingested: Path,
+    out: Path,
+    shard: tuple[int, int] = (0, 1),
+    overwrite: bool = False,
 ) -> Manifest | None:
     """Prepares the cases of an ingested dataset.
 
@@ -34,6 +41,7 @@ def prepare(
         out: Folder for `<split>/<files>`, `records/` and `manifest.json`.
         shard: This machine's part and the number of parts. The manifest is written by the run that finds all cases
             done, whichever that is.
+        overwrite: Write into a folder that holds other files too.
 
     Returns:
         The manifest, or None while other shards have cases to do.
@@ -41,6 +49,7 @@ def prepare(
     Raises:
         ConfigError: The shard is impossible.
         BadDataError: Ingested files are missing or not those that the manifest names.
+        OutputError: Writing to `out` would hurt something.
     """
     part, parts = shard
     if not 0 <= part < parts:
@@ -49,7 +58,15 @@ def prepare(
     parameters = preparation.parameters()
     source = Manifest.read(ingested, task_name)
     source.verify(ingested)
-    keys = {case.name: _key(case, parameters) for case in source.cases}
+    code = closure("prepare", task_name)
+    keys = {case.name: _key(case, parameters, code) for case in source.cases}
+    names = {case.name: _outputs(preparation, case, ingested) for case in source.cases}
+    everything = [path for paths in names.values() for path in paths] + [MANIFEST]
+    key = Key(parameters, {name: key.digest for name, key in keys.items()}, code)
+    output = open_output(out, step="prepare", inputs=[ingested], overwrite=overwrite)
+    if output.is_current(key.record()):
+        return Manifest.read(out, task_name)
+    output.claim(everything)
     mine = [case for number, case in enumerate(source.cases) if number % parts == part]
     with progress(f"prepare {task_name}", len(mine)) as advance, ThreadPoolExecutor(cpu_count()) as pool:
         for _ in pool.map(lambda case: _prepare_case(preparation, case, keys[case.name], ingested, out), mine):
@@ -58,28 +75,37 @@ def prepare(
     if any(record is None for record in records):
         return None
     manifest = Manifest(task_name, [record for record in records if record], parameters, source.rejected)
-    _remove_stale(out, manifest)
     manifest.write(out)
+    output.finish(everything, key.record())
     return manifest
 
 
-def _key(case: CaseRecord, parameters: dict[str, Any]) -> str:
-    return fingerprint([FORMAT, case.split, {role: file.sha256 for role, file in case.files.items()}, parameters])
+def _key(case: CaseRecord, parameters: dict[str, Any], code: dict[str, str]) -> Key:
+    contents = {role: file.sha256 for role, file in case.files.items()}
+    return Key({**parameters, "split": case.split}, contents, code)
 
 
-def _prepare_case(preparation: Preparation, case: CaseRecord, key: str, ingested: Path, out: Path) -> None:
+def _outputs(preparation: Preparation, case: CaseRecord, ingested: Path) -> list[str]:
+    """Paths in the output folder of what is written for a case, its record last."""
+    files = {role: ingested / file.path for role, file in case.files.items()}
+    names = preparation.outputs(case.name, files, case.split)
+    return [*(f"{case.split}/{name}" for name in names), f"{RECORDS}/{case.name}.json"]
+
+
+def _prepare_case(preparation: Preparation, case: CaseRecord, key: Key, ingested: Path, out: Path) -> None:
     if _done(out, case, key):
         return
     folder = out / case.split
     folder.mkdir(parents=True, exist_ok=True)
     files = {role: ingested / file.path for role, file in case.files.items()}
     preparation.prepare_case(case.name, files, case.split, folder)
-    written = preparation.outputs(case.name, files, case.split)
-    records = [FileRecord.of(out, f"{case.split}/{name}") for name in written]
+    *paths, _ = _outputs(preparation, case, ingested)
+    written = [Path(path).name for path in paths]
+    records = [FileRecord.of(out, path) for path in paths]
     write_json(
         out / RECORDS / f"{case.name}.json",
         {
-            "key": key,
+            "key": key.digest,
             "files": [[file.path, file.bytes, file.sha256] for file in records],
             "details": {
                 "source_sha256": {role: file.sha256 for role, file in case.files.items()},
@@ -89,22 +115,15 @@ def _prepare_case(preparation: Preparation, case: CaseRecord, key: str, ingested
     )
 
 
-def _done(out: Path, case: CaseRecord, key: str) -> CaseRecord | None:
+def _done(out: Path, case: CaseRecord, key: Key) -> CaseRecord | None:
     """The record of a case that was prepared from this very source with these parameters, if it is still whole."""
     try:
         record = read_json(out / RECORDS / f"{case.name}.json")
     except BadFileError:
         return None
     files = [FileRecord(*file) for file in record["files"]]
-    whole = all((out / file.path).is_file() and (out / file.path).stat().st_size == file.bytes for file in files)
-    if record["key"] != key or not whole:
+    whole = all((out / file.path).is_file() and FileRecord.of(out, file.path) == file for file in files)
+    if record["key"] != key.digest or not whole:
         return None
     named = {Path(file.path).suffix.lstrip("."): file for file in files}
     return CaseRecord(case.name, case.split, case.patient, named, {**case.details, **record["details"]})
-
-
-def _remove_stale(out: Path, manifest: Manifest) -> None:
-    kept = {out / file.path for case in manifest.cases for file in case.files.values()}
-    kept |= {out / RECORDS / f"{case.name}.json" for case in manifest.cases} | {out / MANIFEST}
-    for path in [path for path in out.rglob("*") if path.is_file() and path not in kept]:
-        path.unlink()

@@ -14,8 +14,9 @@ from condswin.config import Config, TaskName
 from condswin.devices import device
 from condswin.errors import BadFileError, GateError
 from condswin.evaluation.run import evaluate_split
-from condswin.files import fingerprint, read_json, sha256, write_json
+from condswin.files import fingerprint, read_json, sha256
 from condswin.networks.saving import ModelSpec
+from condswin.outputs import write_result
 from condswin.registry.aliases import (
     PREVIOUS,
     RECORD,
@@ -73,7 +74,7 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
             raise GateError(f"{name} has no version {version} (any more); run register again")
         champion = current_champion(client, name)
         if champion == version:
-            write_json(out, _settle(client, name, version, entry.tags))
+            write_result(out, "promote", _settle(client, name, version, entry.tags))
             return True
         previous = aliased(client, name, PREVIOUS)
 
@@ -92,7 +93,7 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
         record["reasons"] = [
             f"version {version} was rolled back at {when}; delete its tag {ROLLED_BACK!r} to try again"
         ]
-        write_json(out, record)
+        write_result(out, "promote", record)
         return False
 
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,7 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
             move_champion(client, name, version, expected=champion, record=record)
         else:
             client.set_model_version_tag(name, version, RECORD, json.dumps(record, sort_keys=True))
-    write_json(out, record)
+    write_result(out, "promote", record)
     return bool(record["promoted"])
 
 

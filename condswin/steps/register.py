@@ -14,8 +14,9 @@ from mlflow.entities.model_registry import ModelVersion
 
 from condswin.config import Config, TaskName
 from condswin.errors import BadFileError
-from condswin.files import fingerprint, read_json, sha256, write_json
+from condswin.files import fingerprint, read_json, sha256
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, load_model
+from condswin.outputs import write_result
 from condswin.registry.aliases import CHALLENGER
 from condswin.registry.package import ModelUnavailableError, fetch, log_package, model_name
 from condswin.registry.tracking import connect, tracked_run, tracking_errors, tracking_uri
@@ -85,7 +86,7 @@ def register(
         "key": key,
         "variant": best,
     }
-    write_json(out, result)
+    write_result(out, "register", result)
     return {**result, "already_registered": bool(known)}
 
 

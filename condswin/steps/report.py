@@ -10,6 +10,7 @@ from condswin.errors import BadDataError
 from condswin.evaluation.results import METRICS, cases_file
 from condswin.files import read_json
 from condswin.networks.saving import read_spec
+from condswin.outputs import check_file
 from condswin.reporting.figures import curves_figure, data_uri, png, read_csv, spread_figure
 from condswin.reporting.html import TaskReport, write_report
 from condswin.reporting.text import case_rows, table_rows
@@ -34,16 +35,19 @@ def read_comparisons() -> dict[TaskName, dict[str, Any]]:
     return found
 
 
-def report(config: Config, *, out: Path) -> Path:
+def report(config: Config, *, out: Path, overwrite: bool = False) -> Path:
     """Writes one HTML file from what the other steps left in the working folder.
 
     Args:
         config: Parameters.
         out: The file.
+        overwrite: Replace a file that is not ours.
 
     Raises:
         BadDataError: Nothing was compared yet.
+        OutputError: The file is there and not ours.
     """
+    check_file(out, overwrite=overwrite)
     write_report(out, [_task_report(config, name, comparison) for name, comparison in read_comparisons().items()])
     return out
 

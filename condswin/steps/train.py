@@ -1,27 +1,56 @@
 """Step: train one variant on prepared data."""
 
 import csv
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import MLFlowLogger
 
 from condswin.config import Config, TaskName
 from condswin.datasets import Manifest
+from condswin.devices import device
 from condswin.errors import ConfigError
 from condswin.files import atomic_file, fingerprint
 from condswin.layout import HISTORY
-from condswin.networks.saving import ModelSpec, save_model
+from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, read_spec, save_model
+from condswin.outputs import open_output
+from condswin.provenance import git_state, libraries
 from condswin.registry.tracking import tracked_run, tracking_uri
 from condswin.tasks.facts import Facts
 from condswin.tasks.learning import Learning
 from condswin.tasks.loading import load
 from condswin.training import fit
+from condswin.training.checkpoints import training_folder
+from condswin.validity import make_key
+
+#: Files of a model folder.
+OUTPUTS = (WEIGHTS, DESCRIPTION, HISTORY)
+
+
+class Trained(NamedTuple):
+    """What training ended with.
+
+    Attributes:
+        spec: Of the network.
+        done_before: The folder held this very result already; nothing was trained.
+    """
+
+    spec: ModelSpec
+    done_before: bool
 
 
 def train(
-    config: Config, task_name: TaskName, variant: str, *, prepared: Path, checkpoints: Path, out: Path
-) -> ModelSpec:
+    config: Config,
+    task_name: TaskName,
+    variant: str,
+    *,
+    prepared: Path,
+    checkpoints: Path,
+    out: Path,
+    overwrite: bool = False,
+) -> Trained:
     """Trains a variant and writes the best epoch's weights.
 
     Args:
@@ -29,10 +58,14 @@ def train(
         task_name: Which task.
         variant: A key of the task's `variants`.
         prepared: Output of the prepare step.
-        checkpoints: Folder that survives interruptions; training goes on from its last checkpoint.
-        out: Model folder: `model.safetensors`, `model.json`, `history.csv`.
+        checkpoints: Folder that survives interruptions, with a folder for each training: one that was interrupted goes
+            on from its last checkpoint, one of which anything changed starts anew.
+        out: Model folder: `model.safetensors`, `model.json`, `history.csv`. A whole model of the same data, parameters
+            and code is kept.
+        overwrite: Write into a folder that holds other files too.
 
     Raises:
+        OutputError: Writing to `out` would hurt something.
         ConfigError: The variant is not in the parameters, or its settings are impossible.
     """
     section = config.task(task_name)
@@ -43,12 +76,25 @@ def train(
     manifest = Manifest.read(prepared, task_name)
     manifest.verify(prepared)
     in_channels, out_channels = learning.channels(variant)
+    place = device(section.train.device)
     parameters = {
         "seed": config.seed,
         "train": section.train.model_dump(mode="json"),
         "variant": {variant: chosen.model_dump(mode="json")},
         "data": manifest.parameters,
     }
+    # How many processes load slices leaves a result as it is; the kind of device does not.
+    decisive = section.train.model_dump(mode="json", exclude={"workers", "device"})
+    key = make_key(
+        "train",
+        task_name,
+        parameters={**parameters, "train": {**decisive, "device": place.type}},
+        inputs={"data": manifest.fingerprint()},
+    )
+    output = open_output(out, step="train", inputs=[prepared], overwrite=overwrite)
+    if output.is_current(key.record()):
+        return Trained(read_spec(out), done_before=True)
+    output.claim(OUTPUTS)
     spec = ModelSpec(
         task=task_name,
         variant=variant,
@@ -60,6 +106,7 @@ def train(
             "data_sha256": manifest.fingerprint(),
             "params_sha256": fingerprint(parameters),
             "parameters": parameters,
+            "code": {**git_state(), "code_sha256": key.code_sha256, "libraries": libraries()},
         },
     )
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -67,6 +114,12 @@ def train(
         network = spec.build()
     except ValueError as error:
         raise ConfigError(f"{task_name}.variants.{variant}: {error}") from None
+    folder, changes = training_folder(checkpoints, key)
+    if changes:
+        print(
+            f"train {task_name} {variant}: starts anew, since the last checkpoint: {'; '.join(changes)}",
+            file=sys.stderr,
+        )
     tags = {"step": "train", "task": task_name, "variant": variant, **_fingerprints(spec)}
     with tracked_run(config, f"train {task_name} {variant}", tags) as run_id:
         logger = MLFlowLogger(tracking_uri=tracking_uri(config), run_id=run_id)
@@ -79,15 +132,15 @@ def train(
             validated=manifest.counts()["val"] > 0,
             variant=variant,
             prepared=prepared,
-            checkpoints=checkpoints,
-            key=fingerprint([spec.provenance["data_sha256"], spec.provenance["params_sha256"]]),
+            checkpoints=folder,
             seed=config.seed,
             label=f"train {task_name} {variant}",
             loggers=[logger],
         )
     _write_history(out / HISTORY, fitted.history)
     save_model(out, fitted.network, spec)
-    return spec
+    output.finish(OUTPUTS, key.record())
+    return Trained(spec, done_before=False)
 
 
 def _fingerprints(spec: ModelSpec) -> dict[str, str]:

@@ -1,28 +1,13 @@
 """What training a network needs of a task."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 from pathlib import Path
 
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from condswin.config import Split
 from condswin.tasks.loading import Part
-
-Batch = dict[str, Tensor]
-
-
-class Slices(Dataset[Batch], ABC):
-    """Slices of one split, each with at least `image` (C, H, W)."""
-
-    @property
-    @abstractmethod
-    def sizes(self) -> Sequence[tuple[int, ...]]:
-        """What must be equal for slices to be in one batch: height and width, and whatever else differs in shape."""
-
-    def __len__(self) -> int:
-        return len(self.sizes)
+from condswin.tasks.slices import Batch, Slices
 
 
 class Learning(Part):

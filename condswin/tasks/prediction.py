@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -10,6 +11,10 @@ from condswin.tasks.loading import Part
 
 class Prediction(Part):
     """Runs a network on files."""
+
+    def parameters(self) -> dict[str, Any]:
+        """JSON-able parameters that decide what is predicted, beside network, data and code."""
+        return {}
 
     @abstractmethod
     def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:

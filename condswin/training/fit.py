@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -13,17 +12,17 @@ from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from condswin.config import TrainConfig
-from condswin.errors import BadFileError
-from condswin.files import read_json, write_json
 from condswin.progress import progress
-from condswin.tasks.learning import Batch, Learning, Slices
+from condswin.tasks.learning import Learning
+from condswin.tasks.slices import Batch, Slices
+from condswin.training.checkpoints import MovableCheckpoint
 from condswin.training.module import TrainingModule
 
 #: Exit status of a process that was asked to stop; an orchestrator then knows that the work is not done.
@@ -95,7 +94,6 @@ def fit(
     variant: str,
     prepared: Path,
     checkpoints: Path,
-    key: str,
     seed: int,
     label: str,
     loggers: list[Logger],
@@ -110,8 +108,7 @@ def fit(
         validated: Whether there are validation cases; without them the last epoch counts as the best.
         variant: What the network is; decides what the task's slices look like.
         prepared: Folder with `train` and, where there are validation cases, `val`.
-        checkpoints: Folder for checkpoints. Those of a training with another key are removed.
-        key: Fingerprint of everything that decides the result (data, parameters, network).
+        checkpoints: Folder for the checkpoints of this very training; see `training_folder`.
         seed: For the order of slices, masks, augmentation, dropout.
         label: Stands before the progress.
         loggers: Lightning loggers.
@@ -119,10 +116,9 @@ def fit(
     Raises:
         SystemExit: Status 143 when the process was asked to terminate; the last checkpoint stays.
     """
-    _forget_other_trainings(checkpoints, key)
     validation = task.dataset(prepared, "val", variant, training=False) if validated else None
     score, higher_is_better = monitor
-    best = ModelCheckpoint(
+    best = MovableCheckpoint(
         dirpath=checkpoints,
         filename="best",
         monitor=f"val/{score}" if validation else None,
@@ -132,7 +128,7 @@ def fit(
     )
     # Apart from the best one: `save_last` would follow it, and resuming go back to the best epoch. Saved at the very
     # end of an epoch, so that a finished training that is started again has nothing left to do.
-    last = ModelCheckpoint(
+    last = MovableCheckpoint(
         dirpath=checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
     history = _History()
@@ -273,17 +269,6 @@ def _loading(train: TrainConfig, seed: int) -> dict[str, Any]:
         "persistent_workers": train.workers > 0,
         "pin_memory": torch.cuda.is_available() and train.device != "cpu",
     }
-
-
-def _forget_other_trainings(checkpoints: Path, key: str) -> None:
-    mark = checkpoints / "training.json"
-    try:
-        known = read_json(mark)["key"]
-    except (BadFileError, KeyError, TypeError):
-        known = None
-    if known != key:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        write_json(mark, {"key": key})
 
 
 def _hush_lightning() -> None:

@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from condswin.config import ScheduleConfig, TrainConfig
-from condswin.tasks.learning import Batch, Learning
+from condswin.tasks.learning import Learning
+from condswin.tasks.slices import Batch
 
 
 class TrainingModule(LightningModule):

@@ -334,6 +334,7 @@ def test_scoring_files_needs_neither_lightning_nor_mlflow(tmp_path):
 
 def test_importing_the_task_stays_light():
     heavy = ("monai", "lightning", "mlflow", "kfp", "matplotlib.pyplot")
-    code = f"import sys, condswin.ct.judging, condswin.ct.learning; print([name for name in {heavy} if name in sys.modules])"
+    code = "import sys, condswin.ct.judging, condswin.ct.learning; "
+    code += f"print([name for name in {heavy} if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"

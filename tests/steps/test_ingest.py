@@ -48,13 +48,28 @@ def test_files_are_copied_with_checksums_and_splits_follow_folders(tiny: Config,
     assert tests == {path.stem for path in (raw / "singlecoil_val").iterdir()}
 
 
-def test_again_changes_nothing_and_stale_files_go(tiny: Config, raw: Path, tmp_path: Path) -> None:
+def test_again_changes_nothing(tiny: Config, raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = ingest(tiny, TASK, source=str(raw), out=out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.h5")}
-    (out / "train" / "left-over.h5").write_text("")
     assert ingest(tiny, TASK, source=str(raw), out=out) == first
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.h5")} == before
+
+
+def test_copies_of_files_that_left_the_source_go_and_others_stay(tiny: Config, raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = ingest(tiny, TASK, source=str(raw), out=out)
+    gone = next(case for case in first.cases if case.split == "train").files["kspace"].path
+    next(raw.rglob(Path(gone).name)).unlink()
+    mine = out / "train" / "mine.h5"
+    mine.write_text("somebody's own")
+    manifest = ingest(tiny, TASK, source=str(raw), out=out)
+    assert not (out / gone).exists()
+    assert len(manifest.cases) == len(first.cases) - 1
+    assert mine.read_text() == "somebody's own"
+    # It would be trained on, though, if nobody asked.
+    with pytest.raises(BadDataError, match=r"mine\.h5: not in manifest\.json"):
+        manifest.verify(out)
 
 
 def test_every_bad_file_is_in_one_report_and_nothing_is_written(tiny: Config, raw: Path, tmp_path: Path) -> None:
@@ -68,7 +83,7 @@ def test_every_bad_file_is_in_one_report_and_nothing_is_written(tiny: Config, ra
     assert "quarantine" in str(caught.value)
     assert not (tmp_path / "out").exists()
     report = json.loads((tmp_path / "out-bad-files.json").read_text())
-    assert {bad["file"] for bad in report} == {f"singlecoil_train/{path.name}" for path in train[:2]}
+    assert {bad["file"] for bad in report["bad_files"]} == {f"singlecoil_train/{path.name}" for path in train[:2]}
 
 
 def test_quarantine_goes_on_without_bad_files_and_says_so(tiny: Config, raw: Path, tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from condswin.steps.prepare import prepare
 from condswin.tasks.learning import Learning
 from condswin.tasks.loading import load
 from condswin.training import fit
+from condswin.training.checkpoints import training_folder
 from condswin.training.fit import TERMINATED
 from condswin.training.module import learning_rate_factor
+from condswin.validity import Key
 
 TASK = "reconstruction"
 MONITOR = ("slice_psnr", True)
@@ -49,9 +51,8 @@ def weights(config: Config, prepared: Path, checkpoints: Path, epochs: int, *, p
         "variant": "conditional-light",
         "prepared": prepared,
         "checkpoints": checkpoints,
-        "key": "k",
     }
-    arguments |= {"checkpoints": checkpoints, "key": "k", "seed": 1, "label": "t", "loggers": []}
+    arguments |= {"checkpoints": checkpoints, "seed": 1, "label": "t", "loggers": []}
     if epochs < planned:
 
         class StoppedError(Exception):
@@ -89,22 +90,33 @@ def test_an_interrupted_training_ends_where_an_unbroken_one_does(tiny: Config, p
     assert torch.equal(unbroken, resumed)
 
 
-def test_another_training_does_not_inherit_checkpoints(tiny: Config, prepared: Path, tmp_path: Path) -> None:
+def test_trainings_of_two_keys_share_no_checkpoint(tiny: Config, prepared: Path, tmp_path: Path) -> None:
     task, checkpoints = load(Learning, TASK, tiny), tmp_path / "checkpoints"
     network = create_model("swin", preset="demo", embedding=16, heads=[2, 2])
-    arguments = {
-        "monitor": MONITOR,
-        "validated": True,
-        "variant": "swin",
-        "prepared": prepared,
-        "checkpoints": checkpoints,
-        "seed": 1,
-    }
-    arguments |= {"label": "t", "loggers": []}
+    arguments = {"monitor": MONITOR, "validated": True, "variant": "swin", "prepared": prepared}
+    arguments |= {"seed": 1, "label": "t", "loggers": []}
     train = tiny.reconstruction.train.model_copy(update={"epochs": 1})
-    fit(task, network, train, key="one", **arguments)
-    other = create_model("swin", preset="demo", embedding=32, heads=[2, 2])
-    assert len(fit(task, other, train, key="two", **arguments).history) == 1
+    one, other = (Key({"seed": seed}, {"data": "d"}, {"a.py": "1"}) for seed in (1, 2))
+    folder, changes = training_folder(checkpoints, one)
+    assert changes == []
+    fit(task, network, train, checkpoints=folder, **arguments)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert training_folder(checkpoints, one) == (folder, [])
+    another, changes = training_folder(checkpoints, other)
+    assert changes == ["parameters changed: seed"]
+    larger = create_model("swin", preset="demo", embedding=32, heads=[2, 2])
+    assert len(fit(task, larger, train, checkpoints=another, **arguments).history) == 1
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_moved_folder_goes_on_to_the_same_weights(tiny: Config, prepared: Path, tmp_path: Path) -> None:
+    """The best epoch is remembered by its score, wherever the folder lies."""
+    unbroken = weights(tiny, prepared, tmp_path / "a", 4)
+    weights(tiny, prepared, tmp_path / "b", 3)
+    (tmp_path / "b").rename(tmp_path / "c")
+    for path in (tmp_path / "c").glob("*.ckpt"):
+        assert str(tmp_path).encode() not in path.read_bytes()
+    assert torch.equal(unbroken, weights(tiny, prepared, tmp_path / "c", 4))
 
 
 def test_checkpoints_hold_nothing_that_must_be_executed_to_be_read(
@@ -129,7 +141,6 @@ def test_a_loss_that_is_not_finite_stops_the_training(tiny: Config, prepared: Pa
             variant="swin",
             prepared=prepared,
             checkpoints=tmp_path,
-            key="k",
             seed=1,
             label="t",
             loggers=[],
@@ -148,7 +159,7 @@ config = compose(["demo", "tiny"])
 train = config.reconstruction.train.model_copy(update={"epochs": 100000})
 network = create_model("swin", preset="demo", embedding=16, heads=[2, 2])
 fit(load(Learning, "reconstruction", config), network, train, monitor=("slice_psnr", True), validated=True,
-    variant="swin", prepared=Path(sys.argv[1]), checkpoints=Path(sys.argv[2]), key="k", seed=1, label="t", loggers=[])
+    variant="swin", prepared=Path(sys.argv[1]), checkpoints=Path(sys.argv[2]), seed=1, label="t", loggers=[])
 """
 
 

@@ -3,7 +3,7 @@ from collections import Counter
 import torch
 
 from condswin.config import TrainConfig
-from condswin.tasks.learning import Batch, Slices
+from condswin.tasks.slices import Batch, Slices
 from condswin.training.fit import training_loader, validation_loader
 
 

@@ -1,0 +1,262 @@
+"""Folders and files that commands write: opened so that nothing of anybody else's is lost.
+
+A folder that a step writes holds a record of what it wrote. A step replaces and removes files of that record only.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from condswin.checksums import checksums
+from condswin.errors import BadFileError, OutputError
+from condswin.files import read_json, write_json
+
+#: The record, in the folder that it describes.
+RECORD = ".condswin.json"
+#: Raise it when the record changes, so that older folders count as nobody's.
+FORMAT = 1
+#: Key of a JSON file that says which step wrote it.
+WRITTEN_BY = "written_by"
+#: What an HTML page of ours has in its head.
+GENERATOR = 'name="generator" content="condswin"'
+
+
+@dataclass
+class Output:
+    """A folder that a step may write.
+
+    Attributes:
+        folder: It exists.
+        step: The step.
+        record: What was recorded of it before; empty if nothing.
+        overwrite: Files of the same names that nobody recorded are replaced.
+    """
+
+    folder: Path
+    step: str
+    inputs: list[Path]
+    record: dict[str, Any] = field(default_factory=dict)
+    overwrite: bool = False
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """The recorded files by path within the folder."""
+        files: dict[str, dict[str, Any]] = self.record.get("files", {})
+        return files
+
+    def is_current(self, key: Mapping[str, Any]) -> bool:
+        """Whether the folder holds the whole result of a key, unchanged since it was written."""
+        if self.record.get("complete") is not True or self.record.get("key") != key:
+            return False
+        whole = all(self._is_whole(path) for path in self.files)
+        checksums(self.folder).save()
+        return whole
+
+    def claim(self, names: Iterable[str]) -> None:
+        """Records files before they are written, so that those of a run that was killed are known as ours.
+
+        Args:
+            names: Paths within the folder.
+
+        Raises:
+            OutputError: One of them is there and not ours, or is an input.
+        """
+        wanted = sorted(set(names))
+        taken = []
+        for name in wanted:
+            target = self.folder / name
+            if any(_same(target, path) for path in self.inputs):
+                raise OutputError(f"{target}: is an input and would be written over; give another folder")
+            if target.is_dir() and not target.is_symlink():
+                raise OutputError(f"{target}: is a folder, a file of this name is to be written; give another folder")
+            if os.path.lexists(target) and name not in self.files and not self.overwrite:
+                taken.append(name)
+        if taken:
+            raise OutputError(
+                f"{self.folder}: {_listed(taken)} {'is' if len(taken) == 1 else 'are'} there and not written by "
+                f"condswin {self.step}; give another folder, or --overwrite to replace such files"
+            )
+        files = {**self.files, **{name: self.files.get(name, {}) for name in wanted}}
+        self._write({"files": files, "complete": False})
+
+    def finish(self, names: Iterable[str], key: Mapping[str, Any] | None = None, *, keep: bool = False) -> None:
+        """Records a result that is whole, and removes what an earlier one had beside it.
+
+        Args:
+            names: Paths within the folder of all that belongs to the result.
+            key: What decided it, for `is_current`.
+            keep: Files of earlier results stay, and stay recorded.
+        """
+        known = checksums(self.folder)
+        recorded = {name: facts for name, facts in self.files.items() if facts} if keep else {}
+        for name in sorted(set(names)):
+            path = self.folder / name
+            if path.is_file():
+                recorded[name] = {"bytes": path.stat().st_size, "sha256": known.sha256(path)}
+        for name in sorted(set(self.files) - set(recorded)):
+            self._remove(name)
+        known.save()
+        self._write({"files": recorded, "complete": True, "key": key})
+
+    def _is_whole(self, name: str) -> bool:
+        path, facts = self.folder / name, self.files[name]
+        if not path.is_file() or path.stat().st_size != facts.get("bytes"):
+            return False
+        return checksums(self.folder).sha256(path) == facts.get("sha256")
+
+    def _remove(self, name: str) -> None:
+        """Removes a recorded file, if it still is what was recorded, and folders that are empty then."""
+        relative = PurePosixPath(name)
+        path = self.folder / relative
+        if relative.is_absolute() or ".." in relative.parts or path.is_symlink() or not path.is_file():
+            return
+        facts = self.files[name]
+        # A file that was claimed and never recorded as whole is a run's that was killed.
+        if facts and not self._is_whole(name):
+            return
+        path.unlink()
+        for parent in path.parents:
+            if parent == self.folder or any(parent.iterdir()):
+                return
+            parent.rmdir()
+
+    def _write(self, values: dict[str, Any]) -> None:
+        self.record = {"format": FORMAT, WRITTEN_BY: f"condswin {self.step}", **values}
+        write_json(self.folder / RECORD, self.record)
+
+
+def open_output(folder: Path, *, step: str, inputs: Iterable[Path], overwrite: bool = False) -> Output:
+    """Opens a folder for a step's files; makes it if it is not there.
+
+    Args:
+        folder: The folder.
+        step: Name of the command.
+        inputs: Files and folders that are read.
+        overwrite: Take a folder that holds other files too, and replace those of the same names.
+
+    Raises:
+        OutputError: Writing there would hurt something, or is not possible; nothing was changed.
+    """
+    inputs = list(inputs)
+    check_output(folder, step=step, inputs=inputs, overwrite=overwrite)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); give another folder") from None
+    record = _read_record(folder)
+    output = Output(folder, step, inputs, record if record.get(WRITTEN_BY) == f"condswin {step}" else {}, overwrite)
+    if not record:
+        output._write({"files": {}, "complete": False})
+    return output
+
+
+def check_output(folder: Path, *, step: str, inputs: Iterable[Path], overwrite: bool = False) -> None:
+    """Refuses a folder that a step cannot or should not write; changes nothing. Quick, to be asked before any work.
+
+    Raises:
+        OutputError: See `open_output`.
+    """
+    _require_writable(folder)
+    place = folder.resolve()
+    for path in inputs:
+        source = path.resolve()
+        if source == place or place in source.parents:
+            holds = "is the input" if source == place else f"holds the input {path}"
+            raise OutputError(f"{folder}: {holds}, which must stay as it is; give another folder")
+    if not folder.is_dir():
+        return
+    record = _read_record(folder)
+    writer = record.get(WRITTEN_BY)
+    if writer is not None and writer != f"condswin {step}":
+        raise OutputError(f"{folder}: holds what {writer} wrote; give another folder")
+    # Hidden files are those of file systems, desktops and git.
+    held = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if writer is None and held and not overwrite:
+        raise OutputError(
+            f"{folder}: holds {_listed(held)}, not written by condswin {step}; "
+            "give a new or empty folder, or --overwrite to write beside them and replace files of the same names"
+        )
+
+
+def check_file(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
+    """Refuses a file that a step cannot or should not write: an input, a folder, or a file that is not ours.
+
+    Raises:
+        OutputError: See above; nothing was changed.
+    """
+    if any(_same(path, other) for other in inputs):
+        raise OutputError(f"{path}: is an input and would be written over; give another file")
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; give a file")
+    _require_writable(path.parent)
+    if path.exists() and not overwrite and not _is_ours(path):
+        raise OutputError(f"{path}: is there and not written by condswin; give another file, or --overwrite")
+
+
+def write_result(path: Path, step: str, values: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    """Writes a step's result as JSON that says who wrote it, atomically.
+
+    Raises:
+        OutputError: The file is there and not ours.
+    """
+    check_file(path, overwrite=overwrite)
+    write_json(path, {WRITTEN_BY: f"condswin {step}", **values})
+
+
+def refuse_equal(outputs: Mapping[Path, Iterable[str]]) -> None:
+    """Refuses inputs that would write one output.
+
+    Args:
+        outputs: Names of the files to write, by input.
+
+    Raises:
+        OutputError: Names the inputs and the output.
+    """
+    writers: dict[str, Path] = {}
+    for source, names in outputs.items():
+        for name in names:
+            other = writers.setdefault(name, source)
+            if other != source:
+                raise OutputError(f"{other} and {source}: both would be written to {name}; run them into two folders")
+
+
+def _require_writable(folder: Path) -> None:
+    """Raises unless a folder is there and can be written, or can be made."""
+    for place in (folder, *folder.absolute().parents):
+        if place.is_dir():
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise OutputError(f"{folder}: no permission to write in {place}; give another folder")
+            return
+        if os.path.lexists(place):
+            raise OutputError(f"{folder}: {place} is a file, a folder is needed; give another name")
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    try:
+        record = read_json(folder / RECORD)
+    except BadFileError:
+        return {}
+    files = record.get("files") if isinstance(record, dict) and record.get("format") == FORMAT else None
+    return record if isinstance(files, dict) and all(isinstance(facts, dict) for facts in files.values()) else {}
+
+
+def _is_ours(path: Path) -> bool:
+    if path.suffix == ".html":
+        with path.open("rb") as file:
+            return GENERATOR.encode() in file.read(4096)
+    try:
+        values = read_json(path)
+    except BadFileError:
+        return False
+    return isinstance(values, dict) and str(values.get(WRITTEN_BY, "")).startswith("condswin ")
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
