@@ -1,0 +1,134 @@
+"""What a step's result depends on: no module that it runs is missed, none that it leaves alone is named."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from condswin.code import closure
+from condswin.config import TASKS, Config, TaskName, write_config
+from condswin.steps.code import STEPS, code
+from condswin.steps.demo_data import demo_data
+from condswin.steps.ingest import ingest
+from condswin.steps.prepare import prepare
+
+ROOT = Path(__file__).parents[1]
+
+#: Runs one command and lists the modules of condswin that were loaded for it.
+SCRIPT = """
+import sys
+from condswin.cli import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+print("LOADED", *sorted(name for name in sys.modules if name.split(".")[0] == "condswin"))
+"""
+#: What every command loads.
+FRONT = {"condswin.cli", "condswin.layout", "condswin.outputs", "condswin.checksums", "condswin.reporting"}
+FRONT |= {"condswin.reporting.text", "condswin.evaluation.results", "condswin.registry.tracking", "condswin.registry"}
+
+
+@pytest.fixture(scope="module")
+def world(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with prepared data of both tasks."""
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_config(tiny, folder / "params.yaml", comment="tiny")
+        for task in TASKS:
+            demo_data(tiny, task, out=Path("data/demo", task))
+            ingest(tiny, task, source=f"data/demo/{task}", out=Path("data/ingested", task))
+            prepare(tiny, task, ingested=Path("data/ingested", task), out=Path("data/prepared", task))
+    return folder
+
+
+def loaded(folder: Path, *arguments: str) -> set[str]:
+    """Modules that a command loads in a process of its own."""
+    command = [sys.executable, "-c", SCRIPT, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.rpartition("LOADED ")[2].split())
+
+
+def environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def modules(step: str, task: TaskName) -> set[str]:
+    names = {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in closure(step, task)}
+    return {name for name in names if not name.endswith(".html")}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_module_that_a_step_loads_is_missed(world: Path, task: TaskName) -> None:
+    prepared = "undersample" if task == "reconstruction" else "prepare-ct"
+    commands = {
+        "demo_data": ["demo-data", task, "--out", f"new/{task}/demo"],
+        "ingest": ["ingest", task, "--out", f"new/{task}/ingested"],
+        "prepare": [prepared, "--out", f"new/{task}/prepared"],
+        "train": ["train", task, "swin"],
+        "evaluate": ["evaluate", task, "swin"],
+    }
+    if task == "reconstruction":
+        commands["baseline"] = ["baseline"]
+    for step, arguments in commands.items():
+        missed = loaded(world, *arguments) - modules(step, task) - FRONT
+        assert not missed, f"{step} runs what its key does not know of"
+
+
+def test_closures_follow_what_is_imported_and_stop_there() -> None:
+    def files(step: str, task: TaskName = "reconstruction") -> set[str]:
+        return {path.removeprefix("condswin/") for path in closure(step, task)}
+
+    assert "networks/routers.py" in files("train")
+    assert "networks/routers.py" not in files("prepare") | files("ingest") | files("baseline")
+    assert "mri/masks.py" in files("prepare") & files("train")
+    assert "mri/masks.py" not in files("ingest") | files("demo_data")
+    assert "mri/phantom.py" in {path.replace("demo/", "") for path in files("demo_data")}
+    assert not any("phantom" in path for path in files("train"))
+    assert not any("pictures" in path for path in files("train") | files("prepare"))
+    assert "mri/pictures.py" in files("evaluate")
+    assert "reporting/report.html" in files("report")
+    for step, tasks in STEPS.items():
+        for task in tasks:
+            other = "condswin/ct/" if task == "reconstruction" else "condswin/mri/"
+            assert not [path for path in closure(step, task) if path.startswith(other)], (step, task)
+            assert "condswin/cli.py" not in closure(step, task)
+
+
+def test_stages_of_dvc_depend_on_the_code_of_their_step_and_no_other() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    steps = {"undersample": "prepare", "prepare-ct": "prepare"}
+    asked = set()
+    for name, stage in stages.items():
+        body = stage.get("do", stage)
+        command = body["cmd"].split()[1]
+        step = steps.get(command, command.replace("-", "_"))
+        found = {dep for dep in body.get("deps", []) if dep.startswith("code/")}
+        if command in ("code", "register", "promote"):  # these two act elsewhere, and are run every time
+            assert not found
+            assert name == "code" or body["always_changed"]
+            continue
+        assert found
+        assert {dep.removeprefix("code/").split("-")[0] for dep in found} == {step}, name
+        asked |= found
+    tasks = {"${item.task}": TASKS, "${key}": TASKS}
+    written = {f"code/{step}-{task}.json" for step, names in STEPS.items() for task in names}
+    expanded = set()
+    for dep in asked:
+        pattern = next((pattern for pattern in tasks if pattern in dep), None)
+        expanded |= {dep.replace(pattern, task) for task in tasks[pattern]} if pattern else {dep}
+    assert expanded == written
+
+
+def test_files_of_equal_code_are_left_as_they_are(tmp_path: Path) -> None:
+    paths = code(out=tmp_path / "code")
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    assert json.loads((tmp_path / "code/train-reconstruction.json").read_text()) == closure("train", "reconstruction")
+    assert {path: path.stat().st_mtime_ns for path in code(out=tmp_path / "code")} == before
