@@ -41,6 +41,7 @@ def runs(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     shutil.copy(ROOT / "dvc.yaml", dvc)
     # Stages depend on the code that they run.
     shutil.copytree(ROOT / "condswin", dvc / "condswin", ignore=shutil.ignore_patterns("__pycache__"))
+    (dvc / ".dvcignore").write_text("__pycache__\n")
     site = {"DVC_NO_ANALYTICS": "true", "DVC_SITE_CACHE_DIR": str(dvc / "site")}
     assert start(["dvc", "init", "--quiet", "--no-scm"], dvc, **site).wait(WITHIN) == 0, (dvc / "log").read_text()
 
@@ -88,3 +89,42 @@ def test_the_best_variant_becomes_champion(runs: tuple[Path, Path], tiny: Config
     assert champion.tags["image"] == tiny.cluster.image
     assert champion.tags["pipeline_run"]
     assert "{{" not in champion.tags["pipeline_run"]
+
+
+def test_a_colleague_pulls_and_trains_nothing(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Their registry is empty: it gets the model. Then it has it, and nothing is to be done."""
+    _, first = runs
+    clone, storage = tmp_path / "clone", tmp_path / "storage"
+    clone.mkdir()
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        shutil.copy(first / name, clone)
+    shutil.copytree(first / "condswin", clone / "condswin", ignore=shutil.ignore_patterns("__pycache__"))
+    (clone / ".dvcignore").write_text("__pycache__\n")
+
+    def dvc(folder: Path, *arguments: str) -> str:
+        process = start(["dvc", *arguments], folder, DVC_NO_ANALYTICS="true", DVC_SITE_CACHE_DIR=str(folder / "site"))
+        assert process.wait(WITHIN) == 0, (folder / "log").read_text()[-6000:]
+        return (folder / "log").read_text()
+
+    dvc(clone, "init", "--quiet", "--no-scm")
+    for folder in (first, clone):
+        dvc(folder, "remote", "add", "--default", "--force", "storage", str(storage))
+    dvc(first, "push", "--quiet")
+    dvc(clone, "pull", "--quiet", "compare@reconstruction", "--with-deps")
+    said = dvc(clone, "repro", "promote@reconstruction")
+    run = [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]
+    assert run == ["register@reconstruction", "promote@reconstruction"]
+    uri = f"sqlite:///{clone / 'mlflow.db'}"
+    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    assert client.get_model_version_by_alias("condswin-reconstruction", "champion").version
+    again = dvc(clone, "repro", "promote@reconstruction")
+    assert again.count("nothing to do") == 2
+    assert len(client.search_model_versions("name = 'condswin-reconstruction'")) == 1
+
+
+def test_nothing_that_is_pulled_knows_where_it_was_made(runs: tuple[Path, Path]) -> None:
+    _, first = runs
+    stored = [path for path in (first / ".dvc" / "cache").rglob("*") if path.is_file()]
+    assert stored
+    for path in [*stored, first / "dvc.lock"]:
+        assert str(first).encode() not in path.read_bytes(), path
