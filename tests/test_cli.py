@@ -17,7 +17,6 @@ from condswin.cli import main
 from condswin.config import TASKS, compose, write_config
 
 ROOT = Path(__file__).parents[1]
-REAL = ROOT.parent / "shared" / "data"
 
 
 def condswin(*arguments: str, cwd: Path, code: int = 0) -> str:
@@ -153,12 +152,11 @@ def test_a_damaged_model_is_refused_by_name(road: tuple[str, Path], tmp_path: Pa
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the small real files lie beside the repository, where there are any")
 @pytest.mark.parametrize("task", TASKS)
-def test_real_files_go_the_same_road(task: str, tmp_path: Path) -> None:
+def test_real_files_pass_like_generated_ones(task: str, tmp_path: Path, real_data: Path) -> None:
     values = compose(["demo", "tiny"])
     write_config(values, tmp_path / "params.yaml", comment="tiny")
-    source = REAL / ("mri" if task == "reconstruction" else "ct")
+    source = real_data / ("mri" if task == "reconstruction" else "ct")
     condswin("ingest", task, "--source", str(source), cwd=tmp_path)
     condswin("undersample" if task == "reconstruction" else "prepare-ct", cwd=tmp_path)
     manifest = json.loads((tmp_path / f"data/prepared/{task}/manifest.json").read_text())

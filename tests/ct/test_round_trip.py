@@ -17,8 +17,6 @@ from tests.whole import Whole
 
 from .fakes import AFFINES, SHARED, affine, config, write, write_pair
 
-real = pytest.mark.skipif(not SHARED.is_dir(), reason="no real data beside the repository")
-
 
 class Oracle(nn.Module):
     """Knows the prepared labels, and gives them for whichever slices come next, as certain logits."""
@@ -65,7 +63,7 @@ def test_demo(tmp_path, case, spacing):
     assert np.isnan(row["lesion_recall"]) or row["lesion_recall"] == 1
 
 
-@real
+@pytest.mark.usefixtures("real_data")
 @pytest.mark.parametrize(("number", "spacing"), [(0, 1.5), (100, None), (100, 1.5)])
 def test_real_scans(tmp_path, number, spacing):
     row, _ = round_trip(tmp_path, SHARED / f"volume-{number}.nii.gz", SHARED / f"segmentation-{number}.nii.gz", spacing)
@@ -73,7 +71,7 @@ def test_real_scans(tmp_path, number, spacing):
     assert spacing or row["liver_dice"] == row["tumour_dice"] == 1
 
 
-@real
+@pytest.mark.usefixtures("real_data")
 @pytest.mark.parametrize("spacing", [None, 0.8, 1.3])
 @pytest.mark.parametrize(
     "matrix",

@@ -194,7 +194,7 @@ def test_a_long_volume_shows_progress(tmp_path, monkeypatch):
     assert bars == [["segment volume-0", 3], 1, 1, 1]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no real data beside the repository")
+@pytest.mark.usefixtures("real_data")
 def test_real_scans_go_through(tmp_path):
     task = Whole("segmentation", config())
     for case in task.find_cases(SHARED):

@@ -94,8 +94,5 @@ def task() -> Whole:
 
 
 @pytest.fixture
-def real_files() -> list[Path]:
-    files = sorted((REPOSITORY.parent / "shared" / "data" / "mri").glob("*.h5"))
-    if not files:
-        pytest.skip("the real files of ../shared/data/mri are not here")
-    return files
+def real_files(real_data: Path) -> list[Path]:
+    return sorted((real_data / "mri").glob("*.h5"))
