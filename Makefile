@@ -1,7 +1,11 @@
 # The words of this project: what people, hooks and CI call.
+# Not make's default shell: with that one, macOS's make finds programs on the PATH it was started with, not on ours.
 SHELL := bash
-.SHELLFLAGS := -o pipefail -c
-PYTHON ?= python3
+IS_OURS := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
+# The first that is Python 3.11, or what `make PYTHON=...` names.
+PYTHON ?= $(firstword $(foreach python,python3.11 python3,$(shell $(python) $(IS_OURS) 2>/dev/null && echo $(python))) python3)
+# What an installation takes while it runs, in GB, with the CUDA build of torch.
+DISK ?= 10
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -11,8 +15,17 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-.venv/installed: requirements.lock pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(BIN)/python:
+	@$(PYTHON) $(IS_OURS) 2>/dev/null || \
+	  { echo "Python 3.11 is needed: apt install python3.11 python3.11-venv, or make PYTHON=/path/to/it"; false; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) lacks its module venv: apt install python3.11-venv"; false; }
+	@free=$$(df -Pk . | awk 'NR == 2 {print int($$4 / 1000000)}'); [ $$free -ge $(DISK) ] || \
+	  { echo "Installing needs $(DISK) GB and $$free are free here: make room, or read on a smaller one in README.md"; false; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.lock pyproject.toml | $(BIN)/python
+	@$(BIN)/python $(IS_OURS) || { echo ".venv is of another Python than 3.11: remove it"; false; }
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
@@ -27,7 +40,7 @@ repro: .venv/installed  ## Run the whole pipeline on demo data (or what params.y
 
 repro-%: .venv/installed
 	@export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(python -c 'import os; print(max(os.cpu_count() // 2, 1))')}; \
-	dvc --wait-for-lock repro --glob '*$**' 2>&1 | cat
+	set -o pipefail; dvc --wait-for-lock repro --glob '*$**' 2>&1 | cat
 
 test: .venv/installed  ## Run the fast tests
 	pytest -n 2 --dist loadscope
@@ -60,7 +73,8 @@ pipeline-local: .venv/installed  ## Run the Kubeflow pipeline in processes of th
 lock:  ## Resolve pyproject.toml anew and pin every package
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet '.[dev]'
-	build/lock/bin/pip freeze --all --exclude condswin --exclude pip | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' > requirements.lock
+	set -o pipefail; build/lock/bin/pip freeze --all --exclude condswin --exclude pip | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' > requirements.lock
 
-clean:  ## Remove what the pipeline made (the MLflow database stays)
-	rm -rf data models checkpoints evaluation comparison promotion report build
+clean: .venv/installed  ## Remove what the pipeline made; sources, checkpoints, caches and MLflow's database stay
+	@set -o pipefail; python -c 'from dvc.repo import Repo; print(*(out.def_path for out in Repo().index.outs), "build", sep="\n")' | \
+	  grep -v ^checkpoints/ | while read -r out; do if [ -e "$$out" ]; then echo "removing $$out"; rm -rf "$$out"; fi; done

@@ -1,0 +1,87 @@
+"""What `make` says before it downloads anything, and what it removes; in copies of the tree, with pretended Pythons."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+#: Fails what the Makefile asks of Python: its version, or its modules.
+OTHER_VERSION, NO_VENV = "version_info", "ensurepip"
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    ours = ("MAKE", "MFLAGS", "PYTHON")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    environment["PATH"] = f"{folder / 'fakes'}:{environment['PATH']}"
+    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def pretend(folder: Path, name: str, failing: str) -> None:
+    """Puts a Python first on PATH that fails where `failing` is in its arguments."""
+    fake = folder / "fakes" / name
+    fake.parent.mkdir(exist_ok=True)
+    fake.write_text(f'#!/bin/sh\ncase "$*" in *{failing}*) exit 1 ;; esac\n')
+    fake.chmod(0o755)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def test_takes_the_python_that_is_3_11(copy: Path) -> None:
+    pretend(copy, "python3", OTHER_VERSION)
+    assert "\npython3.11 -m venv .venv\n" in make(copy, "--dry-run", ".venv/installed").stdout
+    pretend(copy, "python3.11", OTHER_VERSION)
+    pretend(copy, "python3", "nothing")
+    assert "\npython3 -m venv .venv\n" in make(copy, "--dry-run", ".venv/installed").stdout
+    assert "\n/my/python -m venv .venv\n" in make(copy, "--dry-run", ".venv/installed", "PYTHON=/my/python").stdout
+
+
+def test_says_what_is_missing(copy: Path) -> None:
+    def said(*arguments: str) -> str:
+        ended = make(copy, ".venv/installed", *arguments)
+        assert ended.returncode
+        assert not (copy / ".venv").exists()
+        (line,) = ended.stdout.splitlines()
+        return line
+
+    assert "GB are free" not in said("PYTHON=no-python")
+    assert said("DISK=1000000").startswith("Installing needs 1000000 GB")
+    pretend(copy, "python3.11", NO_VENV)
+    assert said().endswith("apt install python3.11-venv")
+    pretend(copy, "python3.11", OTHER_VERSION)
+    pretend(copy, "python3", OTHER_VERSION)
+    assert said().startswith("Python 3.11 is needed")
+
+
+def test_refuses_an_environment_of_another_python(copy: Path) -> None:
+    pretend(copy, "python", OTHER_VERSION)
+    (copy / ".venv").mkdir()
+    (copy / "fakes").rename(copy / ".venv" / "bin")
+    assert "remove it" in make(copy, ".venv/installed").stdout
+
+
+def test_cleaning_removes_what_the_pipeline_made_and_nothing_else(copy: Path) -> None:
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, copy)
+    shutil.copytree(ROOT / ".dvc", copy / ".dvc", ignore=lambda *_: ["cache", "tmp"])
+    subprocess.run(["git", "init", "--quiet"], cwd=copy, check=True)
+    (copy / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (copy / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+    (copy / ".venv" / "installed").touch()
+    made = {"data/demo/segmentation/a", "data/prepared/reconstruction/a", "models/segmentation/swin/a", "build/a"}
+    ours = {"data/lits/a", "data/ingested/own/a", "models/own/a", "checkpoints/segmentation/swin/a", "mlflow.db"}
+    for name in made | ours:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).touch()
+    assert set(make(copy, "clean").stdout.splitlines()) == {f"removing {Path(name).parent}" for name in made}
+    assert {name for name in made | ours if (copy / name).exists()} == ours
+    assert not make(copy, "clean").stdout
