@@ -4,8 +4,8 @@ SHELL := bash
 IS_OURS := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
 # The first that is Python 3.11, or what `make PYTHON=...` names.
 PYTHON ?= $(firstword $(foreach python,python3.11 python3,$(shell $(python) $(IS_OURS) 2>/dev/null && echo $(python))) python3)
-# What an installation takes while it runs, in GB, with the CUDA build of torch.
-DISK ?= 10
+# GB that installing takes with torch's CUDA build: the environment, the downloads, and pip's cache of them.
+DISK ?= 13
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -21,7 +21,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "$(PYTHON) lacks its module venv: apt install python3.11-venv"; false; }
 	@free=$$(df -Pk . | awk 'NR == 2 {print int($$4 / 1000000)}'); [ $$free -ge $(DISK) ] || \
-	  { echo "Installing needs $(DISK) GB and $$free are free here: make room, or read on a smaller one in README.md"; false; }
+	  { echo "Installing needs $(DISK) GB and $$free are free here: make room, or see README.md for a smaller one"; false; }
 	$(PYTHON) -m venv .venv
 
 .venv/installed: requirements.lock pyproject.toml | $(BIN)/python
