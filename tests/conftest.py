@@ -57,7 +57,7 @@ def _no_foreign_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
 
 @pytest.fixture(scope="session")
 def tiny() -> Config:
-    """Parameters with which the whole road takes seconds."""
+    """Parameters with which a whole pipeline takes seconds."""
     return compose(["demo", "tiny"])
 
 
