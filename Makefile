@@ -30,7 +30,7 @@ $(BIN)/python:
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-# The tasks have nothing in common before the report: both run at once, each on half of the processors. Their lines
+# The tasks have nothing in common before the registry: both run at once, each on half of the processors. Their lines
 # go through a pipe, since two bars on one terminal would overwrite each other. Should one fail, the other still ends,
 # and the last run of DVC says why where it is seen: at the end.
 repro: .venv/installed  ## Run the whole pipeline on demo data (or what params.yaml names) and show the results
@@ -40,7 +40,7 @@ repro: .venv/installed  ## Run the whole pipeline on demo data (or what params.y
 
 repro-%: .venv/installed
 	@export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(python -c 'import os; print(max(os.cpu_count() // 2, 1))')}; \
-	set -o pipefail; dvc --wait-for-lock repro --glob '*$**' 2>&1 | cat
+	set -o pipefail; dvc --wait-for-lock repro compare@$* 2>&1 | cat
 
 test: .venv/installed  ## Run the fast tests
 	pytest -n 2 --dist loadscope
@@ -77,4 +77,4 @@ lock:  ## Resolve pyproject.toml anew and pin every package
 
 clean: .venv/installed  ## Remove what the pipeline made; sources, checkpoints, caches and MLflow's database stay
 	@set -o pipefail; python -c 'from dvc.repo import Repo; print(*(out.def_path for out in Repo().index.outs), "build", sep="\n")' | \
-	  grep -v ^checkpoints/ | while read -r out; do if [ -e "$$out" ]; then echo "removing $$out"; rm -rf "$$out"; fi; done
+	  while read -r out; do if [ -e "$$out" ]; then echo "removing $$out"; rm -rf "$$out"; fi; done
