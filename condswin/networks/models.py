@@ -36,7 +36,7 @@ class Settings:
         key_values: Routed key/value patches per window; an integer counts, a float is a fraction of the window.
         queries: The iterative query router's target sum per window, likewise.
         heavy_patches: Patches of an image that get the heavy feed-forward; an integer counts, a float is a fraction.
-        iterations: Iterative router: coordinate descent steps.
+        iterations: Iterative router: coordinate descent steps; None for as many as converge at any image size.
         epsilon: Iterative router: final temperature.
         epsilon_init: Iterative router: first temperature.
         epsilon_decay: Iterative router: factor per step.
@@ -55,7 +55,7 @@ class Settings:
     key_values: int | float = 7
     queries: int | float = 7
     heavy_patches: int | float = 7
-    iterations: int = 20
+    iterations: int | None = 20
     epsilon: float = 0.1
     epsilon_init: float = 4.0
     epsilon_decay: float = 0.7
@@ -74,8 +74,7 @@ _DEMO = Settings(
     key_values=16,
     queries=16,
     heavy_patches=0.25,
-    iterations=10,
-    epsilon_decay=0.5,
+    iterations=None,
     stem_channels=32,
     residual=True,
 )
@@ -86,8 +85,7 @@ PRESETS: dict[str, Settings] = {
     "thesis-2": Settings(dropout=0.2, heads=(4, 8, 16)),
     "demo": _DEMO,
     # Where to begin with real data, whose images are larger: docs/ablation.md ("Size") says why this and no wider.
-    # There are more patches to route among, hence the full number of steps.
-    "base": replace(_DEMO, heads=(2, 4, 8), iterations=Settings.iterations, epsilon_decay=Settings.epsilon_decay),
+    "base": replace(_DEMO, heads=(2, 4, 8)),
 }
 
 
@@ -165,7 +163,7 @@ def _swin_unet(variant: str, settings: Settings, in_channels: int, out_channels:
 
 def _check(settings: Settings) -> None:
     for name, value in asdict(settings).items():
-        if name in ("embedding", "patch", "window", "iterations") and value < 1:
+        if name in ("embedding", "patch", "window") and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
         if name in ("key_values", "queries", "heavy_patches", "feed_forward") and value <= 0:
             raise ValueError(f"{name}={value}: must be positive")

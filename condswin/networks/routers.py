@@ -3,6 +3,7 @@
 Axes: n patches to choose from, k chosen, d channels; any leading axes.
 """
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -101,17 +102,17 @@ class LightRouter(Router):
 class IterativeRouter(Router):
     """Soft top-k by coordinate descent (Wright 2015; CoDA, arXiv:2304.04947; CoLT5, arXiv:2303.09752).
 
-    Scores lie in [0, 1] and sum to about k. Where a patch is clearly chosen its score is exactly 1 and the exact
-    gradient 0, so the router would stop learning just where it decides. Beside their own, gates and scores therefore
-    carry, straight through, a fraction of the gradient of a softmax over the raw scores.
+    Scores lie in [0, 1] and, at convergence, sum to k. Where a patch is clearly chosen its score is exactly 1 and the
+    exact gradient 0, so the router would stop learning just where it decides. Beside their own, gates and scores
+    therefore carry, straight through, a fraction of the gradient of a softmax over the raw scores.
 
     Args:
         dim: Channels d.
         k: As for `Router`.
-        iterations: Coordinate descent steps.
+        iterations: Coordinate descent steps; None for as many as converge, whatever the size of the image.
         epsilon: Final temperature; smaller is closer to a hard top-k.
-        epsilon_init: First temperature.
-        epsilon_decay: Factor per step from `epsilon_init` down to `epsilon`.
+        epsilon_init: First temperature. At convergence nothing depends on it.
+        epsilon_decay: Factor per step from `epsilon_init` down to `epsilon`; likewise.
         straight_through: The fraction. A whole one drowns the exact gradient where there is one (docs/ablation.md).
     """
 
@@ -120,18 +121,18 @@ class IterativeRouter(Router):
         dim: int,
         *,
         k: int | float,
-        iterations: int = 20,
+        iterations: int | None = 20,
         epsilon: float = 0.1,
         epsilon_init: float = 4.0,
         epsilon_decay: float = 0.7,
         straight_through: float = 0.1,
     ) -> None:
         super().__init__(dim, k=k)
-        if iterations < 1 or not 0 < epsilon <= epsilon_init or not 0 < epsilon_decay <= 1:
+        if (iterations is not None and iterations < 1) or not 0 < epsilon <= epsilon_init or not 0 < epsilon_decay <= 1:
             raise ValueError(
                 f"iterations={iterations}, epsilon={epsilon}, epsilon_init={epsilon_init}, "
-                f"epsilon_decay={epsilon_decay}: "
-                "needs iterations >= 1, 0 < epsilon <= epsilon_init and 0 < epsilon_decay <= 1"
+                f"epsilon_decay={epsilon_decay}: needs iterations >= 1 (or null, to converge), "
+                "0 < epsilon <= epsilon_init and 0 < epsilon_decay <= 1"
             )
         self.iterations = iterations
         self.epsilon = epsilon
@@ -141,107 +142,78 @@ class IterativeRouter(Router):
 
     def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """See `Router.select`."""
-        scores, indices = soft_top_k(
-            raw,
-            k,
-            iterations=self.iterations,
-            epsilon=self.epsilon,
-            epsilon_init=self.epsilon_init,
-            epsilon_decay=self.epsilon_decay,
-        )
+        # The order is that of the raw scores, which breaks ties among scores of exactly 1.
+        indices = raw.topk(k, dim=-1).indices
+        if k >= raw.shape[-1]:
+            scores = torch.ones_like(raw)  # every patch is chosen
+        elif self.iterations is None:
+            scores = soft_top_k(raw, indices, epsilon=self.epsilon)
+        else:
+            scores = coordinate_descent(
+                raw,
+                k,
+                iterations=self.iterations,
+                epsilon=self.epsilon,
+                epsilon_init=self.epsilon_init,
+                epsilon_decay=self.epsilon_decay,
+            )
         if self.straight_through and self.training:
             smooth = self.straight_through * k * raw.softmax(-1)
             scores = scores + (smooth - smooth.detach())
         return scores, scores.gather(-1, indices), indices
 
 
-def soft_top_k(
+def coordinate_descent(
     raw: Tensor, k: int, *, iterations: int, epsilon: float, epsilon_init: float, epsilon_decay: float
-) -> tuple[Tensor, Tensor]:
-    """Maximises <x, raw> + epsilon * entropy(x) over 0 <= x <= 1, sum(x) = k, by coordinate descent on the dual.
+) -> Tensor:
+    """Goes so many steps towards `soft_top_k`, by coordinate descent on its dual.
 
-    The published step, `a = epsilon * (log k - logsumexp((raw + b) / epsilon))` with `b = -relu(raw + a)`, closes the
-    gap to the sum by a factor of m / k only, where m patches are saturated at 1: too slow when nearly all chosen are.
-    Here the saturated patches are taken out of the equation (they hold m of the sum, whatever `a` is) and `a` is solved
-    for the others. The fixed point is the same. A step from any m < k leads to an `a` that is not above it, and from
-    there on `a` only rises, by a saturated patch at a time or more, so that it is reached in a few steps.
+    As published, a step is `a = epsilon * (log k - logsumexp((raw + b) / epsilon))`, `b = -relu(raw + a)`, the first
+    one from `b = -raw`, and scores are `exp((raw + a + b) / epsilon)`. As `raw + b = min(raw + a, 0) - a`, the same
+    step raises `a` by `epsilon * log(k / sum of the scores)`, in half as many operations.
 
     Args:
-        raw: (..., n) scores.
-        k: Target sum.
+        raw: (..., n) raw scores.
+        k: What the scores are to sum to, below n.
         iterations: Steps.
         epsilon: Final temperature.
         epsilon_init: First temperature.
         epsilon_decay: Factor per step.
 
     Returns:
-        (..., n) weights in [0, 1], and the indices (..., k) of the k highest. Their order is that of the scores, which
-        breaks ties among weights of exactly 1.
+        (..., n) scores in [0, 1]. They sum to less than k where the steps are too few to converge.
     """
-    if k >= raw.shape[-1]:
-        # Every patch is chosen: the optimum is the corner x = 1.
-        return torch.ones_like(raw), raw.topk(k, dim=-1).indices
-    temperatures = [epsilon_init]
-    while len(temperatures) < iterations and temperatures[-1] > epsilon:
-        temperatures.append(max(temperatures[-1] * epsilon_decay, epsilon))
-    temperature, left = temperatures[-1], iterations - 1 - len(temperatures)
-    scaled = raw / temperature
-    with torch.no_grad():
-        # Only the k best can be saturated, so a step needs no more than how many of them are free; one always is, or
-        # there would be nothing to solve for, and `free` is how many more.
-        best, indices = raw.topk(k, dim=-1)
-        rising, others = best.flip(-1) / temperature, scaled.scatter(-1, indices, -torch.inf)
-        if left >= k:
-            # Enough steps at the last temperature to reach its fixed point from anywhere. Saturating the next patch
-            # raises `a` exactly where that patch is above -a, so the fixed point is the highest `a` there is.
-            a, free = _solutions(rising, others).max(-1, keepdim=True)
-        else:
-            a, free = _descend(rising, others, [temperature / other for other in temperatures], left)
-    if raw.requires_grad:
-        # Given which patches are saturated, the last step is the solution in closed form, so its gradient is the exact
-        # one (of the fixed point) and the steps before need none: a training step is a third faster for it.
-        at_one = torch.zeros_like(raw, dtype=torch.bool)
-        at_one = at_one.scatter(-1, indices, torch.arange(k, device=raw.device) < k - 1 - free)
-        a = (free + 1).log() - scaled.masked_fill(at_one, -torch.inf).logsumexp(-1, keepdim=True)
-    # Added unscaled: about where scores reach 1, the sum is exact then.
-    return ((raw + temperature * a).clamp(max=0) / temperature).exp(), indices
+    temperature = epsilon_init
+    a = raw.new_full((*raw.shape[:-1], 1), temperature * math.log(k / raw.shape[-1]))
+    for _ in range(iterations - 1):
+        temperature = max(temperature * epsilon_decay, epsilon)
+        scores = ((raw + a).clamp(max=0) / temperature).exp()
+        total = scores.sum(-1, keepdim=True).clamp(min=torch.finfo(raw.dtype).tiny)  # all of them may underflow
+        a = a + temperature * (k / total).log()
+    return ((raw + a).clamp(max=0) / temperature).exp()
 
 
-def _solutions(rising: Tensor, others: Tensor) -> Tensor:
-    """The `a` (..., k) of which exp(score + a) sums to what is left for them, where 1, 2, ... k of the best are free.
+def soft_top_k(raw: Tensor, chosen: Tensor, *, epsilon: float) -> Tensor:
+    """Maximises <x, raw> + epsilon * entropy(x) over 0 <= x <= 1, sum(x) = k: where coordinate descent converges to.
+
+    The solution is `exp(min(raw + a, 0) / epsilon)`. Were it known which patches are saturated at 1, `a` would follow
+    from the sum that is left to the others. Only the best can be saturated, and fewer than k of them; and saturating
+    the next one raises `a` exactly where that patch is above `-a`. So the solution's `a` is the highest of k.
 
     Args:
-        rising: (..., k) the best scores, lowest first, in units of the temperature.
-        others: (..., n) the other scores.
-    """
-    total = torch.cat([others.logsumexp(-1, keepdim=True), rising], dim=-1).logcumsumexp(-1)[..., 1:]
-    return torch.arange(1, rising.shape[-1] + 1, device=rising.device).log() - total
-
-
-def _descend(rising: Tensor, others: Tensor, factors: list[float], left: int) -> tuple[Tensor, Tensor]:
-    """Takes every step of the descent.
-
-    Args:
-        rising: As for `_solutions`.
-        others: As for `_solutions`.
-        factors: Of the scores, for the temperature of each step but the last ones.
-        left: Steps left after these, at the temperature of the last.
+        raw: (..., n) raw scores.
+        chosen: (..., k) indices of the k highest, highest first; k is below n.
+        epsilon: Temperature.
 
     Returns:
-        `a` and `free`, (..., 1) each.
+        (..., n) scores in [0, 1] that sum to k.
     """
-    # A step leads from one number of free patches to another that depends on it and the temperature alone: `following`,
-    # tabulated for all of them at once.
-    factor = rising.new_tensor(factors)[:, None]  # (T, 1)
-    a = _solutions(rising[..., None, :] * factor, others[..., None, :] * factor)
-    following = torch.searchsorted(rising[..., 1:].contiguous(), (-a / factor).flatten(-2), right=True).view_as(a)
-    free = torch.full_like(following[..., 0, :1], rising.shape[-1] - 1)
-    for step in range(len(factors) + min(left, 0)):
-        free = following[..., step, :].gather(-1, free)
-    # The steps left are all the same: as many at once as the binary digits of their number.
-    repeated = following[..., -1, :]
-    while left > 0:
-        if left % 2:
-            free = repeated.gather(-1, free)
-        repeated, left = repeated.gather(-1, repeated), left // 2
-    return a[..., -1, :].gather(-1, free), free
+    scaled = raw / epsilon
+    lowest_first = scaled.gather(-1, chosen).flip(-1)
+    others = scaled.scatter(-1, chosen, -torch.inf).logsumexp(-1, keepdim=True)
+    # Of the others and of the lowest 1, 2, ... k chosen, none of which is saturated.
+    free = torch.cat([others, lowest_first], dim=-1).logcumsumexp(-1)[..., 1:]
+    left = torch.arange(1, chosen.shape[-1] + 1, device=raw.device)
+    a = (left.log() - free).max(-1, keepdim=True).values
+    # Added unscaled: about where scores reach 1, the sum is exact then.
+    return ((raw + epsilon * a).clamp(max=0) / epsilon).exp()

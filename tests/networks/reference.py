@@ -6,6 +6,7 @@ weights are exchanged by state dict. `python -m tests.networks.bench_reference` 
 Axes: b batch, m windows, n patches of a window, k routed ones, h heads, d channels of a head.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from condswin.networks.models import PRESETS, Settings
-from condswin.networks.routers import count, soft_top_k
+from condswin.networks.routers import count
 
 FAR = -1e4
 
@@ -44,6 +45,32 @@ class Bias(nn.Module):
         self.table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
 
 
+def published(
+    raw: Tensor, k: int, iterations: int, epsilon: float, epsilon_init: float, epsilon_decay: float
+) -> Tensor:
+    """Soft top-k by coordinate descent as in CoLT5 and CoDA (arXiv:2303.09752, 2304.04947)."""
+    b, temperature = -raw, epsilon_init
+    for step in range(iterations):
+        if step > 0:
+            temperature = max(temperature * epsilon_decay, epsilon)
+        a = temperature * (math.log(k) - ((raw + b) / temperature).logsumexp(-1, keepdim=True))
+        b = -(raw + a).relu()
+    return ((raw + a + b) / temperature).exp()
+
+
+def converged(raw: Tensor, k: int, epsilon: float) -> Tensor:
+    """What it converges to: the saturated patches hold 1 each, the others the rest; found one after the other."""
+    at_one = torch.zeros_like(raw, dtype=torch.bool)
+    best = torch.zeros_like(at_one).scatter(-1, raw.topk(k - 1, dim=-1).indices, torch.ones_like(at_one))
+    while True:
+        others = raw.masked_fill(at_one, -torch.inf) / epsilon
+        left = k - at_one.sum(-1, keepdim=True)
+        a = epsilon * (left.log() - others.logsumexp(-1, keepdim=True))
+        before, at_one = at_one, best & (raw + a > 0)
+        if torch.equal(before, at_one):
+            return ((raw + a).clamp(max=0) / epsilon).exp()
+
+
 class Router(nn.Module):
     def __init__(self, dim: int, k: int | float, settings: Settings, *, iterative: bool) -> None:
         super().__init__()
@@ -58,14 +85,12 @@ class Router(nn.Module):
         chosen, indices = raw.topk(k, dim=-1)
         if self.iterative:
             s = self.settings
-            scores, _ = soft_top_k(
-                raw,
-                k,
-                iterations=s.iterations,
-                epsilon=s.epsilon,
-                epsilon_init=s.epsilon_init,
-                epsilon_decay=s.epsilon_decay,
-            )
+            if k == raw.shape[-1]:
+                scores = torch.ones_like(raw)
+            elif s.iterations is None:
+                scores = converged(raw, k, s.epsilon)
+            else:
+                scores = published(raw, k, s.iterations, s.epsilon, s.epsilon_init, s.epsilon_decay)
             if self.training and s.straight_through:
                 smooth = s.straight_through * k * raw.softmax(-1)
                 scores = scores + (smooth - smooth.detach())

@@ -58,19 +58,20 @@ def test_every_parameter_learns_from_the_first_step(any_variant: str, preset: st
     assert dead == []
 
 
+@pytest.mark.parametrize("iterations", [20, None])
 @pytest.mark.parametrize("variant", [name for name in list_variants("variant") if name != "swin"])
-def test_routers_still_learn_after_training_made_them_decided(variant: str) -> None:
+def test_routers_still_learn_after_training_made_them_decided(variant: str, iterations: int | None) -> None:
     """Scores of 1 inside the soft top-k have next to no gradient of their own (the notebook's dead routers)."""
     torch.manual_seed(0)
-    model = create_model(variant, **SMALL).train()
+    model = create_model(variant, **SMALL, iterations=iterations).train()
     routers = {name: value for name, value in model.named_parameters() if name.endswith("router.vector")}
     assert routers
     with torch.no_grad():
         for vector in routers.values():
             vector.mul_(30)
     (model(torch.randn(2, 1, 64, 64)) * torch.randn(2, 1, 64, 64)).sum().backward()
-    # The exact gradient alone leaves 5e-5 to the least of them.
-    assert all(vector.grad is not None and vector.grad.abs().max() > 1e-3 for vector in routers.values())
+    # The exact gradient alone leaves 1.5e-4 to the least of them, and nothing where the search takes 20 steps.
+    assert all(vector.grad is not None and vector.grad.abs().max() > 3e-4 for vector in routers.values())
 
 
 @pytest.mark.parametrize("size", [(8, 8), (8, 64), (33, 50), (72, 40), (9, 129)])
@@ -209,6 +210,7 @@ def test_settings_reach_the_iterative_router() -> None:
         ({"variant": "swin", "window": 0}, "window=0"),
         ({"variant": "conditional-light", "key_values": 0}, "key_values=0"),
         ({"variant": "conditional-iterative", "epsilon": -1.0}, r"epsilon=-1\.0"),
+        ({"variant": "conditional-iterative", "iterations": 0}, "iterations=0.*or null, to converge"),
         (
             {"variant": "unet", "key_values": 7},
             "unet has no setting key_values; there are: dropout, embedding, residual",
