@@ -8,7 +8,6 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from condswin.checksums import checksums
 from condswin.config import PROFILES, Config, Section, TaskName, VariantConfig, read_yaml, validated
@@ -19,6 +18,7 @@ from condswin.evaluation.run import evaluate_split
 from condswin.files import atomic_file, fingerprint, read_json, write_json
 from condswin.networks import create_model
 from condswin.networks.blocks import parameter_count
+from condswin.networks.costs import count_flops
 from condswin.outputs import open_output, refuse_equal
 from condswin.tasks.facts import Facts, Row
 from condswin.tasks.judging import Judging
@@ -135,9 +135,7 @@ def _build(learning: Learning, name: str, settings: StudyNetwork) -> torch.nn.Mo
 def _cost(learning: Learning, prepared: Path, settings: StudyNetwork, network: torch.nn.Module) -> dict[str, float]:
     """Parameters, and billions of floating point operations for one slice of the test split."""
     image = learning.dataset(prepared, "test", settings.variant, training=False)[0]["image"]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval()(image[None])
-    return {"parameters": parameter_count(network), "gflops": counter.get_total_flops() / 1e9}
+    return {"parameters": parameter_count(network), "gflops": count_flops(network, image[None]).total / 1e9}
 
 
 def _slug(name: str) -> str:

@@ -1,17 +1,18 @@
 """Command: what networks cost on this machine."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 import torch
 from rich.console import Console
+from rich.table import Table
 from torch import nn
 
-from condswin.bench import limited_threads, measure, ratios, table
 from condswin.errors import ConfigError
 from condswin.networks import create_model, list_variants
+from condswin.networks.costs import Cost, limited_threads, measure
 from condswin.outputs import write_result
 
 
@@ -65,3 +66,42 @@ def bench(
         settings = {"preset": preset, "batch": batch, "size": size, "device": device, "threads": used, "rounds": rounds}
         numbers = {name: asdict(cost) for name, cost in costs.items()}
         write_result(out, "bench", {**settings, "torch": torch.__version__, "costs": numbers})
+
+
+def table(costs: Mapping[str, Cost], *, title: str) -> Table:
+    """Costs as a table, one row per network."""
+    result = Table(title=title, title_justify="left")
+    result.add_column("network", no_wrap=True)
+    for column in (
+        "parameters", "GFLOP", "light", "heavy", "router", "rest", "latency ms", "train img/s", "infer MiB", "train MiB"
+    ):  # fmt: skip
+        result.add_column(column, justify="right")
+    for name, cost in costs.items():
+        flops = (cost.flops.total, cost.flops.light, cost.flops.heavy, cost.flops.router, cost.flops.rest)
+        result.add_row(
+            name,
+            f"{cost.parameters:,}",
+            *(f"{value / 1e9:.3f}" for value in flops),
+            f"{cost.latency * 1e3:.1f}",
+            f"{cost.images_per_second:.2f}",
+            f"{cost.inference_memory / 2**20:.0f}",
+            f"{cost.training_memory / 2**20:.0f}",
+        )
+    return result
+
+
+def ratios(costs: Mapping[str, Cost], pairs: Mapping[str, tuple[str, str]]) -> Table:
+    """For each pair, the first network's time and memory as multiples of the second's."""
+    result = Table(title="ratios", title_justify="left")
+    result.add_column("networks")
+    for column in ("latency", "training step", "training memory"):
+        result.add_column(column, justify="right")
+    for label, (first, second) in pairs.items():
+        one, other = costs[first], costs[second]
+        result.add_row(
+            label,
+            f"{one.latency / other.latency:.2f}",
+            f"{one.step / other.step:.2f}",
+            f"{one.training_memory / other.training_memory:.2f}",
+        )
+    return result

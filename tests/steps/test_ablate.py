@@ -6,6 +6,7 @@ import pytest
 from condswin.config import Config
 from condswin.errors import ConfigError
 from condswin.networks import create_model
+from condswin.networks.costs import count_flops
 from condswin.steps.ablate import STUDIES, Study, ablate, load_study
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import ingest
@@ -52,6 +53,11 @@ def test_networks_are_trained_with_each_seed_and_set_side_by_side(world: tuple[C
     assert first["singlecoil_val"]["psnr"] == pytest.approx(first["test"]["psnr"], abs=1e-6)
     mean = (first["test"]["psnr"] + second["test"]["psnr"]) / 2
     assert rows[0][3].startswith(f"{mean:+.3f} ± ")
+    # Operations are those of `condswin bench`, attention among them.
+    image = load(Learning, TASK, config).dataset(folder / "prepared", "test", "swin", training=False)[0]["image"]
+    flops = count_flops(create_model("swin", preset="demo", **SMALL), image[None])
+    assert found["costs"]["swin"]["gflops"] == flops.total / 1e9
+    assert rows[0][2] == f"{flops.total / 1e9:.2f}"
 
     # Again: nothing is trained, and one more seed trains that seed only.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("scores.json")}

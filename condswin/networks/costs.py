@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -27,7 +26,7 @@ class Flops:
         light: Attention and feed-forward that every patch gets (of the plain variant, all of them).
         heavy: Attention to routed patches, and the feed-forward of routed patches.
         router: Products of patches with router vectors; choosing is no product and is not counted.
-        rest: Embedding, merging, expanding, joins, stem and output; of a baseline, everything.
+        rest: Embedding, merging, expanding, joins, stem and output; of the networks of others, everything.
     """
 
     light: int
@@ -127,7 +126,7 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> int:
 
 
 def measure(networks: Mapping[str, nn.Module], image: Tensor, *, rounds: int) -> dict[str, Cost]:
-    """Measures networks in turns, so that a machine's moods meet all of them alike.
+    """Measures networks in turns, so that what else the machine does meets all of them alike.
 
     Args:
         networks: By name, on the image's device.
@@ -163,45 +162,6 @@ def measure(networks: Mapping[str, nn.Module], image: Tensor, *, rounds: int) ->
             training_memory=training_memory,
         )
     return costs
-
-
-def table(costs: Mapping[str, Cost], *, title: str) -> Table:
-    """Costs as a table, one row per network."""
-    result = Table(title=title, title_justify="left")
-    result.add_column("network", no_wrap=True)
-    for column in (
-        "parameters", "GFLOP", "light", "heavy", "router", "rest", "latency ms", "train img/s", "infer MiB", "train MiB"
-    ):  # fmt: skip
-        result.add_column(column, justify="right")
-    for name, cost in costs.items():
-        flops = (cost.flops.total, cost.flops.light, cost.flops.heavy, cost.flops.router, cost.flops.rest)
-        result.add_row(
-            name,
-            f"{cost.parameters:,}",
-            *(f"{value / 1e9:.3f}" for value in flops),
-            f"{cost.latency * 1e3:.1f}",
-            f"{cost.images_per_second:.2f}",
-            f"{cost.inference_memory / 2**20:.0f}",
-            f"{cost.training_memory / 2**20:.0f}",
-        )
-    return result
-
-
-def ratios(costs: Mapping[str, Cost], pairs: Mapping[str, tuple[str, str]]) -> Table:
-    """For each pair, the first network's time and memory as multiples of the second's."""
-    result = Table(title="ratios", title_justify="left")
-    result.add_column("networks")
-    for column in ("latency", "training step", "training memory"):
-        result.add_column(column, justify="right")
-    for label, (first, second) in pairs.items():
-        one, other = costs[first], costs[second]
-        result.add_row(
-            label,
-            f"{one.latency / other.latency:.2f}",
-            f"{one.step / other.step:.2f}",
-            f"{one.training_memory / other.training_memory:.2f}",
-        )
-    return result
 
 
 @contextmanager

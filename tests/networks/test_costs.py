@@ -2,8 +2,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from condswin.bench import count_flops, measure, peak_memory
 from condswin.networks import create_model, list_variants
+from condswin.networks.costs import count_flops, measure, peak_memory
 
 CPU = torch.device("cpu")
 
