@@ -531,18 +531,6 @@ def data_card(
         print(f"drift: {found['largest']:.3f}, limit {found['limit']:.3f}")
 
 
-@app.command("bench-mri")
-def bench_mri(rounds: Annotated[int, typer.Option(min=1, help="How often each pair is timed, in turns.")] = 9) -> None:
-    """Compare the speed of MRI preparation, loading and scoring with straightforward code; prints ratios of medians.
-
-    Example: condswin bench-mri
-    """
-    from condswin.steps.bench_mri import bench_mri as step
-
-    for name, ratio in step(rounds).items():
-        print(f"{name:18} {ratio:5.2f}x")
-
-
 @app.command()
 def gallery(
     inputs: Annotated[list[Path], typer.Argument(help="Fully sampled fastMRI files.")],

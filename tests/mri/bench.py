@@ -1,9 +1,12 @@
-"""Benchmark of the MRI road against straightforward code, in ratios that hold whatever else the machine does.
+"""Speed and memory of the MRI steps, as ratios to straightforward code, which hold whatever else the machine does.
+
+    python -m tests.mri.bench [--rounds 9]
 
 Each pair is timed in turns and compared by medians. The rivals are what one would write first: correct, per slice,
 with numpy, scikit-image's loop, files opened anew for every item.
 """
 
+import argparse
 import multiprocessing
 import os
 import tempfile
@@ -18,6 +21,7 @@ import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from skimage.metrics import structural_similarity
 
 from condswin.config import UndersampleConfig, compose
 from condswin.datasets import CaseRecord, FileRecord, Manifest
@@ -40,14 +44,11 @@ TARGET = "reconstruction_esc"
 VOLUMES = 6
 
 
-def bench_mri(rounds: int) -> dict[str, float]:
+def bench(rounds: int) -> dict[str, float]:
     """Ratios by name: how many times faster than the rival; for `memory`, the peak of 200 volumes over that of 10.
 
     Args:
         rounds: How often each pair is timed.
-
-    Raises:
-        BadDataError: scikit-image, the rival in scoring, is not installed.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -183,10 +184,6 @@ def _loading(source: Path, folder: Path, rounds: int) -> float:
 
 
 def _scoring(rounds: int) -> float:
-    try:
-        from skimage.metrics import structural_similarity
-    except ImportError:
-        raise BadDataError("scikit-image is what scoring is compared with: pip install scikit-image") from None
     draw = np.random.default_rng(0)
     target = np.abs(draw.standard_normal((36, 320, 320), dtype=np.float32))
     prediction = target + 0.1 * draw.standard_normal(target.shape, dtype=np.float32)
@@ -228,3 +225,15 @@ def _peak_of_preparing(ingested: Path, out: Path) -> int:
     prepare(compose(["demo"]), "reconstruction", ingested=ingested, out=out)
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+
+
+def main() -> None:
+    """Prints the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, help="how often each pair is timed, in turns")
+    for name, ratio in bench(parser.parse_args().rounds).items():
+        print(f"{name:18} {ratio:5.2f}x")
+
+
+if __name__ == "__main__":
+    main()
