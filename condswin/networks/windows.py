@@ -26,9 +26,8 @@ class WindowPlan(NamedTuple):
         window: Rows and columns of a window; smaller than asked where the map is smaller.
         shift: Rows and columns by which the windows are displaced; 0 where one window spans the map.
         padding: Rows and columns added at the lower and right edge so that windows fill the map.
-        region: (M, N) integers; a query sees the keys of its own region only. Patches that the cyclic shift brought
-            from the opposite edge, and padding, have regions of their own. None where every window is one region.
-        mask: (M, N, N) float, 0 or `MASKED`, from `region`. None likewise.
+        mask: (M, N, N) float, 0 or `MASKED`: a query sees the keys of its region only. Patches that the cyclic shift
+            brought from the opposite edge, and padding, are regions apart. None where every window is one region.
         real: (M, N) booleans, False for padding. None where there is none.
     """
 
@@ -37,7 +36,6 @@ class WindowPlan(NamedTuple):
     window: tuple[int, int]
     shift: tuple[int, int]
     padding: tuple[int, int]
-    region: Tensor | None
     mask: Tensor | None
     real: Tensor | None
 
@@ -82,7 +80,6 @@ def _window_plan(height: int, width: int, window: int, shift: int, device: torch
         window=sizes,
         shift=shifts,
         padding=padding,
-        region=region if parted else None,
         mask=mask if parted else None,
         real=None if bool(real.all()) else real,
     )

@@ -3,10 +3,7 @@
 import logging
 import os
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,20 +13,16 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from condswin.config import TrainConfig
 from condswin.progress import progress
 from condswin.tasks.learning import Learning
-from condswin.tasks.slices import Batch, Slices
 from condswin.training.checkpoints import MovableCheckpoint
+from condswin.training.loaders import training_loader, validation_loader
 from condswin.training.module import TrainingModule
 
 #: Exit status of a process that was asked to stop; an orchestrator then knows that the work is not done.
 TERMINATED = 143
-
-#: Called with the network (in evaluation mode), the epoch and one validation batch after each improvement.
-Picture = Callable[[nn.Module, int, Batch], None]
 
 
 class Fitted(NamedTuple):
@@ -38,12 +31,10 @@ class Fitted(NamedTuple):
     Attributes:
         network: In evaluation mode, on the CPU, with the weights of the best epoch.
         history: One row per epoch: `epoch` and what was logged.
-        best_epoch: Its number, from 0.
     """
 
     network: nn.Module
     history: list[dict[str, float]]
-    best_epoch: int
 
 
 class _Shown(Callback):
@@ -164,111 +155,11 @@ def fit(
                 weights_only=True,
             )
         except SIGTERMException:
-            # It is a SystemExit without a status: the process would end as if all were well.
+            # It is a SystemExit without a status: the process would end as if the work were done.
             raise SystemExit(TERMINATED) from None
     state = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
-    return Fitted(network=module.network.cpu().eval(), history=history.rows, best_epoch=int(state["epoch"]))
-
-
-class _EpochSampler(DistributedSampler[Batch]):
-    """A shuffle of all slices that depends on seed and epoch alone; says the epoch with each index."""
-
-    def __init__(self, slices: Slices, *, seed: int) -> None:
-        super().__init__(slices, num_replicas=1, rank=0, seed=seed)
-
-    def __iter__(self) -> Iterator[Any]:
-        return ((self.epoch, index) for index in super().__iter__())
-
-
-class _EqualSizes(Sampler[list[tuple[int, int]]]):
-    """This rank's batches of slices of equal size, as many on every rank and in every epoch.
-
-    A size's last slices that do not fill a batch are left out, unless there are no others of that size.
-
-    Args:
-        slices: What to draw from.
-        batch_size: Slices per batch and rank.
-        seed: Of the shuffle.
-        rank: Number of this process.
-        ranks: Number of processes.
-    """
-
-    def __init__(self, slices: Slices, batch_size: int, *, seed: int, rank: int, ranks: int) -> None:
-        self._sizes = slices.sizes
-        self._batch_size = batch_size
-        self._rank = rank
-        self._ranks = ranks
-        self._counts = Counter(self._sizes)
-        self.sampler = _EpochSampler(slices, seed=seed)  # named as in torch's BatchSampler: Lightning sets its epoch
-
-    def __len__(self) -> int:
-        batches = sum(max(count // self._batch_size, 1) for count in self._counts.values())
-        return max(batches // self._ranks, 1)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        # A generator, since Lightning sets the epoch after it has asked for the iterator.
-        batches = list(self._batches())
-        first = self._rank % len(batches)  # where there are fewer batches than ranks, some get the same
-        yield from batches[first :: self._ranks][: len(self)]
-
-    def _batches(self) -> Iterator[list[tuple[int, int]]]:
-        waiting: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
-        for place in self.sampler:
-            size = self._sizes[place[1]]
-            waiting[size].append(place)
-            if len(waiting[size]) == min(self._batch_size, self._counts[size]):
-                yield waiting.pop(size)
-
-
-class _Seeded(Dataset[Batch]):
-    """Draws an item's mask or augmentation from seed, epoch and index alone.
-
-    Loaders fetch ahead, and not at the same moment in a resumed training: a generator shared with anything else would
-    give other items there.
-    """
-
-    def __init__(self, slices: Slices, seed: int) -> None:
-        self._slices = slices
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return len(self._slices)
-
-    def __getitem__(self, place: tuple[int, int]) -> Batch:
-        epoch, index = place
-        with torch.random.fork_rng(devices=[]):
-            # Not `torch.manual_seed`, which keeps a note of each call for GPUs that may yet be used.
-            torch.default_generator.manual_seed(hash((self._seed, epoch, index)) % 2**63)
-            return self._slices[index]
-
-
-def training_loader(slices: Slices, train: TrainConfig, *, seed: int, rank: int, ranks: int) -> DataLoader[Batch]:
-    """This process's share of shuffled batches, of the same number on every rank."""
-    size = min(train.batch_size, max(len(slices) // ranks, 1))
-    batches = _EqualSizes(slices, size, seed=seed, rank=rank, ranks=ranks)
-    return DataLoader(_Seeded(slices, seed), batch_sampler=batches, **_loading(train, seed))
-
-
-def validation_loader(slices: Slices, train: TrainConfig, *, seed: int, rank: int, ranks: int) -> DataLoader[Batch]:
-    """This process's share of batches of neighbouring slices of one size."""
-    batches = [
-        list(group[start : start + train.batch_size])
-        for _, same in groupby(range(len(slices)), key=slices.sizes.__getitem__)
-        for group in [list(same)]
-        for start in range(0, len(group), train.batch_size)
-    ]
-    return DataLoader(slices, batch_sampler=batches[rank::ranks] or batches[:1], **_loading(train, seed))
-
-
-def _loading(train: TrainConfig, seed: int) -> dict[str, Any]:
-    return {
-        # A loader draws a number when it starts; not from the generator that dropout draws from.
-        "generator": torch.Generator().manual_seed(seed),
-        "num_workers": train.workers,
-        "persistent_workers": train.workers > 0,
-        "pin_memory": torch.cuda.is_available() and train.device != "cpu",
-    }
+    return Fitted(network=module.network.cpu().eval(), history=history.rows)
 
 
 def _hush_lightning() -> None:

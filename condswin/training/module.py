@@ -1,13 +1,19 @@
 """The network, its optimiser and what is logged, as Lightning sees them."""
 
-import math
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    SequentialLR,
+    StepLR,
+)
 
 from condswin.config import ScheduleConfig, TrainConfig
 from condswin.tasks.learning import Learning
@@ -85,18 +91,25 @@ class TrainingModule(LightningModule):
             fused=config.precision == "32-true",
         )
         steps = int(self.trainer.estimated_stepping_batches)
-        factor = LambdaLR(optimizer, lambda step: learning_rate_factor(config.schedule, step, steps, config.epochs))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
+        scheduler = learning_rates(optimizer, config.schedule, steps=steps, epochs=config.epochs)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def learning_rate_factor(schedule: ScheduleConfig, step: int, steps: int, epochs: int) -> float:
-    """Learning rate at `step` of `steps`, relative to the configured one; the stepwise schedule counts whole epochs."""
-    if step < schedule.warmup_steps:
-        return (step + 1) / schedule.warmup_steps
+def learning_rates(optimizer: Optimizer, schedule: ScheduleConfig, *, steps: int, epochs: int) -> LRScheduler:
+    """A schedule that is stepped once per training step.
+
+    Args:
+        optimizer: With the configured learning rate.
+        schedule: Warm-up and what follows; a stepwise one counts epochs from the beginning of the training.
+        steps: Of the whole training.
+        epochs: In as many steps.
+    """
+    first = max(schedule.warmup_steps, 1)
+    warmup = LinearLR(optimizer, start_factor=1 / first, total_iters=max(first - 1, 1))
     if schedule.name == "constant":
-        return 1.0
+        return warmup
     if schedule.name == "step":
-        epoch = step * epochs // max(steps, 1)
-        return float(schedule.gamma ** (epoch // schedule.step_size))
-    done = (step - schedule.warmup_steps) / max(steps - schedule.warmup_steps, 1)
-    return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        epoch = max(steps // epochs, 1)
+        return ChainedScheduler([warmup, StepLR(optimizer, schedule.step_size * epoch, schedule.gamma)], optimizer)
+    cosine = CosineAnnealingLR(optimizer, max(steps - schedule.warmup_steps, 1))
+    return SequentialLR(optimizer, [warmup, cosine], [schedule.warmup_steps])

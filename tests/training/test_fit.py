@@ -1,11 +1,13 @@
 """Training on a task small enough to check bit by bit."""
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from condswin.tasks.loading import load
 from condswin.training import fit
 from condswin.training.checkpoints import training_folder
 from condswin.training.fit import TERMINATED
-from condswin.training.module import learning_rate_factor
+from condswin.training.module import learning_rates
 from condswin.validity import Key
 
 TASK = "reconstruction"
@@ -37,11 +39,20 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny: Config) -> Path:
     return folder / "out"
 
 
-def weights(config: Config, prepared: Path, checkpoints: Path, epochs: int, *, planned: int = 4) -> torch.Tensor:
+def weights(
+    config: Config,
+    prepared: Path,
+    checkpoints: Path,
+    epochs: int,
+    *,
+    planned: int = 4,
+    schedule: ScheduleConfig | None = None,
+) -> torch.Tensor:
     """Trains for some epochs of a schedule of `planned`, as an interrupted run does, and returns all weights."""
     import lightning.pytorch as pl
 
-    train = config.reconstruction.train.model_copy(update={"epochs": planned})
+    train = config.reconstruction.train
+    train = train.model_copy(update={"epochs": planned, "schedule": schedule or train.schedule})
     task = load(Learning, TASK, config)
     pl.seed_everything(1, workers=True, verbose=False)
     network = create_model("conditional-light", preset="demo", embedding=16, heads=[2, 2], dropout=0.1)
@@ -83,10 +94,21 @@ def weights(config: Config, prepared: Path, checkpoints: Path, epochs: int, *, p
     return torch.cat([losses, *(parameter.detach().flatten() for parameter in fitted.network.parameters())])
 
 
-def test_an_interrupted_training_ends_where_an_unbroken_one_does(tiny: Config, prepared: Path, tmp_path: Path) -> None:
-    unbroken = weights(tiny, prepared, tmp_path / "a", 4)
-    weights(tiny, prepared, tmp_path / "b", 2)
-    resumed = weights(tiny, prepared, tmp_path / "b", 4)
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"name": "cosine", "warmup_steps": 2},  # stopped after the warm-up
+        {"name": "cosine", "warmup_steps": 7},  # and within it
+        {"name": "step", "step_size": 1, "warmup_steps": 2},
+    ],
+)
+def test_an_interrupted_training_ends_where_an_unbroken_one_does(
+    schedule: dict[str, Any], tiny: Config, prepared: Path, tmp_path: Path
+) -> None:
+    settings = {"schedule": ScheduleConfig(**schedule)}
+    unbroken = weights(tiny, prepared, tmp_path / "a", 4, **settings)
+    weights(tiny, prepared, tmp_path / "b", 2, **settings)
+    resumed = weights(tiny, prepared, tmp_path / "b", 4, **settings)
     assert torch.equal(unbroken, resumed)
 
 
@@ -174,15 +196,25 @@ def test_a_terminated_training_says_so_and_leaves_a_checkpoint(prepared: Path, t
     torch.load(tmp_path / "last.ckpt", weights_only=True)
 
 
-def test_learning_rates_follow_their_schedule() -> None:
-    step = ScheduleConfig(name="step", step_size=5, gamma=0.8)
-    assert learning_rate_factor(step, 0, 200, 20) == 1
-    assert learning_rate_factor(step, 49, 200, 20) == 1
-    assert learning_rate_factor(step, 50, 200, 20) == pytest.approx(0.8)
-    assert learning_rate_factor(step, 199, 200, 20) == pytest.approx(0.8**3)
-    cosine = ScheduleConfig(name="cosine", warmup_steps=10)
-    assert learning_rate_factor(cosine, 0, 100, 10) == pytest.approx(0.1)
-    assert learning_rate_factor(cosine, 10, 100, 10) == pytest.approx(1)
-    assert learning_rate_factor(cosine, 55, 100, 10) == pytest.approx(0.5)
-    assert learning_rate_factor(cosine, 100, 100, 10) == pytest.approx(0)
-    assert learning_rate_factor(ScheduleConfig(name="constant"), 99, 100, 10) == 1
+@pytest.mark.parametrize("warmup", [0, 1, 2, 10, 60])
+@pytest.mark.parametrize("name", ["constant", "step", "cosine"])
+def test_learning_rates_follow_their_schedule(name: Literal["constant", "step", "cosine"], warmup: int) -> None:
+    steps, epochs = 120, 12
+    schedule = ScheduleConfig(name=name, step_size=5, gamma=0.8, warmup_steps=warmup)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = learning_rates(optimizer, schedule, steps=steps, epochs=epochs)
+
+    def expected(step: int) -> float:
+        after = {
+            "constant": 1.0,
+            "step": 0.8 ** (step * epochs // steps // 5),
+            "cosine": 0.5 * (1 + math.cos(math.pi * max(step - warmup, 0) / (steps - warmup))),
+        }
+        return min((step + 1) / max(warmup, 1), 1.0) * after[name]
+
+    rates = []
+    for _ in range(steps + 1):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.1 * expected(step) for step in range(steps + 1)], rel=1e-9, abs=1e-12)

@@ -4,7 +4,7 @@ import torch
 
 from condswin.config import TrainConfig
 from condswin.tasks.slices import Batch, Slices
-from condswin.training.fit import training_loader, validation_loader
+from condswin.training.loaders import training_loader, validation_loader
 
 
 class Numbered(Slices):
