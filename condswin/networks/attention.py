@@ -1,4 +1,4 @@
-"""Window attention, light for all patches and heavy for the routed ones (slides, "Conditional W-MSA").
+"""Window attention: a light branch for all patches, a heavy one for the routed (slides, "Conditional W-MSA").
 
 Axes: B batch, M windows, N patches of a window, k routed ones, C channels, h heads, d channels of a head.
 """
@@ -209,13 +209,13 @@ class RoutedWindowAttention(nn.Module):
 
 
 class ConditionalWindowAttention(nn.Module):
-    """Light attention of all patches plus gated heavy attention to the routed ones.
+    """A light branch of attention among all patches plus a gated heavy one of attention to the routed patches.
 
     `CondW-MSA(X_i, s_i^q, s~^kv) = LightW-MSA(X_i, X) + s_i^q HeavyW-MSA(X_i, s~^kv X)`
 
     Args:
         dim: Channels C.
-        heads: Heads of the heavy branch; the light one has half as many.
+        heads: Heads of the heavy branch; the light branch has half as many.
         window: Largest window side.
         query_router: Scores every patch as a query of its window.
         key_value_router: Picks the patches of a window that are attended to.

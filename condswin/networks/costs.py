@@ -23,8 +23,8 @@ class Flops:
     """Floating point operations of one forward pass of a batch; a multiplication and an addition are two.
 
     Attributes:
-        light: Attention and feed-forward that every patch gets (of the plain variant, all of them).
-        heavy: Attention to routed patches, and the feed-forward of routed patches.
+        light: Light branches: attention and feed-forward that every patch gets (of the plain variant, all of them).
+        heavy: Heavy branches: attention to routed patches, and the feed-forward of routed patches.
         router: Products of patches with router vectors; choosing is no product and is not counted.
         rest: Embedding, merging, expanding, joins, stem and output; of the networks of others, everything.
     """

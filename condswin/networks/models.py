@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from condswin.networks import baselines
+from condswin.networks import rivals
 from condswin.networks.attention import ConditionalWindowAttention, WindowAttention
 from condswin.networks.blocks import ConditionalFeedForward, FeedForward, SwinBlock
 from condswin.networks.routers import IterativeRouter, LightRouter, Router
@@ -180,9 +180,9 @@ def _check(settings: Settings) -> None:
             )
 
 
-#: `variant`: the networks that this project is about. `baseline`: those of others to compare with. `unrolled`: all of
+#: `variant`: the networks that this project is about. `rival`: those of others to compare with. `unrolled`: all of
 #: them as regularisers of unrolled networks.
-Group = Literal["variant", "baseline", "unrolled"]
+Group = Literal["variant", "rival", "unrolled"]
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,8 @@ class _Entry:
 
 _IMAGE_TO_IMAGE: dict[str, _Entry] = {
     **{name: _Entry("variant", PRESETS, partial(_swin_unet, name)) for name in _BLOCKS},
-    "unet": _Entry("baseline", baselines.UNET_PRESETS, baselines.unet),
-    "swin-unetr": _Entry("baseline", baselines.SWIN_UNETR_PRESETS, baselines.swin_unetr),
+    "unet": _Entry("rival", rivals.UNET_PRESETS, rivals.unet),
+    "swin-unetr": _Entry("rival", rivals.SWIN_UNETR_PRESETS, rivals.swin_unetr),
 }
 
 
@@ -266,7 +266,7 @@ def create_model(
         preset: A size, one of `PRESETS`; None for the defaults of the variant's settings.
         in_channels: Channels of the input image; 3 for unrolled networks.
         out_channels: Channels of the output image; 2 for unrolled networks.
-        **overrides: Settings that differ from the preset: fields of `Settings`, or of the baseline's own;
+        **overrides: Settings that differ from the preset: fields of `Settings`, or of a rival's settings;
             unrolled networks also have `cascades`, `shared_weights` and `hard_consistency` (see `UnrolledNetwork`).
 
     Returns:

@@ -65,8 +65,8 @@ class PatchExpanding(nn.Module):
     def project(self, x: Tensor, weight: Tensor) -> Tensor:
         """Expands, then maps the channels of every pixel linearly: (B, H, W, dim) to (B, factor*H, factor*W, K).
 
-        The expanded features are by far the largest tensor of a network, and its norm and map are the pixel's own
-        affair. So they come before pixels find their places, for a few patches at a time, which stay in the cache; and
+        The expanded features are by far the largest tensor of a network, and are normed and mapped pixel by pixel. So
+        both come before pixels find their places, for a few patches at a time, which stay in the cache; and
         training keeps the features only and norms them again in the backward pass.
 
         Args:

@@ -59,8 +59,8 @@ def bench(
     console.width = max(console.width, 140)
     title = f"{preset}, {batch} x {size} x {size}, {device}, {used} threads, medians of {rounds}"
     console.print(table(costs, title=title))
-    if "swin" in costs:
-        others = {f"{name} / swin": (name, "swin") for name in costs if name != "swin"}
+    others = {f"{name} / swin": (name, "swin") for name in costs if name != "swin"}
+    if "swin" in costs and others:
         console.print(ratios(costs, others))
     if out is not None:
         settings = {"preset": preset, "batch": batch, "size": size, "device": device, "threads": used, "rounds": rounds}
@@ -72,16 +72,15 @@ def table(costs: Mapping[str, Cost], *, title: str) -> Table:
     """Costs as a table, one row per network."""
     result = Table(title=title, title_justify="left")
     result.add_column("network", no_wrap=True)
-    for column in (
-        "parameters", "GFLOP", "light", "heavy", "router", "rest", "latency ms", "train img/s", "infer MiB", "train MiB"
-    ):  # fmt: skip
+    flops = ("GFLOP", "light branch", "heavy branch", "routers", "rest")
+    for column in ("parameters", *flops, "latency ms", "train img/s", "infer MiB", "train MiB"):
         result.add_column(column, justify="right")
     for name, cost in costs.items():
-        flops = (cost.flops.total, cost.flops.light, cost.flops.heavy, cost.flops.router, cost.flops.rest)
+        counts = (cost.flops.total, cost.flops.light, cost.flops.heavy, cost.flops.router, cost.flops.rest)
         result.add_row(
             name,
             f"{cost.parameters:,}",
-            *(f"{value / 1e9:.3f}" for value in flops),
+            *(f"{value / 1e9:.3f}" for value in counts),
             f"{cost.latency * 1e3:.1f}",
             f"{cost.images_per_second:.2f}",
             f"{cost.inference_memory / 2**20:.0f}",

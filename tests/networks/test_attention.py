@@ -33,7 +33,7 @@ def bias_of(table: Tensor, window: int, query: tuple[int, int], key: tuple[int, 
 
 
 def naive(attention: WindowAttention, x: Tensor, window: int, shift: int) -> Tensor:
-    """Light attention, one query and one head at a time; `x` is (H, W, C)."""
+    """The light branch, one query and one head at a time; `x` is (H, W, C)."""
     out = torch.zeros_like(x)
     count = attention.bias.table.shape[1]
     size = DIM // count

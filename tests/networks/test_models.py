@@ -15,7 +15,7 @@ from condswin.networks.routers import IterativeRouter
 from condswin.networks.saving import ModelSpec, load_model, save_model
 
 SMALL: dict[str, Any] = {"embedding": 16, "heads": [2, 4], "window": 4}
-SMALL_BASELINES: dict[str, dict[str, Any]] = {
+SMALL_RIVALS: dict[str, dict[str, Any]] = {
     "unet": {"embedding": 4},
     "swin-unetr": {"embedding": 12, "depths": [1, 1, 1, 1]},
 }
@@ -26,13 +26,13 @@ def variant(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=list_variants("variant") + list_variants("baseline"))
+@pytest.fixture(params=list_variants("variant") + list_variants("rival"))
 def any_variant(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 def small(variant: str, **arguments: Any) -> nn.Module:
-    return create_model(variant, **SMALL_BASELINES.get(variant, SMALL), **arguments)
+    return create_model(variant, **SMALL_RIVALS.get(variant, SMALL), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_bfloat16_autocast_is_finite_and_near(any_variant: str) -> None:
 
 
 @pytest.mark.parametrize("preset", ["thesis-1", "thesis-2"])
-@pytest.mark.parametrize("baseline", list_variants("baseline"))
-def test_baselines_have_about_the_parameters_of_swin(baseline: str, preset: str) -> None:
-    count = parameter_count(create_model(baseline, preset=preset))
+@pytest.mark.parametrize("rival", list_variants("rival"))
+def test_rivals_have_about_the_parameters_of_swin(rival: str, preset: str) -> None:
+    count = parameter_count(create_model(rival, preset=preset))
     assert count == pytest.approx(parameter_count(create_model("swin", preset=preset)), rel=0.2)
 
 
@@ -146,7 +146,7 @@ def test_every_name_has_every_preset(any_variant: str) -> None:
 
 def test_saved_networks_are_built_again(any_variant: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    overrides = SMALL_BASELINES.get(any_variant, SMALL)
+    overrides = SMALL_RIVALS.get(any_variant, SMALL)
     spec = ModelSpec("reconstruction", any_variant, "demo", 1, 2, overrides)
     saved = spec.build().eval()
     save_model(tmp_path, saved, spec)

@@ -92,7 +92,7 @@ def test_shared_weights_are_one_regulariser() -> None:
 
 
 @pytest.mark.parametrize("variant", ["unrolled-unet", "unrolled-swin-unetr"])
-def test_baselines_are_regularisers_too(variant: str) -> None:
+def test_rivals_are_regularisers_too(variant: str) -> None:
     image, measured, sampled = undersampled()
     network = create_model(variant, in_channels=3, out_channels=2, cascades=2, hard_consistency=True).eval()
     with torch.no_grad():

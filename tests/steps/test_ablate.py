@@ -86,9 +86,7 @@ def test_ready_studies_can_be_built(name: str, tiny: Config) -> None:
 
 
 def test_unknown_studies_and_keys_are_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"nothing: no such file.*there are: baselines, design, routing, size, unrolled"
-    ):
+    with pytest.raises(ConfigError, match=r"nothing: no such file.*there are: design, rivals, routing, size, unrolled"):
         load_study("nothing")
     (tmp_path / "study.yaml").write_text("networks: {swin: {variant: swin, presets: demo}}")
     with pytest.raises(ConfigError, match=r"study\.yaml: networks\.swin\.presets"):
