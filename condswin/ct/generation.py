@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from condswin.ct.demo import write_demo
+from condswin.ct.demo.scans import write_demo
 from condswin.tasks.generation import Advance, Generation
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from condswin.mri.demo import write_demo
+from condswin.mri.demo.scans import write_demo
 from condswin.tasks.generation import Advance, Generation
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from condswin.config import DemoCtConfig
-from condswin.ct.demo import write_demo_case
+from condswin.ct.demo.scans import write_demo_case
 from condswin.ct.nifti import read_labels, read_pair
 from condswin.ct.prepare import open_prepared
 from tests.whole import Whole

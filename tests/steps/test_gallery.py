@@ -5,7 +5,7 @@ from PIL import Image
 from condswin.config import DemoMriConfig, compose
 from condswin.errors import ConfigError
 from condswin.files import write_json
-from condswin.mri.demo import write_demo
+from condswin.mri.demo.scans import write_demo
 from condswin.steps.gallery import TABLE, gallery
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condswin.config import DemoCtConfig
-from condswin.ct.phantom import Abdomen
+from condswin.ct.demo.phantom import Abdomen
 from condswin.files import atomic_file
 from condswin.tasks.generation import Advance
 

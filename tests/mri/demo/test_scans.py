@@ -1,18 +1,33 @@
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 
+import condswin
 from condswin.config import DemoMriConfig, UndersampleConfig
-from condswin.mri.demo import make_scan, write_demo
+from condswin.mri.demo.scans import make_scan, write_demo
 from condswin.mri.fourier import magnitude_image
 from condswin.mri.header import parse_header
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.metrics import psnr
 from condswin.mri.reading import check_volume
 
-from .conftest import centred_image
+from ..conftest import centred_image
+
+PACKAGE = Path(condswin.__file__).parent
 
 TINY = DemoMriConfig(train_volumes=5, test_volumes=2, slices=3, size=48)
+
+
+def test_nothing_but_generation_depends_on_a_generator():
+    for task in ("mri", "ct"):
+        depending = [
+            path.relative_to(PACKAGE).as_posix()
+            for path in PACKAGE.rglob("*.py")
+            if f"condswin.{task}.demo" in path.read_text() and path.parent != PACKAGE / task / "demo"
+        ]
+        assert depending == [f"{task}/generation.py"]
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from numpy.random import Generator
 
 from condswin.config import DemoMriConfig
 from condswin.files import atomic_file
-from condswin.mri.anatomy import draw_contrast, paint_anatomy
+from condswin.mri.demo.anatomy import draw_contrast, paint_anatomy
+from condswin.mri.demo.phantom import Canvas, Field
 from condswin.mri.fourier import ComplexArray, crop_start
 from condswin.mri.header import NAMESPACE
-from condswin.mri.phantom import Canvas, Field
 from condswin.mri.reading import HEADER, KSPACE
 from condswin.tasks.generation import Advance
 

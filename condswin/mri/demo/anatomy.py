@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from condswin.mri.phantom import Canvas, Field, Shape
+from condswin.mri.demo.phantom import Canvas, Field, Shape
 
 
 class Contrast(NamedTuple):

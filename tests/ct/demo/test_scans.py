@@ -6,7 +6,7 @@ import pytest
 
 from condswin.config import DemoCtConfig
 from condswin.ct.cases import check_case, find_cases
-from condswin.ct.demo import write_demo_case
+from condswin.ct.demo.scans import write_demo_case
 from condswin.ct.nifti import read_pair
 
 CONFIG = DemoCtConfig(cases=12, slices=16, size=96)

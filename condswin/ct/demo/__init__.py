@@ -1,0 +1,1 @@
+"""Generated abdominal CT; nothing but `condswin.ct.generation` imports this."""

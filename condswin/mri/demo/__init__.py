@@ -1,0 +1,1 @@
+"""Generated single-coil scans; nothing but `condswin.mri.generation` imports this."""
