@@ -13,7 +13,7 @@ from scipy.stats import ks_2samp
 from condswin.config import SPLITS, UndersampleConfig
 from condswin.datasets import Manifest
 from condswin.errors import BadDataError
-from condswin.mri.fourier import FloatArray
+from condswin.fourier import FloatArray
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.reading import KSPACE, VolumeReader
 

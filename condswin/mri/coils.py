@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condswin.errors import BadFileError
-from condswin.mri.fourier import ComplexArray, center_crop, ifft2c, magnitude_image
+from condswin.fourier import ComplexArray, center_crop, ifft2c, magnitude_image
 from condswin.mri.reading import KSPACE, TARGETS, Array, VolumeReader
 
 #: What to do with multi-coil files.

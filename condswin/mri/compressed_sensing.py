@@ -13,12 +13,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from condswin.errors import BadFileError
 from condswin.files import atomic_file
-from condswin.mri.fourier import ComplexArray, FloatArray, crop_start, readout_hybrid
+from condswin.fourier import ComplexArray, FloatArray, crop_start, fftc, ifftc, readout_hybrid
 from condswin.mri.metrics import psnr
 from condswin.mri.reading import KSPACE, VolumeReader
 from condswin.mri.scoring import PREDICTION
@@ -119,7 +118,7 @@ def solve(kspace: ComplexArray, rows: int, sampled: NDArray[np.bool_], weight: f
     """The minimiser (rows, W), complex, for one slice of k-space (H, W): all columns, rows cropped to the middle."""
     measured = np.zeros((rows, kspace.shape[-1]), np.complex64)
     measured[:, sampled] = readout_hybrid(kspace[:, sampled], rows)
-    image = _image(measured)
+    image = ifftc(measured)
     ahead, dual = image, np.zeros((2, *image.shape), np.complex64)
     step, dual_step, limit = np.float32(_IMAGE_STEP), np.float32(_DUAL_STEP), np.float32(weight)
     for _ in range(STEPS):
@@ -129,21 +128,11 @@ def solve(kspace: ComplexArray, rows: int, sampled: NDArray[np.bool_], weight: f
         dual *= limit / np.maximum(limit, np.sqrt((dual.real**2 + dual.imag**2).sum(axis=0)))
         moved = image + step * _divergence(dual)
         # Proximal map of the data term: measured columns are pulled towards their measurement.
-        columns = _columns(moved)
+        columns = fftc(moved)
         columns[:, sampled] = (columns[:, sampled] + step * measured[:, sampled]) / (1 + step)
-        moved = _image(columns)
+        moved = ifftc(columns)
         ahead, image = 2 * moved - image, moved
     return image
-
-
-def _image(hybrid: ComplexArray) -> ComplexArray:
-    image: ComplexArray = scipy.fft.ifft(scipy.fft.ifftshift(hybrid, axes=-1), axis=-1, norm="ortho")
-    return np.asarray(scipy.fft.fftshift(image, axes=-1))
-
-
-def _columns(image: ComplexArray) -> ComplexArray:
-    hybrid: ComplexArray = scipy.fft.fft(scipy.fft.ifftshift(image, axes=-1), axis=-1, norm="ortho")
-    return np.asarray(scipy.fft.fftshift(hybrid, axes=-1))
 
 
 def _divergence(dual: ComplexArray) -> ComplexArray:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from condswin.config import UndersampleConfig
 from condswin.errors import BadDataError, BadFileError
-from condswin.mri.fourier import (
+from condswin.fourier import (
     ComplexArray,
     crop_start,
-    hybrid_image,
     hybrid_magnitude,
+    ifftc,
     magnitude_image,
     readout_hybrid,
 )
@@ -104,7 +104,7 @@ def complex_inputs(hybrid: ComplexArray, sampled: np.ndarray, columns: int, maxi
         columns: Columns of the target.
         maximum: Largest value of the volume; of these zero-filled images if None.
     """
-    image = torch.from_numpy(hybrid_image(hybrid))
+    image = torch.from_numpy(ifftc(hybrid))
     magnitude = image[..., crop_start(image.shape[-1], columns) :][..., :columns].abs()
     largest = float(magnitude.max()) if maximum is None else maximum
     std = normalise(magnitude, largest).std

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from condswin.errors import BadDataError, BadFileError
-from condswin.mri.fourier import FloatArray
+from condswin.fourier import FloatArray
 from condswin.mri.metrics import WINDOW, volume_metrics
 from condswin.mri.reading import TARGETS, VolumeReader, acquisition, prepared_files
 from condswin.mri.undersample import MASK, ZERO_FILLED, read_mask, read_zero_filled

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from condswin.config import UndersampleConfig
 from condswin.errors import BadFileError
 from condswin.files import atomic_file
+from condswin.fourier import ComplexArray, FloatArray, magnitude_image
 from condswin.mri.coils import Multicoil, open_volume
-from condswin.mri.fourier import ComplexArray, FloatArray, magnitude_image
 from condswin.mri.header import strip_header
 from condswin.mri.masks import Mask, draw_mask, name_seed
 from condswin.mri.reading import HEADER, KSPACE, VolumeReader, checked_blocks, kspace_shape, read_info, target_shape

@@ -12,25 +12,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from condswin.fourier import fftc, ifftc
+
 #: Real and imaginary part of the zero-filled image, and the mask of sampled columns.
 INPUT_CHANNELS = 3
 #: Real and imaginary part.
 OUTPUT_CHANNELS = 2
-
-
-def columns_to_frequency(image: Tensor) -> Tensor:
-    """Centred orthonormal transform of complex images (..., H, W) along columns."""
-    return _centred(torch.fft.fft, image)
-
-
-def frequency_to_columns(frequency: Tensor) -> Tensor:
-    """Undoes `columns_to_frequency`."""
-    return _centred(torch.fft.ifft, frequency)
-
-
-def _centred(transform: Callable[..., Tensor], data: Tensor) -> Tensor:
-    centred: Tensor = torch.fft.fftshift(transform(torch.fft.ifftshift(data, dim=-1), norm="ortho"), dim=-1)
-    return centred
 
 
 class DataConsistency(nn.Module):
@@ -60,8 +47,8 @@ class DataConsistency(nn.Module):
             (B, H, W), complex.
         """
         share = sampled if self.logit is None else sampled * self.logit.sigmoid()
-        frequency = columns_to_frequency(image)
-        return frequency_to_columns(frequency + share * (measured - frequency))
+        frequency = fftc(image)
+        return ifftc(frequency + share * (measured - frequency))
 
 
 class UnrolledNetwork(nn.Module):
@@ -102,7 +89,7 @@ class UnrolledNetwork(nn.Module):
         # Frequencies span several orders of magnitude: fp32 inside autocast.
         with torch.autocast(image.device.type, enabled=False):
             sampled = image[:, OUTPUT_CHANNELS].float()
-            measured = sampled * columns_to_frequency(_complex(x.float()))
+            measured = sampled * fftc(_complex(x.float()))
         for cascade, consistency in enumerate(self.consistencies):
             correction = self.regularisers[cascade % len(self.regularisers)](x)
             with torch.autocast(image.device.type, enabled=False):

@@ -15,8 +15,8 @@ from condswin.config import Config
 from condswin.errors import ConfigError
 from condswin.evaluation.results import METRICS
 from condswin.files import atomic_file, read_json
+from condswin.fourier import FloatArray
 from condswin.mri.compressed_sensing import reconstruct_volume
-from condswin.mri.fourier import FloatArray
 from condswin.mri.metrics import psnr, ssim, volume_metrics
 from condswin.mri.pictures import ERROR_GAIN
 from condswin.mri.reading import VolumeReader

@@ -26,8 +26,8 @@ from skimage.metrics import structural_similarity
 from condswin.config import UndersampleConfig, compose
 from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadDataError
+from condswin.fourier import ComplexArray
 from condswin.mri.dataset import SliceDataset, normalise
-from condswin.mri.fourier import ComplexArray
 from condswin.mri.header import NAMESPACE
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.metrics import volume_metrics

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
@@ -10,14 +9,13 @@ from typing import NamedTuple
 
 import h5py
 import numpy as np
-import scipy.fft
 from numpy.random import Generator
 
 from condswin.config import DemoMriConfig
 from condswin.files import atomic_file
+from condswin.fourier import ComplexArray, crop_start, fft2c, ifft2c
 from condswin.mri.demo.anatomy import draw_contrast, paint_anatomy
 from condswin.mri.demo.phantom import Canvas, Field
-from condswin.mri.fourier import ComplexArray, crop_start
 from condswin.mri.header import NAMESPACE
 from condswin.mri.reading import HEADER, KSPACE
 from condswin.tasks.generation import Advance
@@ -83,7 +81,7 @@ def make_scan(settings: DemoMriConfig, seed: int, number: int) -> Scan:
     brightness = float(np.quantile(canvas.image, 0.995))
     image = canvas.image * _sensitivity(canvas) * np.exp(1j * _phase(canvas))
 
-    kspace = _transform(scipy.fft.fft2, image.astype(np.complex64))
+    kspace = fft2c(image.astype(np.complex64))
     kspace *= _resolution(draw, kspace.shape[1:])
     measured = _measured(draw, width)
     snr = draw.uniform(60, 120) if fat_suppressed else draw.uniform(100, 250)
@@ -94,7 +92,7 @@ def make_scan(settings: DemoMriConfig, seed: int, number: int) -> Scan:
     kspace *= np.float32(10 ** draw.uniform(-4.7, -3.7) / brightness)
 
     top, left = crop_start(rows, size), crop_start(width, size)
-    target = np.abs(_transform(scipy.fft.ifft2, kspace)[..., top : top + size, left : left + size])
+    target = np.abs(ifft2c(kspace)[..., top : top + size, left : left + size])
     return Scan(kspace, target.astype(np.float32), measured, ACQUISITIONS[fat_suppressed])
 
 
@@ -126,13 +124,6 @@ def _measured(draw: Generator, width: int) -> tuple[int, int]:
     """Half of the scans leave up to 6 % of the columns at either edge unmeasured, as fastMRI's do."""
     margin = int(draw.uniform(0, 0.06) * width) if draw.random() < 0.5 else 0
     return margin, width - margin
-
-
-def _transform(transform: Callable[..., ComplexArray], data: ComplexArray) -> ComplexArray:
-    # scipy's transform gives the same bits whatever the number of threads.
-    axes = (-2, -1)
-    shifted = scipy.fft.ifftshift(data, axes=axes)
-    return np.asarray(scipy.fft.fftshift(transform(shifted, norm="ortho"), axes=axes))
 
 
 def _write(path: Path, scan: Scan, patient: str) -> None:

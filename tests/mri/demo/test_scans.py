@@ -6,8 +6,8 @@ import pytest
 
 import condswin
 from condswin.config import DemoMriConfig, UndersampleConfig
+from condswin.fourier import magnitude_image
 from condswin.mri.demo.scans import make_scan, write_demo
-from condswin.mri.fourier import magnitude_image
 from condswin.mri.header import parse_header
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.metrics import psnr

@@ -1,13 +1,13 @@
 """Centred orthonormal Fourier transforms between k-space and image, in complex64 throughout.
 
-`fft2c` and `ifft2c` are for tensors on any device; the functions on arrays serve data preparation, where most of a
-transform can be saved.
+The four transforms take arrays and tensors on any device alike. The other functions serve the preparation of data,
+where most of a transform can be saved.
 
 Conventions are fastMRI's (Zbontar et al. 2018, section 4): frequency zero sits at index `n // 2`, the transforms keep
 the norm, and a centre crop from `n` to `m` starts at `(n - m) // 2`.
 """
 
-from collections.abc import Callable
+from typing import Literal, TypeVar
 
 import numpy as np
 import scipy.fft
@@ -17,16 +17,28 @@ from torch import Tensor
 
 ComplexArray = NDArray[np.complex64]
 FloatArray = NDArray[np.float32]
+#: What is transformed: the result is of the same kind.
+Data = TypeVar("Data", ComplexArray, Tensor)
 
 
-def fft2c(image: Tensor) -> Tensor:
+def fft2c(image: Data) -> Data:
     """Image (..., H, W) to k-space (..., H, W)."""
-    return _centred(torch.fft.fft2, image)
+    return _centred("fftn", image, (-2, -1))
 
 
-def ifft2c(kspace: Tensor) -> Tensor:
+def ifft2c(kspace: Data) -> Data:
     """K-space (..., H, W) to image (..., H, W)."""
-    return _centred(torch.fft.ifft2, kspace)
+    return _centred("ifftn", kspace, (-2, -1))
+
+
+def fftc(image: Data) -> Data:
+    """Image (..., H, W) to hybrid space (..., H, W): the transform along columns alone."""
+    return _centred("fftn", image, (-1,))
+
+
+def ifftc(hybrid: Data) -> Data:
+    """Hybrid space (..., H, W), as of `readout_hybrid`, to image (..., H, W); undoes `fftc`."""
+    return _centred("ifftn", hybrid, (-1,))
 
 
 def center_crop(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -72,13 +84,6 @@ def hybrid_magnitude(hybrid: ComplexArray, columns: int) -> FloatArray:
     return _cropped_magnitude(scipy.fft.ifft(hybrid, axis=-1, norm="ortho"), columns)
 
 
-def hybrid_image(hybrid: ComplexArray) -> ComplexArray:
-    """Complex image (..., rows, W) of hybrid space (..., rows, W) from `readout_hybrid`, uncropped."""
-    shifted = scipy.fft.ifft(np.fft.ifftshift(hybrid, axes=-1), axis=-1, norm="ortho")
-    image: ComplexArray = np.fft.fftshift(shifted, axes=-1)
-    return image
-
-
 def magnitude_image(
     kspace: ComplexArray, size: tuple[int, int], sampled: NDArray[np.bool_] | None = None
 ) -> FloatArray:
@@ -102,10 +107,14 @@ def magnitude_image(
     return _cropped_magnitude(scipy.fft.ifft(hybrid, axis=-1, norm="ortho", overwrite_x=True), size[1])
 
 
-def _centred(transform: Callable[..., Tensor], data: Tensor) -> Tensor:
-    shifted = torch.fft.ifftshift(data, dim=(-2, -1))
-    centred: Tensor = torch.fft.fftshift(transform(shifted, norm="ortho"), dim=(-2, -1))
-    return centred
+def _centred(transform: Literal["fftn", "ifftn"], data: Data, axes: tuple[int, ...]) -> Data:
+    if isinstance(data, Tensor):
+        shifted = torch.fft.ifftshift(data, dim=axes)
+        centred: Tensor = torch.fft.fftshift(getattr(torch.fft, transform)(shifted, dim=axes, norm="ortho"), dim=axes)
+        return centred
+    # scipy's transform keeps complex64, and gives the same bits whatever the number of threads.
+    array = scipy.fft.ifftshift(data, axes=axes)
+    return np.asarray(scipy.fft.fftshift(getattr(scipy.fft, transform)(array, axes=axes, norm="ortho"), axes=axes))
 
 
 def _cropped_magnitude(image: ComplexArray, columns: int) -> FloatArray:
