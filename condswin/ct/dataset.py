@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from condswin.ct.augment import augment
-from condswin.ct.prepare import open_prepared, read_slices
+from condswin.ct.prepared import open_prepared, read_slices
 from condswin.errors import BadDataError
 from condswin.tasks.slices import Batch, Slices
 

@@ -10,7 +10,7 @@ from condswin.ct.cases import case_of_target, target_stem
 from condswin.ct.facts import BEFORE, EFFECTS
 from condswin.ct.metrics import score_case
 from condswin.ct.nifti import SUFFIXES, UNPROCESSED, Volume, read_labels, stem
-from condswin.ct.prepare import prepared_files
+from condswin.ct.prepared import prepared_files
 from condswin.errors import BadDataError
 from condswin.progress import track
 from condswin.tasks.facts import Row
@@ -54,11 +54,12 @@ class SegmentationJudging(Judging):
         processed = any(f"{name}{UNPROCESSED}" in candidates for name in references)
         rows: list[Row] = []
         for name, path in track(references.items(), "score", total=len(references)):
-            target, prediction = read_comparable(path, candidates[name])
+            target = read_labels(path)
+            prediction = read_prediction(target, path, candidates[name])
             steps = target.geometry.affine[:3, :3]
             row: Row = {"case": case_of_target(path), **score_case(target.data, prediction.data, steps)}
             if processed:
-                raw = read_comparable(path, candidates.get(f"{name}{UNPROCESSED}", candidates[name]))[1]
+                raw = read_prediction(target, path, candidates.get(f"{name}{UNPROCESSED}", candidates[name]))
                 before = score_case(target.data, raw.data, steps)
                 row |= {f"{BEFORE}_{column}": before[column] for column in EFFECTS}
             rows.append(row)
@@ -71,14 +72,13 @@ def label_files(folder: Path) -> dict[str, Path]:
     return {stem(path): path for path in files if not path.name.startswith((".", "volume-"))}
 
 
-def read_comparable(target_path: Path, prediction_path: Path) -> tuple[Volume, Volume]:
-    """Labels of a target and of its prediction.
+def read_prediction(target: Volume, target_path: Path, path: Path) -> Volume:
+    """Labels of a file in the geometry of a target.
 
     Raises:
-        BadFileError: A file is unusable, or shape or affine differ.
+        BadFileError: The file is unusable, or shape or affine differ.
     """
-    target = read_labels(target_path)
-    return target, read_labels(prediction_path, like=(target.geometry, f"the target {target_path}"))
+    return read_labels(path, like=(target.geometry, f"the target {target_path}"))
 
 
 PART = SegmentationJudging

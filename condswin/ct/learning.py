@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from condswin.config import Split
 from condswin.ct.dataset import SliceDataset
 from condswin.ct.nifti import LABELS
-from condswin.ct.prepare import prepared_files
+from condswin.ct.prepared import prepared_files
 from condswin.tasks.learning import Learning
 from condswin.tasks.slices import Batch
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from condswin.ct.cases import target_stem
 from condswin.ct.geometry import Geometry
-from condswin.ct.judging import label_files, read_comparable
-from condswin.ct.nifti import SUFFIXES, read_image
-from condswin.ct.prepare import apply_window, open_prepared, read_slices
+from condswin.ct.judging import label_files, read_prediction
+from condswin.ct.nifti import SUFFIXES, read_image, read_labels
+from condswin.ct.prepared import open_prepared, read_slices
+from condswin.ct.resampling import apply_window
 from condswin.errors import BadDataError
 from condswin.tasks.pictures import Pictures
 
@@ -125,7 +126,8 @@ class SegmentationPictures(Pictures):
             if target_stem(case) not in files:
                 raise BadDataError(f"{folder}: no segmentation of {case} ({target_stem(case)}.nii.gz)")
             paths.append(files[target_stem(case)])
-        target, prediction = read_comparable(*paths)
+        target = read_labels(paths[0])
+        prediction = read_prediction(target, *paths)
         slices = self._slices(targets, case, target.geometry)
         return draw_case(case, target.geometry, target.data, prediction.data, slices)
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from condswin.config import PredictCtConfig
 from condswin.ct.geometry import Geometry
 from condswin.ct.nifti import UNPROCESSED, stem, write_labels
-from condswin.ct.prepare import labels_at, open_prepared, read_slices
+from condswin.ct.prepared import open_prepared, read_slices
+from condswin.ct.resampling import labels_at
 from condswin.errors import BadDataError
 from condswin.progress import progress
 

@@ -30,44 +30,42 @@ def open_volume(path: Path, multicoil: Multicoil = "refuse") -> VolumeReader:
     Raises:
         BadFileError: The file cannot be opened.
     """
-    if multicoil == "combine":
-        with VolumeReader(path) as reader:
-            combine = KSPACE in reader and len(reader.shape(KSPACE)) == 4
-        if combine:
-            return CombinedReader(path)
-    return VolumeReader(path)
+    reader = VolumeReader(path)
+    try:
+        combine = multicoil == "combine" and KSPACE in reader and len(reader.shape(KSPACE)) == 4
+        return CombinedReader(reader) if combine else reader
+    except BaseException:
+        reader.close()
+        raise
 
 
 class CombinedReader(VolumeReader):
     """A multi-coil file that reads like a single-coil one: a weighted sum over coils, and the image of that as target.
 
     Args:
-        path: A file with k-space (slices, coils, H, W) and `reconstruction_rss` (slices, h, w).
+        reader: Of a file with k-space (slices, coils, H, W) and `reconstruction_rss` (slices, h, w); this one takes it
+            over.
 
     Raises:
         BadFileError: The file has not these, or they do not fit.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        try:
-            self._coils = super().shape(KSPACE)
-            self._images = super().shape(ROOT_SUM_OF_SQUARES)
-            if super().dtype(KSPACE).newbyteorder("=") != np.dtype(np.complex64):
-                raise BadFileError(path, f"kspace holds {super().dtype(KSPACE).name}, only complex64 is accepted")
-            if len(self._images) != 3 or self._images[0] != self._coils[0] or 0 in (*self._coils, *self._images):
-                raise BadFileError(path, f"{ROOT_SUM_OF_SQUARES} {self._images} is no image of kspace {self._coils}")
-            if any(image > full for image, full in zip(self._images[1:], self._coils[2:], strict=True)):
-                raise BadFileError(path, f"{ROOT_SUM_OF_SQUARES} {self._images} is larger than kspace {self._coils}")
-            first = max((self._coils[0] - FIT_SLICES) // 2, 0)
-            kspace = super().read(KSPACE, first, first + FIT_SLICES)
-            target = super().read(ROOT_SUM_OF_SQUARES, first, first + FIT_SLICES)
-            if not (np.isfinite(kspace).all() and np.isfinite(target).all()):
-                raise BadFileError(path, "kspace or the target has NaN or infinite values")
-            self._weights = fit_weights(kspace, target)
-        except BaseException:
-            self._file.close()
-            raise
+    def __init__(self, reader: VolumeReader) -> None:
+        self.path, self._bytes, self._file = reader.path, reader._bytes, reader._file
+        self._coils = super().shape(KSPACE)
+        self._images = super().shape(ROOT_SUM_OF_SQUARES)
+        if super().dtype(KSPACE).newbyteorder("=") != np.dtype(np.complex64):
+            raise BadFileError(self.path, f"kspace holds {super().dtype(KSPACE).name}, only complex64 is accepted")
+        if len(self._images) != 3 or self._images[0] != self._coils[0] or 0 in (*self._coils, *self._images):
+            raise BadFileError(self.path, f"{ROOT_SUM_OF_SQUARES} {self._images} is no image of kspace {self._coils}")
+        if any(image > full for image, full in zip(self._images[1:], self._coils[2:], strict=True)):
+            raise BadFileError(self.path, f"{ROOT_SUM_OF_SQUARES} {self._images} is larger than kspace {self._coils}")
+        first = max((self._coils[0] - FIT_SLICES) // 2, 0)
+        kspace = super().read(KSPACE, first, first + FIT_SLICES)
+        target = super().read(ROOT_SUM_OF_SQUARES, first, first + FIT_SLICES)
+        if not (np.isfinite(kspace).all() and np.isfinite(target).all()):
+            raise BadFileError(self.path, "kspace or the target has NaN or infinite values")
+        self._weights = fit_weights(kspace, target)
 
     def __contains__(self, name: str) -> bool:
         return name == EMULATED or (name != ROOT_SUM_OF_SQUARES and super().__contains__(name))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -19,9 +20,8 @@ from condswin.errors import BadFileError
 from condswin.files import atomic_file
 from condswin.fourier import ComplexArray, FloatArray, crop_start, fftc, ifftc, readout_hybrid
 from condswin.mri.metrics import psnr
-from condswin.mri.reading import KSPACE, VolumeReader
-from condswin.mri.scoring import PREDICTION
-from condswin.mri.undersample import MASK, read_mask, read_zero_filled
+from condswin.mri.prepared import MASK, read_mask, read_zero_filled
+from condswin.mri.reading import KSPACE, PREDICTION, VolumeReader
 
 #: Weights of the total variation to choose from, relative to the largest zero-filled magnitude of a volume.
 WEIGHTS = (0.0003, 0.001, 0.003, 0.01, 0.03)
@@ -64,26 +64,19 @@ def total_variation(
         return np.stack(list(pool.map(magnitude, kspace)))
 
 
-def reconstruct_volume(path: Path, weight: float, *, middle: int | None = None) -> FloatArray:
+def reconstruct_volume(path: Path, weight: float) -> FloatArray:
     """Total-variation images (slices, H, W) of a prepared, undersampled file with a target or zero-filled image.
 
     Args:
         path: The file.
         weight: As in `total_variation`.
-        middle: Only so many slices in the middle.
 
     Raises:
         BadFileError: The file is unusable or not undersampled.
     """
     with VolumeReader(path) as reader:
-        zero_filled = read_zero_filled(reader)
-        if zero_filled is None or MASK not in reader:
-            raise BadFileError(path, "has no mask or no target: it was not made by `condswin undersample`")
-        first, last = middle_slices(len(zero_filled), middle)
-        kspace, sampled = reader.read(KSPACE, first, last), read_mask(reader)
-    rows, columns = zero_filled.shape[1:]
-    scale = float(zero_filled.max()) or 1.0
-    return total_variation(kspace, (rows, columns), sampled, weight, scale=scale)
+        measured = _read(reader)
+    return measured.reconstruct(weight)
 
 
 def tune(paths: Sequence[Path], weights: Sequence[float] = WEIGHTS) -> dict[float, float]:
@@ -98,20 +91,33 @@ def tune(paths: Sequence[Path], weights: Sequence[float] = WEIGHTS) -> dict[floa
             name = reader.target_name()
             if name is None:
                 raise BadFileError(path, "has no target image to tune with")
-            first, last = middle_slices(reader.shape(name)[0], TUNING_SLICES)
-            target = reader.read(name, first, last)
+            first = max(reader.shape(name)[0] - TUNING_SLICES, 0) // 2
+            target = reader.read(name, first, first + TUNING_SLICES)
+            measured = _read(reader, first, first + TUNING_SLICES)
         for weight in weights:
-            image = reconstruct_volume(path, weight, middle=TUNING_SLICES)
-            scores[weight].append(psnr(target, image))
+            scores[weight].append(psnr(target, measured.reconstruct(weight)))
     return {weight: float(np.mean(values)) for weight, values in scores.items()}
 
 
-def middle_slices(slices: int, wanted: int | None) -> tuple[int, int]:
-    """First and one past the last of the middle slices."""
-    if wanted is None or wanted >= slices:
-        return 0, slices
-    first = (slices - wanted) // 2
-    return first, first + wanted
+class _Measured(NamedTuple):
+    """Slices of a prepared file; see `total_variation`."""
+
+    kspace: ComplexArray
+    size: tuple[int, int]
+    sampled: NDArray[np.bool_]
+    scale: float
+
+    def reconstruct(self, weight: float) -> FloatArray:
+        return total_variation(self.kspace, self.size, self.sampled, weight, scale=self.scale)
+
+
+def _read(reader: VolumeReader, start: int = 0, stop: int | None = None) -> _Measured:
+    zero_filled = read_zero_filled(reader)
+    if zero_filled is None or MASK not in reader:
+        raise BadFileError(reader.path, "has no mask or no target: it was not made by `condswin undersample`")
+    _, rows, columns = zero_filled.shape
+    scale = float(zero_filled.max()) or 1.0
+    return _Measured(reader.read(KSPACE, start, stop), (rows, columns), read_mask(reader), scale)
 
 
 def solve(kspace: ComplexArray, rows: int, sampled: NDArray[np.bool_], weight: float) -> ComplexArray:

@@ -21,8 +21,8 @@ from condswin.fourier import (
 )
 from condswin.mri.header import parse_header
 from condswin.mri.masks import draw_mask, name_seed
-from condswin.mri.reading import KSPACE, VolumeReader, kspace_shape, prepared_files, target_shape
-from condswin.mri.undersample import MASK, ZERO_FILLED, read_mask
+from condswin.mri.prepared import MASK, ZERO_FILLED, prepared_files, read_mask
+from condswin.mri.reading import KSPACE, VolumeReader, checked_blocks, kspace_shape, target_shape
 from condswin.mri.volumes import Volume, read_volumes
 from condswin.tasks.slices import Batch, Slices
 
@@ -76,7 +76,7 @@ def zero_filled_volume(path: Path, undersample: UndersampleConfig) -> Tensor:
         if ZERO_FILLED in reader:
             return torch.from_numpy(reader.read(ZERO_FILLED))
         sampled, size = _sampled(reader, undersample), _image_size(reader)
-        blocks = [magnitude_image(block, size, sampled) for _, block in reader.blocks(KSPACE)]
+        blocks = [magnitude_image(block, size, sampled) for _, block in checked_blocks(reader, KSPACE)]
     return torch.from_numpy(np.concatenate(blocks))
 
 
@@ -121,7 +121,7 @@ def complex_volume(path: Path, undersample: UndersampleConfig) -> ComplexInputs:
     """
     with VolumeReader(path) as reader:
         sampled, (rows, columns) = _sampled(reader, undersample), _image_size(reader)
-        hybrid = np.concatenate([readout_hybrid(block, rows) for _, block in reader.blocks(KSPACE)])
+        hybrid = np.concatenate([readout_hybrid(block, rows) for _, block in checked_blocks(reader, KSPACE)])
     return complex_inputs(hybrid * sampled, sampled, columns, None)
 
 
@@ -260,7 +260,7 @@ def _image_size(reader: VolumeReader) -> tuple[int, int]:
         raise BadFileError(reader.path, f"ismrmrd_header: {error}") from None
     _, rows, columns = kspace_shape(reader)
     if recon is None or recon[0] > rows or recon[1] > columns:
-        raise BadFileError(reader.path, "neither a target nor a usable header says how large the image shall be")
+        raise BadFileError(reader.path, "neither a target nor a usable header says how large the image is")
     return recon[0], recon[1]
 
 

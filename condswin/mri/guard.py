@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from condswin.config import UndersampleConfig
 from condswin.mri.masks import draw_mask
-from condswin.mri.reading import KSPACE, VolumeReader
-from condswin.mri.undersample import MASK, read_mask
+from condswin.mri.prepared import MASK, read_mask
+from condswin.mri.reading import KSPACE, VolumeReader, check_kspace
 
 #: Accelerations and widths of the centre may differ from those trained on by this factor, either way.
 TOLERANCE = 1.5
@@ -28,6 +28,7 @@ def refusals(path: Path, undersample: UndersampleConfig) -> list[str]:
         BadFileError: The file is unusable, or its mask is none.
     """
     with VolumeReader(path) as reader:
+        check_kspace(reader)
         if MASK not in reader:
             return _unmarked(reader)
         sampled = read_mask(reader)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from condswin.mri.reading import prepared_files
+from condswin.mri.prepared import prepared_files
 from condswin.mri.scoring import score_case, score_pairs
 from condswin.tasks.facts import Row
 from condswin.tasks.judging import Judging

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from condswin.errors import BadDataError
 from condswin.mri.metrics import psnr, ssim
-from condswin.mri.scoring import PREDICTION, read_images, read_truth, require_shape, score_pairs
+from condswin.mri.scoring import read_prediction, read_truth, score_pairs
 from condswin.tasks.pictures import Pictures
 
 #: Error maps are shown this many times brighter than the images.
@@ -37,8 +37,7 @@ def picture_case(case: str, target_file: Path, prediction_file: Path) -> Figure:
         BadFileError: As in `score_case`.
     """
     truth = read_truth(target_file)
-    prediction = read_images(prediction_file, PREDICTION)
-    require_shape(prediction_file, prediction, truth.target)
+    prediction = read_prediction(prediction_file, truth)
     rivals = {"zero-filled": truth.zero_filled, "reconstruction": prediction}
     shown = {name: volume for name, volume in rivals.items() if volume is not None}
     middle, maximum = len(truth.target) // 2, float(truth.target.max())

@@ -9,7 +9,7 @@ from torch import nn
 from condswin.errors import BadDataError
 from condswin.files import atomic_file
 from condswin.mri.dataset import complex_volume, magnitude, normalise, zero_filled_volume
-from condswin.mri.scoring import PREDICTION
+from condswin.mri.reading import PREDICTION
 from condswin.networks.unrolled import UnrolledNetwork
 from condswin.tasks.prediction import Prediction
 

@@ -19,6 +19,7 @@ Array = NDArray[Any]
 
 KSPACE = "kspace"
 HEADER = "ismrmrd_header"
+PREDICTION = "reconstruction"
 #: Names of the fully sampled magnitude image, the first one present is the target.
 TARGETS = ("reconstruction_esc", "reconstruction_rss")
 SUFFIXES = (".h5", ".hdf5")
@@ -75,6 +76,10 @@ class VolumeReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
         self._guard(self._file.close)
 
     def __contains__(self, name: str) -> bool:
@@ -188,22 +193,17 @@ class VolumeReader:
             raise BadFileError(self.path, message) from error
 
 
-def check_volume(path: Path, reader: VolumeReader | None = None) -> VolumeInfo:
+def check_volume(reader: VolumeReader) -> VolumeInfo:
     """Reads a fully sampled single-coil file to its last value, block by block.
-
-    Args:
-        path: The file.
-        reader: What reads it, closed afterwards; a plain reader if None.
 
     Raises:
         BadFileError: The file cannot be trusted; the message says why.
     """
-    with reader or VolumeReader(path) as reader:
-        info = read_info(reader)
-        for name in (KSPACE, info.target):
-            for _ in checked_blocks(reader, name):
-                pass
-        return info
+    info = read_info(reader)
+    for name in (KSPACE, info.target):
+        for _ in checked_blocks(reader, name):
+            pass
+    return info
 
 
 def read_info(reader: VolumeReader) -> VolumeInfo:
@@ -235,16 +235,15 @@ def read_info(reader: VolumeReader) -> VolumeInfo:
     )
 
 
-def check_kspace(path: Path) -> None:
+def check_kspace(reader: VolumeReader) -> None:
     """Reads the k-space of a single-coil file to its last value; undersampled or not, with or without a target.
 
     Raises:
         BadFileError: It cannot be reconstructed; the message says why.
     """
-    with VolumeReader(path) as reader:
-        kspace_shape(reader)
-        for _ in checked_blocks(reader, KSPACE):
-            pass
+    kspace_shape(reader)
+    for _ in checked_blocks(reader, KSPACE):
+        pass
 
 
 def checked_blocks(reader: VolumeReader, name: str) -> Iterator[tuple[int, Array]]:
@@ -321,9 +320,3 @@ def _layout(dataset: Any) -> tuple[int, int, int]:
     """Slices, bytes per slice, slices per chunk."""
     per_slice = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
     return dataset.shape[0], per_slice, dataset.chunks[0] if dataset.chunks else 1
-
-
-def prepared_files(folder: Path) -> dict[str, Path]:
-    """The prepared files of a folder by case name (file name without suffix), sorted."""
-    found = (path for path in folder.glob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
-    return {path.stem: path for path in sorted(found)}

@@ -9,12 +9,9 @@ import numpy as np
 from condswin.errors import BadDataError, BadFileError
 from condswin.fourier import FloatArray
 from condswin.mri.metrics import WINDOW, volume_metrics
-from condswin.mri.reading import TARGETS, VolumeReader, acquisition, prepared_files
-from condswin.mri.undersample import MASK, ZERO_FILLED, read_mask, read_zero_filled
+from condswin.mri.prepared import MASK, ZERO_FILLED, prepared_files, read_mask, read_zero_filled
+from condswin.mri.reading import PREDICTION, TARGETS, VolumeReader, acquisition
 from condswin.tasks.facts import Row
-
-#: Dataset of a prediction file, as in fastMRI.
-PREDICTION = "reconstruction"
 
 METRICS = ("psnr", "ssim", "nmse", "mae")
 
@@ -47,8 +44,7 @@ def score_case(case: str, target_file: Path, prediction_file: Path) -> Row:
         BadFileError: A file is unusable, or the prediction has another shape than the target or is not finite.
     """
     truth = read_truth(target_file)
-    prediction = read_images(prediction_file, PREDICTION)
-    require_shape(prediction_file, prediction, truth.target)
+    prediction = read_prediction(prediction_file, truth)
     row: Row = {"case": case, "acquisition": truth.acquisition, "acceleration": truth.acceleration}
     row.update(volume_metrics(truth.target, prediction))
     if truth.zero_filled is None:
@@ -74,38 +70,43 @@ def read_truth(path: Path) -> Truth:
             sampled = read_mask(reader)
             acceleration = sampled.size / int(sampled.sum())
         zero_filled = read_zero_filled(reader)
-    target = read_images(path, name)
+        target = _read_images(reader, name)
     if float(target.max()) <= 0:
         raise BadFileError(path, f"{name} is zero everywhere")
     if zero_filled is not None:
-        require_shape(path, zero_filled, target)
+        _require_shape(path, zero_filled, target)
         if not np.isfinite(zero_filled).all():
             raise BadFileError(path, f"{ZERO_FILLED} or kspace has NaN or infinite values")
     known = isinstance(acceleration, int | float)
     return Truth(target, zero_filled, kind, float(acceleration) if known else math.nan)
 
 
-def read_images(path: Path, name: str) -> FloatArray:
-    """Images (slices, H, W) of a dataset.
+def read_prediction(path: Path, truth: Truth) -> FloatArray:
+    """Images (slices, H, W) of a prediction file, of the target's shape.
 
     Raises:
         BadFileError: They cannot be scored.
     """
     with VolumeReader(path) as reader:
-        shape, dtype = reader.shape(name), reader.dtype(name)
-        if len(shape) != 3 or 0 in shape or min(shape[1:]) < WINDOW or dtype.kind != "f":
-            raise BadFileError(
-                path,
-                f"{name} is {dtype.name} {shape}, expected real (slices, rows, columns) of at least {WINDOW}x{WINDOW}",
-            )
-        images: FloatArray = reader.read(name).astype(np.float32, copy=False)
+        prediction = _read_images(reader, PREDICTION)
+    _require_shape(path, prediction, truth.target)
+    return prediction
+
+
+def _read_images(reader: VolumeReader, name: str) -> FloatArray:
+    shape, dtype = reader.shape(name), reader.dtype(name)
+    if len(shape) != 3 or 0 in shape or min(shape[1:]) < WINDOW or dtype.kind != "f":
+        raise BadFileError(
+            reader.path,
+            f"{name} is {dtype.name} {shape}, expected real (slices, rows, columns) of at least {WINDOW}x{WINDOW}",
+        )
+    images: FloatArray = reader.read(name).astype(np.float32, copy=False)
     if not np.isfinite(images).all():
-        raise BadFileError(path, f"{name} has NaN or infinite values; predict it again with a sound model")
+        raise BadFileError(reader.path, f"{name} has NaN or infinite values; predict it again with a sound model")
     return images
 
 
-def require_shape(path: Path, images: FloatArray, target: FloatArray) -> None:
-    """Raises BadFileError if images differ in shape from the target."""
+def _require_shape(path: Path, images: FloatArray, target: FloatArray) -> None:
     if images.shape != target.shape:
         raise BadFileError(path, f"images of shape {images.shape}, the target has {target.shape}: predict it again")
 

@@ -7,7 +7,6 @@ from torch import nn
 from condswin.mri.guard import refusals
 from condswin.mri.judging import ReconstructionJudging
 from condswin.mri.prediction import ReconstructionPrediction
-from condswin.mri.reading import check_kspace
 from condswin.tasks.serving import Serving
 
 
@@ -20,14 +19,12 @@ class ReconstructionServing(Serving):
 
     def predict_raw(self, model: nn.Module, source: Path, folder: Path) -> Path:
         """Reconstructs a fastMRI file; one that is fully sampled is undersampled first."""
-        check_kspace(source)
         out = folder / self.output_names(source)[0]
         ReconstructionPrediction(self.config).predict(model, source, out)
         return out
 
     def refusals(self, source: Path) -> list[str]:
         """A mask unlike those trained with; see `guard.refusals`."""
-        check_kspace(source)
         return refusals(source, self.config.reconstruction.undersample)
 
 

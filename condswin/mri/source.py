@@ -41,8 +41,8 @@ class ReconstructionSource(Source):
 
     def check_case(self, case: Case) -> CaseInfo:
         """Reads the whole file; the details are shapes, acquisition and dtype."""
-        path = case.files["kspace"]
-        info = check_volume(path, open_volume(path, self.config.reconstruction.ingest.multicoil))
+        with open_volume(case.files["kspace"], self.config.reconstruction.ingest.multicoil) as reader:
+            info = check_volume(reader)
         details = {
             "shape": list(info.shape),
             "dtype": "complex64",

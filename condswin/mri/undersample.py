@@ -20,10 +20,8 @@ from condswin.fourier import ComplexArray, FloatArray, magnitude_image
 from condswin.mri.coils import Multicoil, open_volume
 from condswin.mri.header import strip_header
 from condswin.mri.masks import Mask, draw_mask, name_seed
-from condswin.mri.reading import HEADER, KSPACE, VolumeReader, checked_blocks, kspace_shape, read_info, target_shape
-
-MASK = "mask"
-ZERO_FILLED = "zero_filled"
+from condswin.mri.prepared import MASK, ZERO_FILLED
+from condswin.mri.reading import HEADER, KSPACE, VolumeReader, checked_blocks, kspace_shape, read_info
 
 
 def prepare_full(source: Path, out: Path, multicoil: Multicoil = "refuse") -> None:
@@ -37,7 +35,8 @@ def prepare_full(source: Path, out: Path, multicoil: Multicoil = "refuse") -> No
     Raises:
         BadFileError: The source is unusable; nothing is written.
     """
-    _prepare(source, out, None, multicoil)
+    with open_volume(source, multicoil) as reader:
+        _prepare(reader, out, None)
 
 
 def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig, multicoil: Multicoil = "refuse") -> Mask:
@@ -58,9 +57,8 @@ def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig, m
         ConfigError: The settings cannot be met.
     """
     with open_volume(source, multicoil) as reader:
-        width = kspace_shape(reader)[-1]
-    mask = draw_mask(settings, width, name_seed(out.name))
-    _prepare(source, out, mask, multicoil)
+        mask = draw_mask(settings, kspace_shape(reader)[-1], name_seed(out.name))
+        _prepare(reader, out, mask)
     return mask
 
 
@@ -81,44 +79,8 @@ def undersample(kspace: ComplexArray, sampled: NDArray[np.bool_], size: tuple[in
     return magnitude_image(kspace, size, sampled)
 
 
-def read_mask(reader: VolumeReader) -> NDArray[np.bool_]:
-    """The measured columns (W,) of an undersampled file, whatever singleton axes its mask has.
-
-    Raises:
-        BadFileError: It is no mask of k-space's columns, or measures none.
-    """
-    shape = reader.shape(MASK)
-    # Targets to score against may come with their mask alone.
-    width = kspace_shape(reader)[-1] if KSPACE in reader else math.prod(shape)
-    if math.prod(shape) != width or width not in shape or reader.dtype(MASK).kind not in "biuf":
-        raise BadFileError(reader.path, f"mask of shape {shape} does not say which of kspace's {width} columns count")
-    sampled: NDArray[np.bool_] = reader.read(MASK).reshape(-1).astype(np.bool_)
-    if not sampled.any():
-        raise BadFileError(reader.path, f"mask says that none of kspace's {width} columns was measured")
-    return sampled
-
-
-def read_zero_filled(reader: VolumeReader) -> FloatArray | None:
-    """Zero-filled magnitudes (slices, h, w) of the target's size: as stored, else computed from k-space and mask.
-
-    None if the file has neither, or no target that says how large they shall be.
-
-    Raises:
-        BadFileError: What there is cannot be used.
-    """
-    if ZERO_FILLED in reader:
-        stored: FloatArray = reader.read(ZERO_FILLED)
-        return stored
-    target = reader.target_name()
-    if target is None or MASK not in reader or KSPACE not in reader:
-        return None
-    sampled, (_, rows, columns) = read_mask(reader), target_shape(reader, target)
-    blocks = [magnitude_image(block, (rows, columns), sampled) for _, block in reader.blocks(KSPACE)]
-    return np.concatenate(blocks)
-
-
-def _prepare(source: Path, out: Path, mask: Mask | None, multicoil: Multicoil) -> None:
-    with open_volume(source, multicoil) as reader, atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
+def _prepare(reader: VolumeReader, out: Path, mask: Mask | None) -> None:
+    with atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
         info = read_info(reader)
         _copy_target(reader, file, info.target)
         _copy_kspace(reader, file, info.shape, info.target_shape, mask)
@@ -126,7 +88,7 @@ def _prepare(source: Path, out: Path, mask: Mask | None, multicoil: Multicoil) -
             try:
                 file[HEADER] = strip_header(raw)
             except ValueError as error:
-                raise BadFileError(source, f"{HEADER}: {error}") from None
+                raise BadFileError(reader.path, f"{HEADER}: {error}") from None
         file.attrs["acquisition"] = info.acquisition
         file.attrs["patient"] = info.patient
         if mask is not None:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from condswin.errors import BadFileError
 from condswin.files import fingerprint, read_json, write_json
+from condswin.mri.prepared import ZERO_FILLED, read_mask
 from condswin.mri.reading import VolumeReader, kspace_shape, target_shape
-from condswin.mri.undersample import ZERO_FILLED, read_mask
 
 #: Raise it when `Volume` changes, so that what was remembered is forgotten.
 FORMAT = 1

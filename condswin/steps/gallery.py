@@ -19,9 +19,9 @@ from condswin.fourier import FloatArray
 from condswin.mri.compressed_sensing import reconstruct_volume
 from condswin.mri.metrics import psnr, ssim, volume_metrics
 from condswin.mri.pictures import ERROR_GAIN
-from condswin.mri.reading import VolumeReader
-from condswin.mri.scoring import PREDICTION
-from condswin.mri.undersample import ZERO_FILLED, prepare_undersampled
+from condswin.mri.prepared import ZERO_FILLED
+from condswin.mri.reading import PREDICTION, VolumeReader
+from condswin.mri.undersample import prepare_undersampled
 from condswin.outputs import open_output, refuse_equal
 from condswin.serving import local_model, serve
 

@@ -11,7 +11,9 @@ from condswin.config import PrepareCtConfig
 from condswin.ct.geometry import Geometry
 from condswin.ct.metrics import score_case
 from condswin.ct.nifti import read_labels, read_pair
-from condswin.ct.prepare import apply_window, labels_at, one_hot, open_prepared, prepare_case, read_slices
+from condswin.ct.prepare import prepare_case
+from condswin.ct.prepared import open_prepared, read_slices
+from condswin.ct.resampling import apply_window, labels_at, one_hot
 from condswin.errors import BadFileError
 
 from .fakes import AFFINES, affine, write_pair

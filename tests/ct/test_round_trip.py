@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from condswin.config import DemoCtConfig
 from condswin.ct.demo.scans import write_demo_case
 from condswin.ct.nifti import read_labels, read_pair
-from condswin.ct.prepare import open_prepared
+from condswin.ct.prepared import open_prepared
 from tests.whole import Whole
 
 from .fakes import AFFINES, SHARED, affine, config, write, write_pair

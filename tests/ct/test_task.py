@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from condswin.ct.facts import EFFECTS
 from condswin.ct.nifti import read_image, read_labels, write_labels
 from condswin.ct.predict import post_process
-from condswin.ct.prepare import open_prepared
+from condswin.ct.prepared import open_prepared
 from condswin.errors import BadDataError, BadFileError
 from condswin.evaluation.results import summaries
 from tests.whole import Whole

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from condswin.config import Config, parse_config
+from condswin.mri.reading import VolumeInfo, VolumeReader, check_volume
 from tests.whole import Whole
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,6 +35,12 @@ def centred_image(kspace: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     )
     top, left = (image.shape[-2] - size[0]) // 2, (image.shape[-1] - size[1]) // 2
     return np.abs(image[..., top : top + size[0], left : left + size[1]])
+
+
+def check(path: Path) -> VolumeInfo:
+    """What ingestion finds in a single-coil file, or refuses."""
+    with VolumeReader(path) as reader:
+        return check_volume(reader)
 
 
 @pytest.fixture

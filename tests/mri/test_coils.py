@@ -9,7 +9,7 @@ from condswin.mri.reading import check_volume
 from condswin.mri.source import ReconstructionSource
 from condswin.mri.undersample import prepare_undersampled
 
-from .conftest import centred_image, make_config
+from .conftest import centred_image, check, make_config
 
 
 @pytest.fixture
@@ -37,15 +37,15 @@ def multicoil(write_volume):
 def test_refused_unless_asked_for(multicoil):
     path, _ = multicoil
     with pytest.raises(BadFileError, match=r"reconstruction\.ingest.multicoil to combine"):
-        check_volume(path)
+        check(path)
 
 
 def test_combined_reads_like_a_single_coil(multicoil):
     path, target = multicoil
-    info = check_volume(path, open_volume(path, "combine"))
-    assert (info.shape, info.target, info.target_shape) == ((5, 42, 31), "reconstruction_esc", (5, 20, 22))
     with open_volume(path, "combine") as reader:
+        info = check_volume(reader)
         kspace, image = reader.read("kspace"), reader.read("reconstruction_esc", 1, 3)
+    assert (info.shape, info.target, info.target_shape) == ((5, 42, 31), "reconstruction_esc", (5, 20, 22))
     assert kspace.dtype == np.complex64
     np.testing.assert_allclose(image, centred_image(kspace, (20, 22))[1:3], rtol=1e-3, atol=1e-5)
     # One receiver cannot see what three do, but comes close to their image.

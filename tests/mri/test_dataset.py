@@ -190,7 +190,7 @@ def test_zero_filled_volume_without_stored_image_or_target(prepared):
     assert torch.allclose(zero_filled_volume(path, SETTINGS), stored, atol=1e-9)
     with h5py.File(path, "a") as file:
         del file["ismrmrd_header"]
-    with pytest.raises(BadFileError, match="how large the image shall be"):
+    with pytest.raises(BadFileError, match="how large the image is"):
         zero_filled_volume(path, SETTINGS)
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from condswin.errors import BadFileError
-from condswin.mri.reading import VolumeReader, check_volume, checked_blocks
+from condswin.mri.reading import VolumeReader, checked_blocks
 from condswin.patients import patient_key
+
+from .conftest import check
 
 KSPACE = np.ones((3, 42, 31), np.complex64)
 TARGET = np.ones((3, 20, 22), np.float32)
@@ -21,7 +23,7 @@ def with_value(array, value):
 
 
 def test_sound_file(write_volume):
-    info = check_volume(write_volume())
+    info = check(write_volume())
     assert info.shape == (3, 42, 31)
     assert info.target == "reconstruction_esc"
     assert info.target_shape == (3, 20, 22)
@@ -32,12 +34,12 @@ def test_sound_file(write_volume):
 
 def test_no_identifier_in_what_a_check_returns(write_volume):
     for attributes in ({}, {"patient_id": None}):
-        assert not any(word in str(check_volume(write_volume(attributes=attributes))) for word in ("PERSON", "SECRET"))
+        assert not any(word in str(check(write_volume(attributes=attributes))) for word in ("PERSON", "SECRET"))
 
 
 def test_patient_is_the_attribute_s_or_the_header_s_or_the_file_s(write_volume):
     def key(**changes):
-        return check_volume(write_volume(**changes)).patient
+        return check(write_volume(**changes)).patient
 
     assert key() == patient_key("PERSON-42")
     assert key(attributes={"patient_id": np.bytes_(b"PERSON-42")}) == patient_key("PERSON-42")
@@ -60,21 +62,21 @@ def test_patient_keys_need_the_secret_of_the_environment(monkeypatch):
 
 @pytest.mark.parametrize("header", [None, b"<a/>", "<a/>", np.bytes_(b"<a/>\0\0")])
 def test_header_is_optional_and_of_any_string_type(write_volume, header):
-    assert check_volume(write_volume(header=header)).header.encoded is None
+    assert check(write_volume(header=header)).header.encoded is None
 
 
 def test_missing_acquisition_and_rss_target(write_volume):
     path = write_volume(
         datasets={"reconstruction_esc": None, "reconstruction_rss": TARGET}, attributes={"acquisition": None}
     )
-    info = check_volume(path)
+    info = check(path)
     assert (info.acquisition, info.target) == ("unknown", "reconstruction_rss")
 
 
 def test_an_empty_slice_is_no_fault(write_volume):
     kspace, target = KSPACE.copy(), TARGET.copy()
     kspace[0], target[0] = 0, 0
-    check_volume(write_volume(datasets={"kspace": kspace, "reconstruction_esc": target}))
+    check(write_volume(datasets={"kspace": kspace, "reconstruction_esc": target}))
 
 
 def test_chunked_compressed_and_big_endian_are_read(write_volume):
@@ -86,7 +88,7 @@ def test_chunked_compressed_and_big_endian_are_read(write_volume):
         target = file["reconstruction_esc"][()]
         del file["reconstruction_esc"]
         file["reconstruction_esc"] = target.astype(">f4")
-    check_volume(path)
+    check(path)
     with VolumeReader(path) as reader:
         read = np.concatenate([block for _, block in checked_blocks(reader, "reconstruction_esc")])
     assert np.array_equal(read, target)
@@ -122,7 +124,7 @@ BAD_DATASETS = {
 def test_refuses_bad_content(write_volume, datasets, reason):
     path = write_volume(datasets=datasets)
     with pytest.raises(BadFileError, match=reason) as caught:
-        check_volume(path)
+        check(path)
     assert caught.value.path == path
 
 
@@ -207,7 +209,7 @@ def test_refuses_bad_files(write_volume, spoil, reason):
     spoil(path)
     tracemalloc.start()
     with pytest.raises(BadFileError, match=reason):
-        check_volume(path)
+        check(path)
     assert tracemalloc.get_traced_memory()[1] < 50e6
     tracemalloc.stop()
 
@@ -223,7 +225,7 @@ def test_reads_large_files_block_by_block(write_volume):
     # 64 slices of 1.25 MB.
     path = write_volume(datasets=large(64))
     tracemalloc.start()
-    check_volume(path)
+    check(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 48e6

@@ -11,9 +11,8 @@ from condswin.mri.demo.scans import make_scan, write_demo
 from condswin.mri.header import parse_header
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.metrics import psnr
-from condswin.mri.reading import check_volume
 
-from ..conftest import centred_image
+from ..conftest import centred_image, check
 
 PACKAGE = Path(condswin.__file__).parent
 
@@ -44,7 +43,7 @@ def test_files_are_fastmri_s(demo):
     assert len(names) == 7
     assert names[0] == "singlecoil_train/file1000001.h5"
     assert names[-1] == "singlecoil_val/file1002002.h5"
-    infos = [check_volume(demo / name) for name in names]
+    infos = [check(demo / name) for name in names]
     assert {info.acquisition for info in infos} == {"CORPD_FBK", "CORPDFS_FBK"}
     assert {info.shape[2] % 2 for info in infos} == {0, 1}
     assert all(info.shape[1] == 96 and info.shape[2] >= 1.1 * 48 for info in infos)
@@ -56,7 +55,7 @@ def test_files_are_fastmri_s(demo):
 
 def test_patients_return_within_a_split_and_never_across(demo):
     by_split = [
-        [check_volume(p).patient for p in sorted((demo / s).iterdir())] for s in ("singlecoil_train", "singlecoil_val")
+        [check(p).patient for p in sorted((demo / s).iterdir())] for s in ("singlecoil_train", "singlecoil_val")
     ]
     assert len(set(by_split[0])) == 4
     assert not set(by_split[0]) & set(by_split[1])
