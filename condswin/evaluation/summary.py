@@ -41,7 +41,13 @@ def _summary(values: np.ndarray) -> Summary:
     values = values[np.isfinite(values)]
     if not values.size:
         return Summary(mean=None, std=None, low=None, high=None, cases=0)
-    resampled = np.random.default_rng(0).choice(values, (RESAMPLES, values.size)).mean(axis=1)
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    std = float(values.std(ddof=1)) if values.size > 1 else 0.0
-    return Summary(mean=float(values.mean()), std=std, low=float(low), high=float(high), cases=int(values.size))
+    mean = float(values.mean())
+    if values.size == 1:
+        return Summary(mean=mean, std=0.0, low=mean, high=mean, cases=1)
+    # Imported here, since it takes a second, and not everybody who has rows summarises them.
+    from scipy.stats import bootstrap
+
+    # Percentiles of the means: BCa intervals are undefined where all values are equal.
+    interval = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0))
+    low, high = (float(bound) for bound in interval.confidence_interval)
+    return Summary(mean=mean, std=float(values.std(ddof=1)), low=low, high=high, cases=int(values.size))

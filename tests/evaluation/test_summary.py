@@ -30,6 +30,23 @@ def test_the_interval_covers_the_mean_of_the_population_as_often_as_it_says() ->
     assert covered >= 88
 
 
+@pytest.mark.parametrize("values", [[0.7], [0.7, 0.7, 0.7]])
+def test_one_case_and_equal_cases_have_an_interval_of_no_width(values: list[float]) -> None:
+    rows = [{"case": str(number), "dice": value} for number, value in enumerate(values)]
+    summary = summarise(rows, ["dice"])["dice"]
+    assert summary["std"] == pytest.approx(0)
+    assert summary["low"] == summary["mean"] == summary["high"] == pytest.approx(0.7)
+
+
+def test_the_interval_is_that_of_resampled_means_and_the_same_every_time() -> None:
+    values = np.random.default_rng(2).normal(30, 2, 12)
+    rows = [{"case": str(number), "psnr": float(value)} for number, value in enumerate(values)]
+    resampled = np.random.default_rng(3).choice(values, (200_000, 12)).mean(axis=1)
+    summary = summarise(rows, ["psnr"])["psnr"]
+    assert (summary["low"], summary["high"]) == pytest.approx(np.percentile(resampled, [2.5, 97.5]), abs=0.1)
+    assert summary == summarise(rows, ["psnr"])["psnr"]
+
+
 def test_gains_are_paired_by_case() -> None:
     ours = [{"case": "b", "psnr": 31.0}, {"case": "a", "psnr": 22.0}, {"case": "c", "psnr": 1.0}]
     theirs = [{"case": "a", "psnr": 20.0}, {"case": "b", "psnr": 30.0}]

@@ -9,7 +9,7 @@ from condswin.cli import main
 from condswin.config import write_config
 from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadDataError, BadFileError
-from condswin.mri.card import describe, drift, duplicates, noise_floor, volume_statistics
+from condswin.mri.card import STATISTICS, describe, drift, duplicates, noise_floor, volume_statistics
 from condswin.steps.data_card import data_card
 from tests.whole import Whole
 
@@ -86,6 +86,17 @@ def test_no_drift_from_itself_nor_from_the_like(ingest):
 )
 def test_drift_is_found_and_named(ingest, change, statistic):
     assert drift(described(ingest("a", 3)), described(ingest("b", 3, **change)))[statistic] == 1
+
+
+def test_drift_is_the_largest_distance_of_the_cumulative_distributions():
+    draw = np.random.default_rng(0)
+    one, other = draw.normal(0, 1, 23).round(1), draw.normal(0.5, 1, 17).round(1)  # with ties
+    cards = [
+        {"statistics": {name: list(values) for name in STATISTICS}, "acquisitions": {"a": 1}, "cases": 1}
+        for values in (one, other)
+    ]
+    expected = max(abs(np.mean(one <= value) - np.mean(other <= value)) for value in (*one, *other))
+    assert drift(*cards)["rows"] == pytest.approx(expected, abs=1e-15)
 
 
 def test_drift_is_on_the_page_and_in_the_exit_status(ingest, tmp_path, monkeypatch):
