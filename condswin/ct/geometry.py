@@ -35,12 +35,6 @@ class Geometry:
     codes: tuple[int, int]
 
     @classmethod
-    def from_affine(cls, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> "Geometry":
-        """Geometry of a file that keeps `affine` as sform and qform ("scanner" space)."""
-        header = nib.Nifti1Image(np.zeros((1, 1, 1), np.uint8), affine).header
-        return cls(shape, header.get_best_affine(), header.get_sform(), header.get_qform(), (1, 1))
-
-    @classmethod
     def from_header(cls, header: Any) -> "Geometry":
         """Geometry of a three-dimensional volume from its nibabel NIfTI header.
 
@@ -92,11 +86,6 @@ class Geometry:
         """
         axes, flipped = self._axes
         return np.flip(array.transpose(axes), flipped)
-
-    def from_canonical(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The exact inverse of `to_canonical`."""
-        axes, flipped = self._axes
-        return np.flip(array, flipped).transpose(np.argsort(axes))
 
     def mismatch(self, other: "Geometry", *, tolerance: float = 1e-3) -> str | None:
         """Says how another volume's geometry differs, or None if it is the same one.

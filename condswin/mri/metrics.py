@@ -26,6 +26,8 @@ K1, K2 = 0.01, 0.03
 def volume_metrics(target: Volume, prediction: Volume) -> dict[str, float]:
     """PSNR (dB), SSIM, NMSE and MAE of one volume, by name.
 
+    NMSE is the squared norm of the error divided by that of the target, both over the volume; MAE has the images' unit.
+
     Raises:
         ValueError: The shapes differ or are not (slices, rows, columns).
     """
@@ -40,16 +42,6 @@ def volume_metrics(target: Volume, prediction: Volume) -> dict[str, float]:
     return {"psnr": sums.psnr(maximum), "ssim": similarity, "nmse": sums.nmse, "mae": sums.mae}
 
 
-def mae(target: Volume, prediction: Volume) -> float:
-    """Mean absolute error, in the units of the images."""
-    return _sums(target, prediction).mae
-
-
-def nmse(target: Volume, prediction: Volume) -> float:
-    """Squared norm of the error divided by that of the target, both over the volume."""
-    return _sums(target, prediction).nmse
-
-
 def psnr(target: Volume, prediction: Volume, *, maximum: float | None = None) -> float:
     """Peak signal-to-noise ratio, dB; infinite for a perfect prediction.
 
@@ -58,7 +50,9 @@ def psnr(target: Volume, prediction: Volume, *, maximum: float | None = None) ->
         prediction: The same shape.
         maximum: Data range; the target's largest value if None. To be given for a part of a volume.
     """
-    return _sums(target, prediction).psnr(float(target.max()) if maximum is None else maximum)
+    unit = _unit(target)
+    sums = _total(_by_part(lambda x, y: _part_sums(x, y, unit), target, prediction))
+    return sums.psnr(float(target.max()) if maximum is None else maximum)
 
 
 def slice_psnr(target: Tensor, prediction: Tensor, maximum: Tensor) -> Tensor:
@@ -177,11 +171,6 @@ class _Sums(NamedTuple):
     def psnr(self, maximum: float) -> float:
         error = self.squared_error / self.pixels
         return 10 * math.log10(maximum**2 / error) if error > 0 else math.inf
-
-
-def _sums(target: Volume, prediction: Volume) -> _Sums:
-    unit = _unit(target)
-    return _total(_by_part(lambda x, y: _part_sums(x, y, unit), target, prediction))
 
 
 def _unit(target: Volume) -> float:

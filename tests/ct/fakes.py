@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 
 from condswin.config import Config
+from condswin.ct.geometry import Geometry
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "ct"
 
@@ -48,6 +49,18 @@ def anatomy(shape, seed=0):
     labels[(((grid - np.array([0.3, 0.0, 0.1]).reshape(3, 1, 1, 1)) / 0.28) ** 2).sum(0) < 1] = 2
     hu[labels == 1], hu[labels == 2] = 110, 70
     return (hu + rng.normal(0, 6, shape)).astype(np.int16), labels
+
+
+def geometry(shape, matrix) -> Geometry:
+    """That of a file with this affine."""
+    return Geometry.from_header(nib.Nifti1Image(np.zeros(shape, np.uint8), matrix).header)
+
+
+def from_canonical(geometry: Geometry, slices: Any) -> Any:
+    """Axial slices in the axis order of a file, as a prediction is written: through a view."""
+    array = np.zeros(geometry.shape, slices.dtype)
+    geometry.to_canonical(array)[:] = slices
+    return array
 
 
 def write(path: Path, array: Any, matrix: Any = None, *, codes=(1, 1), **header: Any) -> Path:

@@ -15,7 +15,7 @@ from condswin.ct.geometry import Geometry
 from condswin.ct.nifti import read_image, read_labels, read_pair, stem, write_labels
 from condswin.errors import BadFileError
 
-from .fakes import AFFINES, affine, anatomy, write
+from .fakes import AFFINES, affine, anatomy, from_canonical, geometry, write
 from .fuzz import MUST_REFUSE, patched
 
 HU, LABELS = anatomy((21, 18, 7))
@@ -225,7 +225,7 @@ def test_canonical_slices_run_upwards_front_to_back_and_right_to_left():
     # An identity affine is RAS+: indices grow to the patient's right, front and head.
     array = np.zeros((4, 5, 6), np.uint8)
     array[3, 4, 0] = 1  # rightmost, frontmost, lowest
-    canonical = Geometry.from_affine((4, 5, 6), np.eye(4)).to_canonical(array)
+    canonical = geometry((4, 5, 6), np.eye(4)).to_canonical(array)
     assert canonical.shape == (6, 5, 4)
     assert canonical[0, 0, 0] == 1  # bottom slice, first row, first column: the liver's side of the image
 
@@ -240,12 +240,12 @@ def test_canonical_slices_run_upwards_front_to_back_and_right_to_left():
 )
 def test_there_and_back_is_exact(shape, order, flips, tilt, spacing):
     matrix = affine(spacing, flips=flips, order=order, tilt=tilt)
-    geometry = Geometry.from_affine(shape, matrix)
+    position = geometry(shape, matrix)
     array = np.arange(np.prod(shape)).reshape(shape)
-    canonical = geometry.to_canonical(array)
-    np.testing.assert_array_equal(geometry.from_canonical(canonical), array)
-    assert canonical.shape == geometry.canonical_shape
-    np.testing.assert_allclose(np.sort(geometry.spacing), np.sort(spacing), rtol=1e-4)
+    canonical = position.to_canonical(array)
+    np.testing.assert_array_equal(from_canonical(position, canonical), array)
+    assert canonical.shape == position.canonical_shape
+    np.testing.assert_allclose(np.sort(position.spacing), np.sort(spacing), rtol=1e-4)
     # The canonical axes point up, back and left, as far as a tilted volume's can.
     steps = matrix[:3, :3] @ np.linalg.inv(np.diag(np.linalg.norm(matrix[:3, :3], axis=0)))
     for axis, (world, sign) in enumerate(((2, 1), (1, -1), (0, -1))):

@@ -1,9 +1,8 @@
 import numpy as np
 
-from condswin.ct.geometry import Geometry
 from condswin.ct.pictures import draw_case, telling_slices
 
-from .fakes import AFFINES, anatomy
+from .fakes import AFFINES, anatomy, geometry
 
 
 def test_slices_that_tell_most_are_chosen():
@@ -19,9 +18,9 @@ def test_slices_that_tell_most_are_chosen():
 
 def test_outlines_lie_where_the_labels_are():
     _, labels = anatomy((40, 32, 9))
-    geometry = Geometry.from_affine((40, 32, 9), AFFINES["lits"])
-    figure = draw_case("volume-0", geometry, labels, np.roll(labels, 3, 0), None)
-    canonical = geometry.to_canonical(labels)
+    position = geometry((40, 32, 9), AFFINES["lits"])
+    figure = draw_case("volume-0", position, labels, np.roll(labels, 3, 0), None)
+    canonical = position.to_canonical(labels)
     panels = np.array(figure.axes).reshape(-1, 4)
     assert [panel.get_title() for panel in panels[0]] == ["CT", "liver", "tumour", "missed (red), false (blue)"]
     for row in panels:

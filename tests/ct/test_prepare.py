@@ -16,7 +16,7 @@ from condswin.ct.prepared import open_prepared, read_slices
 from condswin.ct.resampling import apply_window, labels_at, one_hot
 from condswin.errors import BadFileError
 
-from .fakes import AFFINES, affine, write_pair
+from .fakes import AFFINES, affine, from_canonical, write_pair
 
 
 def oracle(prepared: Path):
@@ -24,7 +24,7 @@ def oracle(prepared: Path):
     with open_prepared(prepared) as file:
         geometry = Geometry.from_attributes(file.attrs)
         size = geometry.canonical_shape[1:]
-        return geometry.from_canonical(labels_at(one_hot(file["label"][:]), size))
+        return from_canonical(geometry, labels_at(one_hot(file["label"][:]), size))
 
 
 @pytest.mark.parametrize("name", AFFINES)
