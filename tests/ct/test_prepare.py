@@ -11,7 +11,7 @@ from condswin.config import PrepareCtConfig
 from condswin.ct.geometry import Geometry
 from condswin.ct.metrics import score_case
 from condswin.ct.nifti import read_labels, read_pair
-from condswin.ct.prepare import prepare_case
+from condswin.ct.prepare import prepare_case, prepared_names
 from condswin.ct.prepared import open_prepared, read_slices
 from condswin.ct.resampling import apply_window, labels_at, one_hot
 from condswin.errors import BadFileError
@@ -30,7 +30,8 @@ def oracle(prepared: Path):
 @pytest.mark.parametrize("name", AFFINES)
 def test_a_prepared_case_maps_back_exactly(tmp_path, name):
     volume, segmentation = write_pair(tmp_path / "in", 3, (37, 30, 9), AFFINES[name])
-    names = prepare_case("volume-3", volume, segmentation, tmp_path / "out", PrepareCtConfig())
+    prepare_case("volume-3", volume, segmentation, tmp_path / "out", PrepareCtConfig())
+    names = prepared_names("volume-3", segmentation)
     assert names == ["volume-3.h5", "segmentation-3.nii.gz"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
     assert (tmp_path / "out" / names[1]).read_bytes() == segmentation.read_bytes()
@@ -59,9 +60,9 @@ def test_resampled_cases_map_back(tmp_path, order, flips, tilt, ratio):
     matrix = affine((1.0, 0.8, 1.3), order=order, flips=flips, tilt=tilt)
     volume, segmentation = write_pair(tmp_path / "in", 0, (44, 41, 40), matrix)
     spacing = PrepareCtConfig(spacing=ratio * math.sqrt(0.8 * 1.3))
-    names = prepare_case("volume-0", volume, segmentation, tmp_path / "out", spacing)
+    prepare_case("volume-0", volume, segmentation, tmp_path / "out", spacing)
     labels = read_labels(segmentation)
-    scores = score_case(labels.data, oracle(tmp_path / "out" / names[0]), matrix[:3, :3])
+    scores = score_case(labels.data, oracle(tmp_path / "out" / "volume-0.h5"), matrix[:3, :3])
     assert scores["liver_dice"] >= 0.98
     assert scores["tumour_dice"] >= 0.90
 
@@ -86,7 +87,8 @@ def test_window():
 def test_decathlon_labels_are_renamed_and_suffixes_kept(tmp_path):
     volume, segmentation = write_pair(tmp_path, "x", suffix=".nii")
     msd = segmentation.rename(tmp_path / "liver_12.nii")
-    names = prepare_case("volume-liver_12", volume, msd, tmp_path / "out", PrepareCtConfig())
+    prepare_case("volume-liver_12", volume, msd, tmp_path / "out", PrepareCtConfig())
+    names = prepared_names("volume-liver_12", msd)
     assert names == ["volume-liver_12.h5", "segmentation-liver_12.nii"]
     assert (tmp_path / "out" / names[1]).read_bytes() == msd.read_bytes()
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from condswin.evaluation import paired_gain, summarise
+from condswin.evaluation.summary import paired_gain, summarise
 
 
 def test_summaries_are_over_cases_and_leave_undefined_ones_out() -> None:
