@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.prepared import MASK, ZERO_FILLED, prepared_files, read_mask
 from condswin.mri.reading import KSPACE, VolumeReader, checked_blocks, kspace_shape, target_shape
 from condswin.mri.volumes import Volume, read_volumes
+from condswin.networks.unrolled import INPUT_CHANNELS, OUTPUT_CHANNELS
 from condswin.tasks.slices import Batch, Slices
 
 #: Splits of at most this many bytes are kept in memory.
@@ -132,12 +133,10 @@ def _sampled(reader: VolumeReader, undersample: UndersampleConfig) -> NDArray[np
 
 
 class SliceDataset(Slices):
-    """Slices of the prepared files of one split.
+    """Slices of the prepared files of one split, as networks on magnitude images take them.
 
-    For image-domain networks an item has `image` (1, H, W), the normalised zero-filled magnitude; `target` (1, H, W),
-    scaled by the image's mean and standard deviation; these two as `mean` and `std`, and `maximum`, the largest value
-    of the target volume. For unrolled networks (`magnitudes=False`) `image` is (3, H, W of k-space), as in
-    `ComplexInputs`, and `mean` is 0.
+    An item has `image` (1, H, W), the normalised zero-filled magnitude; `target` (1, H, W), scaled by the image's mean
+    and standard deviation; these two as `mean` and `std`, and `maximum`, the largest value of the target volume.
 
     Slices of undersampled files are the same every time. Slices of fully sampled files get a fresh mask each time,
     drawn from torch's global generator (which a DataLoader seeds per epoch and worker, reproducibly) and the process's
@@ -149,8 +148,7 @@ class SliceDataset(Slices):
     Args:
         folder: `prepared/<split>`.
         undersample: Masks for fully sampled files.
-        training: Draw fresh masks and mirror (complex images: also turn their phase).
-        magnitudes: What `image` is.
+        training: Draw fresh masks, and mirror.
         cache_bytes: Largest split that is held in memory.
 
     Raises:
@@ -158,18 +156,19 @@ class SliceDataset(Slices):
         BadFileError: A file is unusable.
     """
 
+    #: Of networks that take these slices: in, out.
+    channels: ClassVar[tuple[int, int]] = (1, 1)
+
     def __init__(
         self,
         folder: Path,
         undersample: UndersampleConfig,
         *,
         training: bool,
-        magnitudes: bool = True,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._undersample = undersample
         self._training = training
-        self._magnitudes = magnitudes
         self._volumes = read_volumes(list(prepared_files(folder).values()))
         if not self._volumes:
             raise BadDataError(f"{folder}: no prepared file; run `condswin undersample` first")
@@ -181,8 +180,7 @@ class SliceDataset(Slices):
     @property
     def sizes(self) -> list[tuple[int, ...]]:
         """See `Slices`."""
-        sizes = [volume.size if self._magnitudes else (*volume.size, volume.kspace[1]) for volume in self._volumes]
-        return [sizes[number] for number, _ in self._index]
+        return [self._size(self._volumes[number]) for number, _ in self._index]
 
     def __getitem__(self, index: int) -> Batch:
         number, slice_ = self._index[index]
@@ -192,10 +190,9 @@ class SliceDataset(Slices):
             signal, target = signals[0], targets[0]
         else:
             signal, target = self._cache[number][0][slice_], self._cache[number][1][slice_]
-        make = self._magnitude_item if self._magnitudes else self._complex_item
-        return {**make(volume, signal, target), "maximum": torch.tensor(volume.maximum, dtype=torch.float32)}
+        return {**self._item(volume, signal, target), "maximum": torch.tensor(volume.maximum, dtype=torch.float32)}
 
-    def _magnitude_item(self, volume: Volume, signal: Tensor, target: Tensor) -> Batch:
+    def _item(self, volume: Volume, signal: Tensor, target: Tensor) -> Batch:
         zero_filled = signal
         if volume.sampled is None:
             zero_filled = torch.from_numpy(
@@ -208,16 +205,6 @@ class SliceDataset(Slices):
         image, mean, std = normalise(zero_filled, volume.maximum)
         return {"image": image[None], "target": ((target - mean) / std)[None], "mean": mean, "std": std}
 
-    def _complex_item(self, volume: Volume, hybrid: Tensor, target: Tensor) -> Batch:
-        sampled = self._mask(volume, hybrid)
-        if self._training:
-            # Columns are not mirrored: the middle of an even number of them would move against the target's.
-            if torch.rand(()) < 0.5:
-                hybrid, target = hybrid.flip(-2), target.flip(-2)
-            hybrid = hybrid * torch.polar(torch.ones(()), 2 * torch.pi * torch.rand(()))
-        image, std, _ = complex_inputs(hybrid.numpy() * sampled, sampled, volume.size[1], volume.maximum)
-        return {"image": image, "target": (target / std)[None], "mean": torch.zeros(()), "std": std}
-
     def _mask(self, volume: Volume, hybrid: Tensor) -> NDArray[np.bool_]:
         if volume.sampled is not None:
             return volume.sampled
@@ -227,16 +214,48 @@ class SliceDataset(Slices):
     def _bytes(self, volume: Volume) -> int:
         """What holding a volume in memory takes."""
         rows, columns = volume.size
-        held = 4 * columns if volume.sampled is not None and self._magnitudes else 8 * volume.kspace[1]
+        held = 8 * volume.kspace[1] if self._holds_hybrid(volume) else 4 * columns
         return volume.slices * rows * (held + 4 * columns)
+
+    def _size(self, volume: Volume) -> tuple[int, ...]:
+        return volume.size
+
+    def _holds_hybrid(self, volume: Volume) -> bool:
+        """Whether a signal is hybrid space; else it is the zero-filled magnitude that the file has."""
+        return volume.sampled is None
 
     def _read(self, volume: Volume, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Signal, zero-filled (n, H, W) or hybrid space (n, H, W of k-space), and target (n, H, W) of some slices."""
         with VolumeReader(volume.path) as reader:
             target = torch.from_numpy(reader.read(volume.target, start, stop))
-            if volume.sampled is not None and self._magnitudes:
-                return torch.from_numpy(reader.read(ZERO_FILLED, start, stop)), target
-            return torch.from_numpy(readout_hybrid(reader.read(KSPACE, start, stop), volume.size[0])), target
+            if self._holds_hybrid(volume):
+                return torch.from_numpy(readout_hybrid(reader.read(KSPACE, start, stop), volume.size[0])), target
+            return torch.from_numpy(reader.read(ZERO_FILLED, start, stop)), target
+
+
+class ComplexSliceDataset(SliceDataset):
+    """The same as unrolled networks take them: `image` is (3, H, W of k-space) as in `ComplexInputs`, `mean` is 0.
+
+    Training also turns the phase of the images.
+    """
+
+    channels: ClassVar[tuple[int, int]] = (INPUT_CHANNELS, OUTPUT_CHANNELS)
+
+    def _item(self, volume: Volume, hybrid: Tensor, target: Tensor) -> Batch:
+        sampled = self._mask(volume, hybrid)
+        if self._training:
+            # Columns are not mirrored: the middle of an even number of them would move against the target's.
+            if torch.rand(()) < 0.5:
+                hybrid, target = hybrid.flip(-2), target.flip(-2)
+            hybrid = hybrid * torch.polar(torch.ones(()), 2 * torch.pi * torch.rand(()))
+        image, std, _ = complex_inputs(hybrid.numpy() * sampled, sampled, volume.size[1], volume.maximum)
+        return {"image": image, "target": (target / std)[None], "mean": torch.zeros(()), "std": std}
+
+    def _size(self, volume: Volume) -> tuple[int, ...]:
+        return (*volume.size, volume.kspace[1])
+
+    def _holds_hybrid(self, volume: Volume) -> bool:
+        return True
 
 
 def _fresh_seed() -> tuple[int, int]:

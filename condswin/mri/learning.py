@@ -6,9 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from condswin.config import Split
-from condswin.mri.dataset import SliceDataset, magnitude
+from condswin.mri.dataset import ComplexSliceDataset, SliceDataset, magnitude
 from condswin.mri.metrics import slice_psnr
-from condswin.networks import unrolled
 from condswin.networks.models import is_unrolled
 from condswin.tasks.learning import Learning
 from condswin.tasks.slices import Batch
@@ -19,16 +18,11 @@ class ReconstructionLearning(Learning):
 
     def channels(self, network: str) -> tuple[int, int]:
         """One magnitude in, one out; unrolled networks take and give complex images."""
-        return (unrolled.INPUT_CHANNELS, unrolled.OUTPUT_CHANNELS) if is_unrolled(network) else (1, 1)
+        return _slices(network).channels
 
     def dataset(self, prepared: Path, split: Split, network: str, *, training: bool) -> SliceDataset:
         """Normalised slices; see `SliceDataset`."""
-        return SliceDataset(
-            prepared / split,
-            self.config.reconstruction.undersample,
-            training=training,
-            magnitudes=not is_unrolled(network),
-        )
+        return _slices(network)(prepared / split, self.config.reconstruction.undersample, training=training)
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         """L1 or mean squared error between normalised images."""
@@ -40,6 +34,11 @@ class ReconstructionLearning(Learning):
         std, mean = batch["std"][:, None, None, None], batch["mean"][:, None, None, None]
         image = magnitude(output, batch["target"].shape[-1])
         return {"slice_psnr": slice_psnr(batch["target"] * std + mean, image * std + mean, batch["maximum"])}
+
+
+def _slices(network: str) -> type[SliceDataset]:
+    """What a network of this name takes; a trained one tells by its class, see `condswin.mri.prediction`."""
+    return ComplexSliceDataset if is_unrolled(network) else SliceDataset
 
 
 PART = ReconstructionLearning

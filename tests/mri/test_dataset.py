@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 
 from condswin.config import UndersampleConfig
 from condswin.errors import BadDataError, BadFileError
-from condswin.mri.dataset import SliceDataset, complex_volume, normalise, zero_filled_volume
+from condswin.mri.dataset import ComplexSliceDataset, SliceDataset, complex_volume, normalise, zero_filled_volume
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.undersample import prepare_full, prepare_undersampled
 
@@ -140,15 +140,15 @@ def test_validation_is_the_same_every_time(prepared):
     assert torch.allclose(full[3]["image"], data[3]["image"], atol=1e-4)
 
 
-@pytest.mark.parametrize("magnitudes", [True, False])
+@pytest.mark.parametrize("kind", [SliceDataset, ComplexSliceDataset])
 @pytest.mark.parametrize("scale", [1e-7, 1e-3, 1e4])
-def test_inputs_do_not_depend_on_the_scanner_s_units(write_volume, tmp_path, scale, magnitudes):
+def test_inputs_do_not_depend_on_the_scanner_s_units(write_volume, tmp_path, scale, kind):
     items = []
     for name, factor in (("a", 1.0), ("b", scale)):
         folder = tmp_path / name
         prepare_full(write_volume("file.h5", scale=factor), folder / "file.h5")
         torch.manual_seed(0)
-        items.append(SliceDataset(folder, SETTINGS, training=True, magnitudes=magnitudes)[0])
+        items.append(kind(folder, SETTINGS, training=True)[0])
     assert torch.allclose(items[0]["image"], items[1]["image"], atol=1e-4)
     assert torch.allclose(items[0]["target"], items[1]["target"], atol=1e-4)
 
@@ -201,7 +201,7 @@ def test_zero_filled_volume_of_a_full_file_uses_the_mask_of_its_name(prepared):
 
 
 def test_complex_items_hold_the_zero_filled_image_and_its_mask(prepared):
-    data = SliceDataset(prepared / "val", SETTINGS, training=False, magnitudes=False)
+    data = ComplexSliceDataset(prepared / "val", SETTINGS, training=False)
     item = data[2]  # the first slice of file1, of 32 columns
     with h5py.File(prepared / "val" / "file1.h5") as file:
         zero_filled, target, mask = (file[name][()] for name in ("zero_filled", "reconstruction_esc", "mask"))
@@ -218,7 +218,7 @@ def test_complex_items_hold_the_zero_filled_image_and_its_mask(prepared):
 def test_complex_training_items_have_the_target_s_phase_free_magnitude(prepared):
     """Fully sampled, the complex image is the target, mirrored with it and turned in phase."""
     everything = UndersampleConfig(accelerations=[1], center_fractions=[0.16])
-    data = SliceDataset(prepared / "train", everything, training=True, magnitudes=False)
+    data = ComplexSliceDataset(prepared / "train", everything, training=True)
     phases = set()
     for seed in range(6):
         torch.manual_seed(seed)
@@ -233,7 +233,7 @@ def test_complex_training_items_have_the_target_s_phase_free_magnitude(prepared)
 def test_sizes_tell_apart_what_does_not_batch(prepared):
     widths = [31] * 2 + [32] * 3 + [31] * 4
     magnitudes, complexes = (
-        SliceDataset(prepared / "train", SETTINGS, training=True, magnitudes=m).sizes for m in (True, False)
+        kind(prepared / "train", SETTINGS, training=True).sizes for kind in (SliceDataset, ComplexSliceDataset)
     )
     assert magnitudes == [(20, 22)] * 9
     assert complexes == [(20, 22, width) for width in widths]
@@ -241,7 +241,7 @@ def test_sizes_tell_apart_what_does_not_batch(prepared):
 
 def test_a_volume_for_prediction_is_scaled_as_in_training(prepared):
     inputs = complex_volume(prepared / "val" / "file2.h5", SETTINGS)
-    data = SliceDataset(prepared / "val", SETTINGS, training=False, magnitudes=False)
+    data = ComplexSliceDataset(prepared / "val", SETTINGS, training=False)
     for slice_ in range(4):
         item = data[5 + slice_]
         torch.testing.assert_close(inputs.image[slice_], item["image"])
