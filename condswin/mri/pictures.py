@@ -1,6 +1,7 @@
 """Pictures of reconstructions."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.figure
@@ -9,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from condswin.errors import BadDataError
+from condswin.fourier import FloatArray
 from condswin.mri.metrics import psnr, ssim
 from condswin.mri.scoring import read_prediction, read_truth, score_pairs
 from condswin.tasks.pictures import Pictures
@@ -29,39 +31,48 @@ class ReconstructionPictures(Pictures):
 
 
 def picture_case(case: str, target_file: Path, prediction_file: Path) -> Figure:
-    """Middle slice: target, zero-filled image (where there is one) and prediction above their errors.
-
-    PSNR and SSIM in the titles are the slice's own, with the volume's maximum as data range.
+    """Middle slice of a case; see `picture_images`.
 
     Raises:
         BadFileError: As in `score_case`.
     """
     truth = read_truth(target_file)
-    prediction = read_prediction(prediction_file, truth)
-    rivals = {"zero-filled": truth.zero_filled, "reconstruction": prediction}
-    shown = {name: volume for name, volume in rivals.items() if volume is not None}
-    middle, maximum = len(truth.target) // 2, float(truth.target.max())
-    target = truth.target[middle : middle + 1]
+    images = {"zero-filled": truth.zero_filled, "reconstruction": read_prediction(prediction_file, truth)}
+    shown = {name: volume for name, volume in images.items() if volume is not None}
+    faster = f", {truth.acceleration:.2f}x" if math.isfinite(truth.acceleration) else ""
+    return picture_images(f"{case} ({truth.acquisition}{faster})", truth.target, shown)
 
-    rows, columns = target.shape[-2:]
-    figure = Figure(figsize=(3 * (1 + len(shown)), 6 * rows / columns + 0.8), layout="constrained")
+
+def picture_images(title: str, target: FloatArray, images: Mapping[str, FloatArray]) -> Figure:
+    """Middle slice: target and images, above their errors.
+
+    PSNR and SSIM over the images are the slice's own, with the volume's maximum as data range.
+
+    Args:
+        title: Of the whole.
+        target: (slices, H, W).
+        images: The same shape, by name.
+    """
+    middle, maximum = len(target) // 2, float(target.max())
+    truth = target[middle : middle + 1]
+    rows, columns = truth.shape[-2:]
+    figure = Figure(figsize=(3 * (1 + len(images)), 6 * rows / columns + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 1 + len(shown), squeeze=False)
+    axes = figure.subplots(2, 1 + len(images), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     # A little below the maximum, which single bright vessels set.
-    white = float(np.quantile(target, 0.998)) or maximum
-    axes[0, 0].imshow(target[0], cmap="gray", vmin=0, vmax=white)
+    white = float(np.quantile(truth, 0.998)) or maximum
+    axes[0, 0].imshow(truth[0], cmap="gray", vmin=0, vmax=white)
     axes[0, 0].set_title("target")
     axes[1, 0].text(0.5, 0.5, f"errors x {ERROR_GAIN}", ha="center", va="center", transform=axes[1, 0].transAxes)
-    for column, (name, volume) in enumerate(shown.items(), start=1):
+    for column, (name, volume) in enumerate(images.items(), start=1):
         image = volume[middle : middle + 1]
-        decibels, similarity = psnr(target, image, maximum=maximum), ssim(target, image, maximum=maximum)
+        decibels, similarity = psnr(truth, image, maximum=maximum), ssim(truth, image, maximum=maximum)
         axes[0, column].imshow(image[0], cmap="gray", vmin=0, vmax=white)
         axes[0, column].set_title(f"{name}\n{decibels:.2f} dB, SSIM {similarity:.3f}")
-        axes[1, column].imshow(np.abs(image - target)[0], cmap="gray", vmin=0, vmax=white / ERROR_GAIN)
-    faster = f", {truth.acceleration:.2f}x" if math.isfinite(truth.acceleration) else ""
-    figure.suptitle(f"{case} ({truth.acquisition}{faster}), slice {middle + 1} of {len(truth.target)}")
+        axes[1, column].imshow(np.abs(image - truth)[0], cmap="gray", vmin=0, vmax=white / ERROR_GAIN)
+    figure.suptitle(f"{title}, slice {middle + 1} of {len(target)}")
     return figure
 
 

@@ -48,10 +48,10 @@ def score_case(case: str, target_file: Path, prediction_file: Path) -> Row:
     row: Row = {"case": case, "acquisition": truth.acquisition, "acceleration": truth.acceleration}
     row.update(volume_metrics(truth.target, prediction))
     if truth.zero_filled is None:
-        baseline = dict.fromkeys(METRICS, math.nan)
+        zero_filled = dict.fromkeys(METRICS, math.nan)
     else:
-        baseline = volume_metrics(truth.target, truth.zero_filled)
-    row.update({f"zero_filled_{name}": value for name, value in baseline.items()})
+        zero_filled = volume_metrics(truth.target, truth.zero_filled)
+    row.update({f"zero_filled_{name}": value for name, value in zero_filled.items()})
     return row
 
 

@@ -3,27 +3,25 @@
 import io
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from condswin import layout
 from condswin.config import Config
 from condswin.errors import ConfigError
 from condswin.evaluation.results import METRICS
+from condswin.evaluation.run import Predictor
 from condswin.files import atomic_file, read_json
-from condswin.fourier import FloatArray
-from condswin.mri.compressed_sensing import reconstruct_volume
-from condswin.mri.metrics import psnr, ssim, volume_metrics
-from condswin.mri.pictures import ERROR_GAIN
+from condswin.mri.compressed_sensing import write_reconstruction
+from condswin.mri.metrics import volume_metrics
+from condswin.mri.pictures import picture_images
 from condswin.mri.prepared import ZERO_FILLED
 from condswin.mri.reading import PREDICTION, VolumeReader
 from condswin.mri.undersample import prepare_undersampled
 from condswin.outputs import open_output, refuse_equal
-from condswin.serving import local_model, serve
+from condswin.serving import Served, local_model, serve
 
 TABLE = "reconstructions.md"
 
@@ -65,7 +63,8 @@ def gallery(
     output = open_output(out, step="gallery", inputs=[*inputs, *local], overwrite=overwrite)
     names = [*(f"{path.stem}.png" for path in inputs), TABLE]
     output.claim(names)
-    networks = {Path(model).name: serve(config, model) for model in models}
+    methods: dict[str, Predictor] = {"compressed sensing": partial(write_reconstruction, weight=weight)}
+    methods |= {Path(model).name: _guarded(serve(config, model)) for model in models}
     lines = ["| file | reconstruction | PSNR | SSIM | NMSE |", "|---|---|---|---|---|"]
     written = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -74,13 +73,14 @@ def gallery(
             mask = prepare_undersampled(path, prepared, config.reconstruction.undersample)
             with VolumeReader(prepared) as reader:
                 target, zero_filled = reader.read(reader.target_name() or ""), reader.read(ZERO_FILLED)
-            rivals = {"zero-filled": zero_filled, "compressed sensing": reconstruct_volume(prepared, weight)}
-            for name, network in networks.items():
-                network.refuse_unlike([prepared])
-                with VolumeReader(network.predict(prepared, Path(scratch, name))) as reader:
-                    rivals[name] = reader.read(PREDICTION)
-            for name, images in rivals.items():
-                scores = volume_metrics(target, images)
+            images = {"zero-filled": zero_filled}
+            for name, method in methods.items():
+                predicted = Path(scratch, name, f"{path.stem}.h5")
+                method(prepared, predicted)
+                with VolumeReader(predicted) as reader:
+                    images[name] = reader.read(PREDICTION)
+            for name, volume in images.items():
+                scores = volume_metrics(target, volume)
                 lines.append(
                     f"| {path.name}, {mask.true_acceleration:.2f}x | {name} | {scores['psnr']:.2f} | "
                     f"{scores['ssim']:.3f} | {scores['nmse']:.4f} |"
@@ -88,7 +88,8 @@ def gallery(
             written.append(out / f"{path.stem}.png")
             with atomic_file(written[-1]) as temporary:
                 drawn = io.BytesIO()
-                _picture(target, rivals).savefig(drawn, dpi=70)
+                title = f"{path.stem} ({mask.true_acceleration:.2f}x)"
+                picture_images(title, target, images).savefig(drawn, dpi=70)
                 # Grey is all there is: a third of the bytes.
                 Image.open(drawn).convert("L").save(temporary, format="PNG", optimize=True)
     written.append(out / TABLE)
@@ -98,23 +99,11 @@ def gallery(
     return written
 
 
-def _picture(target: FloatArray, rivals: dict[str, FloatArray]) -> Figure:
-    """Target and rivals above their errors, middle slice, grey values to the slice's 99.8th percentile."""
-    middle, maximum = len(target) // 2, float(target.max())
-    truth = target[middle : middle + 1]
-    white = float(np.percentile(truth, 99.8)) or maximum
-    figure = Figure(figsize=(3 * (1 + len(rivals)), 6.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 1 + len(rivals))
-    for axis in axes.ravel():
-        axis.axis("off")
-    axes[0, 0].imshow(truth[0], cmap="gray", vmin=0, vmax=white)
-    axes[0, 0].set_title("target")
-    axes[1, 0].set_title(f"error x {ERROR_GAIN}", y=0.5)
-    for column, (name, images) in enumerate(rivals.items(), start=1):
-        image = images[middle : middle + 1]
-        axes[0, column].imshow(image[0], cmap="gray", vmin=0, vmax=white)
-        decibels, similarity = psnr(truth, image, maximum=maximum), ssim(truth, image, maximum=maximum)
-        axes[0, column].set_title(f"{name}\nslice: {decibels:.2f} dB, SSIM {similarity:.3f}", fontsize=10)
-        axes[1, column].imshow(np.abs(image - truth)[0], cmap="gray", vmin=0, vmax=white / ERROR_GAIN)
-    return figure
+def _guarded(network: Served) -> Predictor:
+    """A network as a method among others, that refuses masks which it has not seen."""
+
+    def predict(file: Path, out: Path) -> None:
+        network.refuse_unlike([file])
+        network.predict(file, out.parent)
+
+    return predict

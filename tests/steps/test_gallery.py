@@ -6,6 +6,7 @@ from condswin.config import DemoMriConfig, compose
 from condswin.errors import ConfigError
 from condswin.files import write_json
 from condswin.mri.demo.scans import write_demo
+from condswin.networks.saving import ModelSpec, save_model
 from condswin.steps.gallery import TABLE, gallery
 
 
@@ -24,6 +25,19 @@ def test_a_row_per_file_and_rival_and_a_picture_per_file(scans, tmp_path):
     zero_filled, sensed = (float(row.split(" | ")[2]) for row in rows[:2])
     assert sensed > zero_filled
     assert all(np.asarray(Image.open(path)).std() > 10 for path in written[:2])
+
+
+def test_networks_stand_beside_classical_methods(scans, tmp_path):
+    overrides = {"embedding": 16, "heads": [2, 2]}
+    spec = ModelSpec(
+        "reconstruction", "swin", "demo", in_channels=1, out_channels=1, overrides=overrides, provenance={}
+    )
+    save_model(tmp_path / "models" / "untrained", spec.build(), spec)
+    models = [str(tmp_path / "models" / "untrained")]
+    gallery(compose(["demo"]), scans[:1], models=models, weight=0.003, out=tmp_path / "out")
+    rows = (tmp_path / "out" / TABLE).read_text().splitlines()[2:]
+    assert [row.split(" | ")[1] for row in rows] == ["zero-filled", "compressed sensing", "untrained"]
+    assert len({row.split(" | ")[2] for row in rows}) == 3
 
 
 def test_the_weight_is_the_baseline_s(scans, tmp_path, monkeypatch):
