@@ -12,7 +12,7 @@ def patient_key(identifier: str) -> str:
     """The start of a keyed hash (HMAC-SHA256) of a patient's identifier.
 
     The secret is the environment's CONDSWIN_PATIENT_KEY, any text. Without it a fixed one is used, with which whoever
-    knows or guesses an identifier can tell its key; runs that shall agree on patients need the same secret.
+    knows or guesses an identifier can tell its key; runs agree on patients if they have the same secret.
     """
     secret = os.environ.get(PATIENT_KEY) or "condswin"
     return hmac.new(secret.encode(), f"patient {identifier}".encode(), hashlib.sha256).hexdigest()[:16]

@@ -17,11 +17,12 @@ _MSD = {"imagesTr": "volume", "labelsTr": "segmentation"}
 
 
 def find_cases(source: Path) -> list[Case]:
-    """Lists the CT volumes below a folder and pairs them with their segmentations, wherever each lies.
+    """Lists the CT images below a folder and pairs them with their segmentations, wherever each lies.
 
     LiTS: `volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`. MSD: `imagesTr/NAME.nii.gz` and `labelsTr/NAME.nii.gz`.
-    A case is named `volume-N` (`volume-NAME`). Hidden files and folders are passed over. A volume or segmentation
-    without its other half is listed all the same, so that checking it names what is missing.
+    A case is named `volume-N` (`volume-NAME`); the role of its image is `volume`, too, as LiTS calls the file. Hidden
+    files and folders are passed over. An image or segmentation without its other half is listed all the same, so that
+    checking it names what is missing.
 
     Raises:
         BadDataError: There is no case, or two files claim the same role of one.

@@ -125,7 +125,7 @@ def random_crop(image: Tensor, label: Tensor, size: int, *, around_liver: bool) 
         image: (C, H, W) in -1..1.
         label: (H, W).
         size: Rows and columns of the result.
-        around_liver: Whether a random pixel of liver or tumour, where there is one, shall lie in the middle.
+        around_liver: Whether to put a random pixel of liver or tumour, where there is one, in the middle.
     """
     missing = [max(0, size - side) for side in label.shape]
     padding = (missing[1] // 2, missing[1] - missing[1] // 2, missing[0] // 2, missing[0] - missing[0] // 2)

@@ -114,7 +114,7 @@ class SegmentationPictures(Pictures):
     def picture(self, targets: Path, predictions: Path, case: str) -> matplotlib.figure.Figure:
         """CT, outlines of target against prediction, and errors, in the slices that tell most; see `draw_case`.
 
-        The CT is the prepared case or the volume beside the target; without either, outlines stand on black.
+        The CT is the prepared case or the image beside the target; without either, outlines stand on black.
 
         Raises:
             BadDataError: Target or prediction of the case is missing.
@@ -142,10 +142,10 @@ class SegmentationPictures(Pictures):
                 return shown
 
             return read
-        volume = next((path for suffix in SUFFIXES if (path := folder / f"{case}{suffix}").is_file()), None)
-        if volume is None or not case.startswith("volume-"):
+        file = next((path for suffix in SUFFIXES if (path := folder / f"{case}{suffix}").is_file()), None)
+        if file is None or not case.startswith("volume-"):
             return None
-        image = read_image(volume)
+        image = read_image(file)
         if image.geometry.mismatch(geometry):
             return None
         window = self.config.segmentation.prepare.window

@@ -15,7 +15,7 @@ from condswin.files import atomic_file, copy_with_sha256
 _BATCH = 16
 
 
-def prepare_case(name: str, volume: Path, segmentation: Path, folder: Path, config: PrepareCtConfig) -> None:
+def prepare_case(name: str, image: Path, segmentation: Path, folder: Path, config: PrepareCtConfig) -> None:
     """Writes a case's network inputs, and its segmentation as target beside them.
 
     `<name>.h5` holds `image` (slices, rows, columns), float16 in -1..1 over the HU window; `label`, uint8, the same
@@ -25,7 +25,7 @@ def prepare_case(name: str, volume: Path, segmentation: Path, folder: Path, conf
 
     Args:
         name: The case.
-        volume: CT in HU.
+        image: CT in HU, the file of the role `volume`.
         segmentation: Its labels.
         folder: Where to write.
         config: Window and resampling.
@@ -33,9 +33,7 @@ def prepare_case(name: str, volume: Path, segmentation: Path, folder: Path, conf
     Raises:
         BadFileError: A file is unusable, or the two do not belong together.
     """
-    image, labels = read_pair(volume, segmentation)
-    out = folder / f"{name}.h5"
-    write_inputs(image, labels, out, config)
+    write_inputs(*read_pair(image, segmentation), folder / f"{name}.h5", config)
     copy_with_sha256(segmentation, folder / prepared_names(name, segmentation)[1])
 
 
