@@ -12,8 +12,8 @@ from condswin.ct.geometry import Geometry
 from condswin.ct.metrics import score_case
 from condswin.ct.nifti import read_labels, read_pair
 from condswin.ct.prepare import prepare_case, prepared_names
-from condswin.ct.prepared import open_prepared, read_slices
-from condswin.ct.resampling import apply_window, labels_at, one_hot
+from condswin.ct.prepared import open_prepared
+from condswin.ct.resampling import labels_at, one_hot
 from condswin.errors import BadFileError
 
 from .fakes import AFFINES, affine, from_canonical, write_pair
@@ -79,11 +79,6 @@ def test_resampled_pixels_are_square_and_where_they_were(tmp_path):
             assert (np.argwhere(file["label"][:] > 0).mean(0) + 0.5)[axis] == pytest.approx(centre, abs=0.15)
 
 
-def test_window():
-    hu = np.array([-1000, -160, 40, 240, 3000], np.float32)
-    np.testing.assert_allclose(apply_window(hu, (-160.0, 240.0)), [-1, -1, 0, 1, 1])
-
-
 def test_decathlon_labels_are_renamed_and_suffixes_kept(tmp_path):
     volume, segmentation = write_pair(tmp_path, "x", suffix=".nii")
     msd = segmentation.rename(tmp_path / "liver_12.nii")
@@ -106,24 +101,3 @@ def test_a_bad_pair_leaves_nothing_behind(tmp_path):
     with pytest.raises(BadFileError):
         prepare_case("volume-0", volume, segmentation, tmp_path / "out", PrepareCtConfig())
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
-
-
-def test_neighbours_are_channels_and_edges_repeat(tmp_path):
-    with h5py.File(tmp_path / "case.h5", "w") as file:
-        file["image"] = np.arange(5, dtype=np.float16)[:, None, None] * np.ones((1, 2, 3), np.float16)
-        for neighbours in (0, 1, 2, 7):
-            stacked = read_slices(file, 0, 5, neighbours)
-            assert stacked.shape == (5, 1 + 2 * neighbours, 2, 3)
-            assert stacked.dtype == np.float32
-            for index in range(5):
-                expected = [min(max(index + step, 0), 4) for step in range(-neighbours, neighbours + 1)]
-                assert stacked[index, :, 0, 0].tolist() == expected
-                np.testing.assert_array_equal(read_slices(file, index, index + 1, neighbours)[0], stacked[index])
-
-
-def test_damaged_prepared_files_are_named(tmp_path):
-    (tmp_path / "text.h5").write_text("no HDF5")
-    h5py.File(tmp_path / "other.h5", "w").close()
-    for name, reason in (("text.h5", "not readable"), ("none.h5", "not readable"), ("other.h5", "not a prepared CT")):
-        with pytest.raises(BadFileError, match=reason), open_prepared(tmp_path / name):
-            pass
