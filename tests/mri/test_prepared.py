@@ -1,17 +1,28 @@
-"""What is done with one file opens it once."""
+"""Readers of prepared files: who depends on what writes them, and that what is done with one file opens it once."""
 
 import h5py
 import pytest
 
+from condswin.code import closure
 from condswin.config import UndersampleConfig
 from condswin.mri.compressed_sensing import tune
 from condswin.mri.guard import refusals
 from condswin.mri.pictures import picture_case
 from condswin.mri.scoring import score_case
 from condswin.mri.undersample import prepare_full, prepare_undersampled
+from condswin.steps.code import STEPS
 from condswin.tasks.source import Case
 
 SETTINGS = UndersampleConfig(center_fractions=[0.16])
+
+
+@pytest.mark.parametrize(("step", "tasks"), STEPS.items())
+def test_only_who_writes_files_depends_on_what_writes_them(step, tasks):
+    for task in tasks:
+        files = closure(step, task)
+        assert any("/demo/" in file for file in files) == (step == "demo_data")
+        written = {"condswin/mri/undersample.py", "condswin/ct/prepare.py"} & set(files)
+        assert bool(written) == (step == "prepare")
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
 
-import condswin
 from condswin.config import DemoMriConfig, UndersampleConfig
 from condswin.fourier import magnitude_image
 from condswin.mri.demo.scans import make_scan, write_demo
@@ -14,19 +11,7 @@ from condswin.mri.metrics import psnr
 
 from ..conftest import centred_image, check
 
-PACKAGE = Path(condswin.__file__).parent
-
 TINY = DemoMriConfig(train_volumes=5, test_volumes=2, slices=3, size=48)
-
-
-def test_nothing_but_generation_depends_on_a_generator():
-    for task in ("mri", "ct"):
-        depending = [
-            path.relative_to(PACKAGE).as_posix()
-            for path in PACKAGE.rglob("*.py")
-            if f"condswin.{task}.demo" in path.read_text() and path.parent != PACKAGE / task / "demo"
-        ]
-        assert depending == [f"{task}/generation.py"]
 
 
 @pytest.fixture(scope="module")
