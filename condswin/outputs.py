@@ -28,7 +28,7 @@ class Output:
     """A folder that a step may write.
 
     Attributes:
-        folder: It exists.
+        folder: The folder, which may not be there yet.
         step: The step.
         record: What was recorded of it before; empty if nothing.
         overwrite: Files of the same names that nobody recorded are replaced.
@@ -55,13 +55,13 @@ class Output:
         return whole
 
     def claim(self, names: Iterable[str]) -> None:
-        """Records files before they are written, so that those of a run that was killed are known as ours.
+        """Makes the folder and records files before they are written: those of a run that was killed are then ours.
 
         Args:
             names: Paths within the folder.
 
         Raises:
-            OutputError: One of them is there and not ours, or is an input.
+            OutputError: One of them is there and not ours, or is an input, or the folder cannot be made.
         """
         wanted = sorted(set(names))
         taken = []
@@ -78,6 +78,10 @@ class Output:
                 f"{self.folder}: {_listed(taken)} {'is' if len(taken) == 1 else 'are'} there and not written by "
                 f"condswin {self.step}; give another folder, or --overwrite to replace such files"
             )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be made ({error.strerror}); give another folder") from None
         files = {**self.files, **{name: self.files.get(name, {}) for name in wanted}}
         self._write({"files": files, "complete": False})
 
@@ -128,7 +132,7 @@ class Output:
 
 
 def open_output(folder: Path, *, step: str, inputs: Iterable[Path], overwrite: bool = False) -> Output:
-    """Opens a folder for a step's files; makes it if it is not there.
+    """Opens a folder for a step's files. Nothing is written before the first `claim`.
 
     Args:
         folder: The folder.
@@ -141,15 +145,7 @@ def open_output(folder: Path, *, step: str, inputs: Iterable[Path], overwrite: b
     """
     inputs = list(inputs)
     check_output(folder, step=step, inputs=inputs, overwrite=overwrite)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}); give another folder") from None
-    record = _read_record(folder)
-    output = Output(folder, step, inputs, record if record.get(WRITTEN_BY) == f"condswin {step}" else {}, overwrite)
-    if not record:
-        output._write({"files": {}, "complete": False})
-    return output
+    return Output(folder, step, inputs, _read_record(folder), overwrite)
 
 
 def check_output(folder: Path, *, step: str, inputs: Iterable[Path], overwrite: bool = False) -> None:

@@ -45,7 +45,6 @@ def data_card(
         reference = Path(settings.reference)
     inputs = [ingested, *([reference] if reference else [])]
     output = open_output(out, step="data-card", inputs=inputs, overwrite=overwrite)
-    output.claim([PAGE, CARD])
     card = describe(ingested, manifest)
     if reference is not None:
         known = read_json(reference)
@@ -56,6 +55,7 @@ def data_card(
         largest = max(distances.values())
         card["drift"] = {"distances": distances, "largest": largest, "limit": limit, "exceeded": largest > limit}
     shown = figures(ingested, manifest, card, config.reconstruction.undersample)
+    output.claim([PAGE, CARD])
     write_page(
         out / PAGE,
         "card.html",

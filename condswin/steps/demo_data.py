@@ -37,6 +37,7 @@ def demo_data(config: Config, task_name: TaskName, *, out: Path, overwrite: bool
     generation = load(Generation, task_name, config)
     count = generation.count()
     # Beside the folder, so that its files are moved into it whole.
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=out.absolute().parent) as scratch:
         with progress(f"generate {task_name} demo data", count) as advance:
             generation.write(Path(scratch), advance)

@@ -62,9 +62,9 @@ def gallery(
     local = [folder for model in models for folder in local_model(model)]
     output = open_output(out, step="gallery", inputs=[*inputs, *local], overwrite=overwrite)
     names = [*(f"{path.stem}.png" for path in inputs), TABLE]
-    output.claim(names)
     methods: dict[str, Predictor] = {"compressed sensing": partial(write_reconstruction, weight=weight)}
     methods |= {Path(model).name: _guarded(serve(config, model)) for model in models}
+    output.claim(names)
     lines = ["| file | reconstruction | PSNR | SSIM | NMSE |", "|---|---|---|---|---|"]
     written = []
     with tempfile.TemporaryDirectory() as scratch:

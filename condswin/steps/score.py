@@ -44,11 +44,11 @@ def score_folders(
             raise BadDataError(f"{folder}: no such folder")
     if out is not None:
         output = open_output(out, step="score", inputs=[targets, predictions], overwrite=overwrite)
-        output.claim([CASES, METRICS, *(f"pictures/{name}.png" for name in PICTURES)])
     facts = load(Facts, task_name, config)
     rows = load(Judging, task_name, config).score(targets, predictions)
     result = summaries(facts, rows)
     if out is not None:
+        output.claim([CASES, METRICS, *(f"pictures/{name}.png" for name in PICTURES)])
         write_rows(out / CASES, rows)
         pictures = load(Pictures, task_name, config)
         drawn = draw_pictures(facts, pictures, rows, targets, predictions, out / "pictures")

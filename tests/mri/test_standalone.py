@@ -12,6 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from condswin.config import UndersampleConfig
 from condswin.mri.undersample import prepare_undersampled
+from condswin.outputs import RECORD
 from condswin.steps.score import score_folders
 
 from .conftest import REPOSITORY, centred_image, make_config
@@ -81,6 +82,7 @@ def test_command_loads_no_training_framework(folders, tmp_path):
     for word in ("psnr", "zero-filled", "95 % interval", "all (6)", "CORPD_FBK (3)", "CORPDFS_FBK (3)"):
         assert word in text
     assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == [
+        RECORD,
         "cases.csv",
         "metrics.json",
         "pictures",
