@@ -5,10 +5,7 @@ under `promotion_lock`, each move is journaled in tags, and a champion that vani
 """
 
 import json
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from condswin.errors import GateError
+from condswin.registry.lock import promotion_lock
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
@@ -30,12 +28,6 @@ ROLLED_BACK = "condswin.rolled_back"
 #: Tag of the registered model: the version that was made champion last.
 LAST_CHAMPION = "condswin.champion"
 
-#: Seconds after which a lock that nobody released is broken; its holder stops writing after half of it.
-STALE_AFTER = 60.0
-#: Seconds to wait for others before giving up.
-WAIT_AT_MOST = 300.0
-
-_HOLDER = "condswin.holder"
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -88,7 +80,7 @@ def move_champion(
     Raises:
         GateError: The champion moved since it was read; nothing was changed. Or another program moved it meanwhile.
     """
-    with promotion_lock(client, name) as still_held:
+    with promotion_lock(client, name) as write:
         now = aliased(client, name, CHAMPION)
         if now == version:  # the same promotion, run twice at once
             return
@@ -98,12 +90,10 @@ def move_champion(
                 "compared with it; nothing was changed, promote again"
             )
         client.set_model_version_tag(name, version, RECORD, json.dumps(record, sort_keys=True))
-        client.set_registered_model_tag(name, LAST_CHAMPION, version)
+        write(client.set_registered_model_tag, name, LAST_CHAMPION, version)
         if expected is not None:
-            still_held()
-            client.set_registered_model_alias(name, PREVIOUS, expected)
-        still_held()
-        client.set_registered_model_alias(name, CHAMPION, version)
+            write(client.set_registered_model_alias, name, PREVIOUS, expected)
+        write(client.set_registered_model_alias, name, CHAMPION, version)
         _confirm(client, name, version)
         journal(client, name, version, previous=expected)
 
@@ -134,103 +124,24 @@ def roll_back(client: MlflowClient, name: str, check: Callable[[str], None]) -> 
     Raises:
         GateError: There is nothing to roll back to, or another program moved the champion meanwhile.
     """
-    with promotion_lock(client, name):
-        target, _ = _roll_back_target(client, name)
+    target, _ = _roll_back_target(client, name)
     check(target)  # takes long: not under the lock
-    with promotion_lock(client, name) as still_held:
+    with promotion_lock(client, name) as write:
         again, champion = _roll_back_target(client, name)
         if again != target:
             raise GateError(f"{name}: the champion moved while version {target} was tried out; nothing was changed")
         if champion is not None:
             note = json.dumps({"at": _utc(), "to": target}, sort_keys=True)
-            client.set_model_version_tag(name, champion, ROLLED_BACK, note)
-        client.set_registered_model_tag(name, LAST_CHAMPION, target)
+            write(client.set_model_version_tag, name, champion, ROLLED_BACK, note)
+        write(client.set_registered_model_tag, name, LAST_CHAMPION, target)
         before = _predecessor(client, name, target)
-        still_held()
         if before is not None:
-            client.set_registered_model_alias(name, PREVIOUS, before)
+            write(client.set_registered_model_alias, name, PREVIOUS, before)
         elif aliased(client, name, PREVIOUS) is not None:
-            client.delete_registered_model_alias(name, PREVIOUS)
-        client.set_registered_model_alias(name, CHAMPION, target)
+            write(client.delete_registered_model_alias, name, PREVIOUS)
+        write(client.set_registered_model_alias, name, CHAMPION, target)
         _confirm(client, name, target)
     return champion, target
-
-
-@contextmanager
-def promotion_lock(client: MlflowClient, name: str) -> Iterator[Callable[[], None]]:
-    """Holds the right to move the champion of `name`, against every client of the same registry.
-
-    MLflow has no compare-and-swap for aliases, but the names of registered models are unique in its database: whoever
-    creates the model `NAME.lock` holds the lock. This works alike for sqlite and for a server. It is held for about a
-    second. If a process dies holding it, whoever waits breaks it after `STALE_AFTER` seconds by their own clock. The
-    limit: a holder that hangs inside a single request for longer than that can still write afterwards.
-
-    Yields:
-        A function that raises GateError if the lock was held for so long that others may soon break it.
-
-    Raises:
-        GateError: Others hold it for `WAIT_AT_MOST` seconds.
-    """
-    lock, holder = f"{name}.lock", uuid.uuid4().hex
-    started = time.monotonic()
-    seen: tuple[str, float] | None = None
-    while True:
-        asked = time.monotonic()
-        if _create_lock(client, lock, name, holder):
-            break
-        other = _holder(client, lock)
-        if other == holder:  # created by a request whose answer was lost and that MLflow's client sent again
-            break
-        now = time.monotonic()
-        if other is None:
-            seen = None
-        elif seen is None or seen[0] != other:
-            seen = (other, now)
-        elif now - seen[1] > STALE_AFTER:
-            with suppress(MlflowException):
-                client.delete_registered_model(lock)
-            seen = None
-            continue
-        if now - started > WAIT_AT_MOST:
-            raise GateError(f"{name}: another promotion has been going on for {WAIT_AT_MOST:.0f} s; try again later")
-        time.sleep(0.3)
-
-    def still_held() -> None:
-        if time.monotonic() - asked > STALE_AFTER / 2:
-            raise GateError(
-                f"{name}: the registry is too slow to promote safely (lock held for {STALE_AFTER / 2:.0f} s)"
-            )
-
-    try:
-        yield still_held
-    finally:
-        # Without a server there is no releasing; the lock then grows stale. The error that matters is the block's.
-        with suppress(Exception):
-            if _holder(client, lock) == holder:
-                client.delete_registered_model(lock)
-
-
-def _create_lock(client: MlflowClient, lock: str, name: str, holder: str) -> bool:
-    try:
-        client.create_registered_model(
-            lock,
-            tags={_HOLDER: holder},
-            description=f"Held for a moment while the champion of {name} moves; broken after {STALE_AFTER:.0f} s.",
-        )
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_ALREADY_EXISTS":
-            return False
-        raise
-    return True
-
-
-def _holder(client: MlflowClient, lock: str) -> str | None:
-    try:
-        return str(client.get_registered_model(lock).tags.get(_HOLDER, "unknown"))
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
 
 
 def _roll_back_target(client: MlflowClient, name: str) -> tuple[str, str | None]:

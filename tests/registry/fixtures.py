@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from condswin.registry.smoke import Smoke
 from condswin.registry.tracking import connect
-from tests.registry.toy import World, install, make_config, make_prepared
+from tests.registry.toy import NAME, World, install, make_config, make_prepared
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +38,16 @@ def world(tmp_path: Path, empty_database: Path, clean_environment: None, monkeyp
     shutil.copyfile(empty_database, tmp_path / "mlflow.db")
     make_prepared(tmp_path / "prepared")
     return World(tmp_path, make_config(f"sqlite:///{tmp_path}/mlflow.db"))
+
+
+@pytest.fixture
+def client(world: World) -> MlflowClient:
+    """A registry with four versions (whose files nobody needs here) and no champion."""
+    client = world.client
+    client.create_registered_model(NAME)
+    for _ in range(4):
+        client.create_model_version(NAME, source=str(world.folder))
+    return client
 
 
 @pytest.fixture

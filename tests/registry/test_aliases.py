@@ -1,11 +1,9 @@
 import json
-import time
 
 import pytest
 from mlflow import MlflowClient
 
 from condswin.errors import GateError
-from condswin.registry import aliases
 from condswin.registry.aliases import (
     CHAMPION,
     LAST_CHAMPION,
@@ -17,7 +15,6 @@ from condswin.registry.aliases import (
     aliased,
     current_champion,
     move_champion,
-    promotion_lock,
     roll_back,
 )
 from condswin.registry.tracking import tracking_uri
@@ -44,16 +41,6 @@ except GateError as error:
 """
 
 
-@pytest.fixture
-def client(world: World) -> MlflowClient:
-    """A registry with four versions (whose files nobody needs here) and no champion."""
-    client = world.client
-    client.create_registered_model(NAME)
-    for _ in range(4):
-        client.create_model_version(NAME, source=str(world.folder))
-    return client
-
-
 def state(client: MlflowClient) -> tuple[str | None, str | None]:
     return aliased(client, NAME, CHAMPION), aliased(client, NAME, PREVIOUS)
 
@@ -73,8 +60,7 @@ def test_moving_the_champion_is_journaled(client: MlflowClient) -> None:
     assert tags[PREVIOUS_CHAMPION] == "1"
     assert tags[PROMOTED_AT].endswith("+00:00")
     assert json.loads(tags[RECORD]) == {"promoted": True}
-    assert client.get_registered_model(NAME).tags[LAST_CHAMPION] == "2"
-    assert [model.name for model in client.search_registered_models()] == [NAME]  # the lock is gone
+    assert client.get_registered_model(NAME).tags == {LAST_CHAMPION: "2"}  # and no lease
 
 
 def test_a_champion_that_moved_meanwhile_stops_the_promotion(client: MlflowClient) -> None:
@@ -106,42 +92,6 @@ def test_two_processes_race_and_one_wins(world: World, client: MlflowClient) -> 
     winner = "2" if ended[0].returncode == 0 else "3"
     assert state(client) == (winner, "1")
     assert f"moved from version 1 to version {winner}" in "".join(racer.stdout for racer in ended)
-
-
-def test_the_lock_keeps_others_out_until_it_is_released(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aliases, "WAIT_AT_MOST", 0.5)
-    with promotion_lock(client, NAME):
-        with pytest.raises(GateError, match="another promotion has been going on"), promotion_lock(client, NAME):
-            raise AssertionError("entered twice")
-        with promotion_lock(client, "condswin-segmentation"):
-            pass
-    with promotion_lock(client, NAME):
-        pass
-
-
-def test_the_lock_of_a_dead_process_is_broken(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aliases, "STALE_AFTER", 0.5)
-    client.create_registered_model(f"{NAME}.lock", tags={"condswin.holder": "dead"})
-    started = time.monotonic()
-    with promotion_lock(client, NAME) as still_held:
-        assert time.monotonic() - started > 0.5
-        still_held()
-        time.sleep(0.3)
-        with pytest.raises(GateError, match="too slow"):
-            still_held()
-
-
-def test_a_lock_whose_creation_was_sent_twice_is_ours(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = aliases._create_lock
-
-    def answer_lost(*arguments: object) -> bool:
-        real(*arguments)
-        return real(*arguments)
-
-    monkeypatch.setattr(aliases, "_create_lock", answer_lost)
-    monkeypatch.setattr(aliases, "WAIT_AT_MOST", 2.0)
-    with promotion_lock(client, NAME):
-        pass
 
 
 def test_rolling_back_goes_on_to_the_first_champion(client: MlflowClient) -> None:
