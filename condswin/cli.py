@@ -305,7 +305,8 @@ def register(
         model=model or layout.model(name, read_json(compared)["best"]),
         out=out or layout.registered(name),
     )
-    print(f"{record['name']} version {record['version']}")
+    known = ", registered already: nothing to do" if record["already_registered"] else ""
+    print(f"{record['name']} version {record['version']}{known}")
 
 
 @app.command()
@@ -320,19 +321,25 @@ def promote(
 
     Example: condswin promote reconstruction
     """
-    from condswin.steps.promote import promote as step
+    from condswin.steps.promote import decide_promotion
 
     name = _named(task)
     target = out or layout.promoted(name)
-    passed = step(
+    champion, known, record = decide_promotion(
         load_config(params),
         name,
         registered=registered or layout.registered(name),
         prepared=prepared or layout.prepared(name),
         out=target,
     )
-    print(f"{target}: {'the challenger is champion' if passed else 'the champion stays'}")
-    for reason in json.loads(target.read_text())["reasons"]:
+    if known and not champion:
+        print(f"{target}: nothing to do, rejected already: {'; '.join(record['reasons'])}")
+        return
+    if known:
+        print(f"{target}: nothing to do, version {record['version']} is champion already")
+    else:
+        print(f"{target}: {'the challenger is champion' if champion else 'the champion stays'}")
+    for reason in record["reasons"]:
         print(f"  {reason}")
 
 

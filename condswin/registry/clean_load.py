@@ -1,8 +1,8 @@
-"""Loads a logged model as a stranger would and runs it once: a script for a process of its own.
+"""Loads a package with nothing but MLflow and runs it a few times: a script for a process of its own.
 
-It imports no condswin, so that the model's own copy of the code is what runs.
+It imports no condswin, so that the package's copy of the code is what runs.
 
-Usage: python -P clean_load.py MODEL_URI GOLDEN.npy OUTPUT.npy REPORT.json
+Usage: python -P clean_load.py PACKAGE GOLDEN.npy OUTPUT.npy REPORT.json
 """
 
 import json
@@ -14,7 +14,7 @@ from statistics import median
 REPEATS = 3
 
 
-def main(uri: str, golden: str, output: str, report: str) -> None:
+def main(package: str, golden: str, output: str, report: str) -> None:
     """Writes the model's output for the golden batch, and what was seen on the way."""
     import mlflow
     import numpy as np
@@ -24,7 +24,7 @@ def main(uri: str, golden: str, output: str, report: str) -> None:
 
     unpickled: list[str] = []
     sys.addaudithook(lambda event, args: unpickled.append(".".join(args)) if event == "pickle.find_class" else None)
-    model = mlflow.pyfunc.load_model(uri)
+    model = mlflow.pyfunc.load_model(package)
     batch = np.load(golden, allow_pickle=False)
     seconds = []
     for _ in range(REPEATS):

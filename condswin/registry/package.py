@@ -1,5 +1,11 @@
-"""A trained network as an MLflow model, and back: code, safetensors and JSON, no pickle."""
+"""A trained network as an MLflow model, and back: code, safetensors and JSON, no pickle.
 
+Whoever can write to the artifact store could replace code, or weights together with their description. So a version
+is tagged with a checksum over its whole package when it is registered, the tag lies in the registry's database, and
+nothing of a package is read or run before its files are fetched once and found to be those that were registered.
+"""
+
+import re
 import shutil
 import sys
 import tempfile
@@ -7,28 +13,52 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import mlflow
 import numpy as np
-from mlflow.models import ModelSignature
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
+from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import nn
 
 import condswin
 from condswin.config import Config, TaskName
-from condswin.errors import CondswinError
+from condswin.errors import BadFileError, CondswinError
+from condswin.files import fingerprint, sha256
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model, read_spec
-from condswin.registry.tracking import connect, tracking_uri, wait_for_server
+from condswin.registry.aliases import aliased, find_version
+from condswin.registry.tracking import connect, tracking_errors, tracking_uri, wait_for_server, without_password
 
+#: Version tag: `package_sha256` of the files that were registered.
+PACKAGE = "condswin.package_sha256"
 #: What running a logged model imports; logged with the versions installed here.
 REQUIREMENTS = ("einops", "mlflow", "monai", "numpy", "safetensors", "torch")
 
-_SERVING = Path(__file__).with_name("serving.py")
-_ARTIFACT = "model"
+_SERVING = "registry/serving.py"
+#: Where the saved network lies in a package.
+_NETWORK = "artifacts/model"
+_LOADER = "mlflow.pyfunc.loaders.code_model"
+#: Files that a package may hold beside `MLmodel`: text, and weights that cannot carry code.
+_KINDS = {".html", ".json", ".py", ".safetensors", ".txt", ".typed", ".yaml"}
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))")
 
 
 class ModelUnavailableError(CondswinError):
-    """A registered model is gone or damaged, or this version of condswin cannot build it."""
+    """A registered model is gone, damaged or altered, or this version of condswin cannot build it."""
+
+
+class Logged(NamedTuple):
+    """A package in MLflow's artifact store.
+
+    Attributes:
+        uri: `models:/m-...`.
+        sha256: Checksum of its files, taken before they left this machine.
+    """
+
+    uri: str
+    sha256: str
 
 
 def model_name(task: TaskName) -> str:
@@ -36,43 +66,156 @@ def model_name(task: TaskName) -> str:
     return f"condswin-{task}"
 
 
-def log_package(folder: Path) -> str:
+def log_package(folder: Path) -> Logged:
     """Logs a saved network to the active run.
 
     Args:
         folder: As `condswin.networks.saving.save_model` wrote it.
-
-    Returns:
-        URI of the logged model, `models:/m-...`.
     """
     spec = read_spec(folder)
+    name = f"{spec.task}-{spec.variant}"
+    run = mlflow.active_run().info
+    client = MlflowClient()
+    logged = client.create_logged_model(run.experiment_id, name=name, source_run_id=run.run_id)
+    model = Model(model_id=logged.model_id, model_uuid=logged.model_id, run_id=run.run_id, artifact_path=name)
+    with tempfile.TemporaryDirectory(prefix="condswin-package-") as temporary:
+        package = Path(temporary) / "package"
+        _build(folder, spec, model, package)
+        refuse_pickles(package)
+        digest = package_sha256(package)
+        client.log_model_artifacts(logged.model_id, str(package))
+    client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    client.finalize_logged_model(logged.model_id, "READY")
+    return Logged(f"models:/{logged.model_id}", digest)
+
+
+def _build(folder: Path, spec: ModelSpec, model: Model, package: Path) -> None:
+    """Writes a package without byte code and without paths of this machine."""
     any_size = (-1, -1)
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype(np.float32), (-1, spec.in_channels, *any_size))]),
         Schema([TensorSpec(np.dtype(np.float32), (-1, spec.out_channels, *any_size))]),
     )
-    with tempfile.TemporaryDirectory(prefix="condswin-package-") as temporary, _sys_path_kept():
-        # Only these two files: a model folder may hold checkpoints, which are pickles.
-        model = Path(temporary) / _ARTIFACT
-        model.mkdir()
-        for name in (WEIGHTS, DESCRIPTION):
-            shutil.copyfile(folder / name, model / name)
-        info = mlflow.pyfunc.log_model(
-            name=f"{spec.task}-{spec.variant}",
-            python_model=str(_SERVING),
-            artifacts={_ARTIFACT: str(model)},
-            code_paths=[str(Path(condswin.__file__).parent)],
+    network, code = package.parent / "model", package.parent / "condswin"
+    # Only these two files: a model folder may hold checkpoints, which are pickles.
+    network.mkdir()
+    for name in (WEIGHTS, DESCRIPTION):
+        shutil.copyfile(folder / name, network / name)
+    shutil.copytree(Path(condswin.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
+    with _import_state_kept():
+        mlflow.pyfunc.save_model(
+            package,
+            mlflow_model=model,
+            python_model=str(code / _SERVING),
+            artifacts={Path(_NETWORK).name: str(network)},
+            code_paths=[str(code)],
             pip_requirements=requirements(),
             signature=signature,
             # Batch and sides of more than one, so that no dimension is mistaken for a fixed one.
             input_example=np.zeros((2, spec.in_channels, 16, 16), np.float32),
         )
-    return str(info.model_uri)
+    flavor = model.flavors["python_function"]
+    flavor["model_code_path"] = Path(_SERVING).name
+    for artifact in flavor["artifacts"].values():
+        artifact["uri"] = artifact["path"]
+    model.save(package / "MLmodel")
 
 
 def requirements() -> list[str]:
     """Pins of what inference needs, without local parts (`+cpu`), which no index serves."""
     return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
+
+
+def package_sha256(package: Path) -> str:
+    """Checksum of the names and contents of all files of a package: MLmodel, code, weights, description, requirements.
+
+    Raises:
+        BadFileError: There is a link, a socket or the like.
+    """
+    files = {}
+    for path in package.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise BadFileError(path, "is no plain file")
+        if path.is_file():
+            files[path.relative_to(package).as_posix()] = sha256(path)
+    return fingerprint(files)
+
+
+def refuse_pickles(package: Path) -> None:
+    """Refuses a package that may hold pickles, or that MLflow would load in another way than by running `serving.py`.
+
+    Raises:
+        BadFileError: It is such a package.
+    """
+    description = package / "MLmodel"
+    try:
+        flavors = Model.load(description).flavors
+        flavor = flavors["python_function"]
+        plain = set(flavors) == {"python_function"} and flavor["loader_module"] == _LOADER
+        plain = plain and flavor["model_code_path"] == Path(_SERVING).name and "python_model" not in flavor
+    except Exception as error:  # whatever MLflow makes of a damaged file
+        raise BadFileError(description, f"not readable ({type(error).__name__})") from None
+    if not plain:
+        raise BadFileError(description, "asks for a pickle or for a loader of its own; register the network again")
+    for path in package.rglob("*"):
+        if path.is_file() and path != description and path.suffix not in _KINDS:
+            raise BadFileError(path, f"no file of this kind belongs into a package; there may be: {sorted(_KINDS)}")
+
+
+@contextmanager
+def verified_package(uri: str, config: Config) -> Iterator[Path]:
+    """Fetches the package of a registered version to a temporary folder, which holds exactly what was registered.
+
+    Args:
+        uri: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        config: Names the tracking server.
+
+    Raises:
+        TrackingError: The server does not answer.
+        ModelUnavailableError: It has no such version, its files are gone, or they are not those that were registered.
+    """
+    parts = _URI.fullmatch(uri)
+    if parts is None:
+        raise ModelUnavailableError(f"{uri}: no name of a registered version; give models:/NAME/VERSION or /NAME@ALIAS")
+    client, name = connect(config), parts["name"]
+    with tracking_errors(tracking_uri(config)):
+        number = parts["version"] or aliased(client, name, parts["alias"])
+        entry = None if number is None else find_version(client, name, number)
+    if entry is None:
+        raise ModelUnavailableError(f"{uri}: MLflow at {without_password(tracking_uri(config))} has no such version")
+    expected = entry.tags.get(PACKAGE)
+    if expected is None:
+        raise ModelUnavailableError(
+            f"{uri}: an older condswin registered version {number} without the tag {PACKAGE}, so nobody can tell "
+            "whether its files are those that were registered; register the network again, as a new version"
+        )
+    with tempfile.TemporaryDirectory(prefix="condswin-load-") as temporary:
+        package = fetch(f"models:/{name}/{number}", config, Path(temporary))
+        (package / "registered_model_meta").unlink(missing_ok=True)  # MLflow's client writes it while fetching
+        try:
+            found = package_sha256(package)
+            if found != expected:
+                raise ModelUnavailableError(
+                    f"{uri}: its files are not those that were registered (SHA-256 {found[:12]}..., the tag {PACKAGE} "
+                    f"says {expected[:12]}...); restore them, or delete version {number} in MLflow"
+                )
+            refuse_pickles(package)
+        except BadFileError as error:
+            raise ModelUnavailableError(f"{uri}: {str(error).replace(f'{package}/', '')}") from error
+        yield package
+
+
+def load_package(uri: str, package: Path) -> tuple[nn.Module, ModelSpec]:
+    """Loads the network of a verified package, in evaluation mode on the CPU, with the installed condswin's code.
+
+    Raises:
+        ModelUnavailableError: This version of condswin cannot build it.
+    """
+    folder = package / _NETWORK
+    try:
+        return load_model(folder)
+    except (CondswinError, ValueError, TypeError) as error:
+        raise ModelUnavailableError(f"{uri}: {str(error).replace(f'{folder}/', '')}") from error
 
 
 def load_registered(uri: str, config: Config) -> tuple[nn.Module, ModelSpec]:
@@ -84,44 +227,41 @@ def load_registered(uri: str, config: Config) -> tuple[nn.Module, ModelSpec]:
 
     Raises:
         TrackingError: The server does not answer.
-        ModelUnavailableError: It has no such model, or the model's files are missing or damaged.
+        ModelUnavailableError: It has no such model, or the model's files are missing or not those that were registered.
         BadFileError: The local folder is missing or damaged.
     """
     if not uri.startswith("models:/"):
         return load_model(Path(uri))
-    connect(config)
-    with tempfile.TemporaryDirectory(prefix="condswin-load-") as temporary:
-        folder = fetch(uri, config, Path(temporary))
-        try:
-            return load_model(folder)
-        except (CondswinError, ValueError, TypeError) as error:
-            text = str(error).replace(f"{folder}/", "")
-            raise ModelUnavailableError(f"{uri}: {text}") from error
+    with verified_package(uri, config) as package:
+        return load_package(uri, package)
 
 
-def fetch(uri: str, config: Config, folder: Path, *, only: str | None = None) -> Path:
-    """Downloads the saved network inside a registered model (or one file of it) to `folder`; `connect` comes first.
+def fetch(uri: str, config: Config, folder: Path, *, only: str = "") -> Path:
+    """Downloads a registered model's package (or one file of its network) to `folder`; `connect` comes first.
 
     Raises:
         TrackingError: The server does not answer.
         ModelUnavailableError: It has no such model, or the model's files are gone.
     """
-    wanted = f"artifacts/{_ARTIFACT}" + (f"/{only}" if only else "")
+    wanted = f"{uri}/{_NETWORK}/{only}" if only else uri
     try:
         # A local store is handed out in place unless a destination is given: never touch the original.
-        path = mlflow.artifacts.download_artifacts(f"{uri.rstrip('/')}/{wanted}", dst_path=str(folder))
+        path = Path(mlflow.artifacts.download_artifacts(wanted, dst_path=str(folder)))
     except Exception as error:  # each artifact store raises its own
         wait_for_server(tracking_uri(config))
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelUnavailableError(f"{uri}: its files cannot be fetched ({reason[:300]})") from error
-    return Path(path)
+    if not only and not (path / "MLmodel").is_file():  # for an emptied folder, MLflow fetches nothing and is content
+        raise ModelUnavailableError(f"{uri}: its files cannot be fetched (there is no MLmodel)")
+    return path
 
 
 @contextmanager
-def _sys_path_kept() -> Iterator[None]:
-    """MLflow tries a model out while logging it: puts its code first on `sys.path` and leaves it there."""
-    before = list(sys.path)
+def _import_state_kept() -> Iterator[None]:
+    """MLflow tries a model out while saving it: puts its code first on `sys.path`, leaves it there and compiles it."""
+    path, quiet = list(sys.path), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
     try:
         yield
     finally:
-        sys.path[:] = before
+        sys.path[:], sys.dont_write_bytecode = path, quiet

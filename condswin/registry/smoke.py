@@ -22,7 +22,18 @@ RELATIVE, ABSOLUTE = 1e-3, 1e-4
 #: Seconds for a clean process to load and run the model.
 TIMEOUT = 600
 
+#: What the clean process gets of this one's environment: no credentials, no key, no settings of Python or MLflow.
+ENVIRONMENT = (
+    *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"),
+    *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MKL_NUM_THREADS"),
+)
+
 _SCRIPT = Path(__file__).with_name("clean_load.py")
+_SETTINGS = {
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -43,14 +54,16 @@ def golden_batch(channels: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((2, channels, SIZE, SIZE), dtype=np.float32)
 
 
-def smoke(uri: str, model: nn.Module, spec: ModelSpec, *, tracking: str) -> Smoke:
-    """Loads `uri` in a clean process and compares its output for the golden batch with `model`'s.
+def smoke(uri: str, package: Path, model: nn.Module, spec: ModelSpec) -> Smoke:
+    """Loads a package in a clean process and compares its output for the golden batch with `model`'s.
+
+    The process gets `ENVIRONMENT` and an empty home: the package lies here, so it needs no credentials.
 
     Args:
-        uri: `models:/NAME/VERSION`.
+        uri: What to call the package in messages.
+        package: Folder of `verified_package`.
         model: The same model, loaded here, on the CPU.
         spec: Its description.
-        tracking: URI of the registry.
 
     Raises:
         GateError: The clean process cannot load or run it at all.
@@ -61,13 +74,19 @@ def smoke(uri: str, model: nn.Module, spec: ModelSpec, *, tracking: str) -> Smok
     with tempfile.TemporaryDirectory(prefix="condswin-smoke-") as temporary:
         golden, output, report = (Path(temporary) / name for name in ("golden.npy", "output.npy", "report.json"))
         np.save(golden, batch, allow_pickle=False)
-        # The run to log to is this process's own affair.
-        environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
-        environment |= {"MLFLOW_TRACKING_URI": tracking, "MLFLOW_REGISTRY_URI": tracking}
-        command = [sys.executable, "-P", str(_SCRIPT), uri, str(golden), str(output), str(report)]
+        environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+        environment |= {**_SETTINGS, "HOME": temporary}
+        command = [sys.executable, "-P", str(_SCRIPT), str(package), str(golden), str(output), str(report)]
         try:
             ended = subprocess.run(
-                command, env=environment, cwd=temporary, capture_output=True, text=True, timeout=TIMEOUT, check=False
+                command,
+                env=environment,
+                cwd=temporary,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise GateError(f"{uri}: a clean process did not load and run it within {TIMEOUT} s") from None

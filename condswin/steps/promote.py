@@ -2,20 +2,19 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
-from torch import nn
 
 from condswin.config import Config, TaskName
 from condswin.devices import device
 from condswin.errors import BadFileError, GateError
 from condswin.evaluation.run import evaluate_split
 from condswin.files import fingerprint, read_json, sha256
-from condswin.networks.saving import ModelSpec
 from condswin.outputs import write_result
 from condswin.registry.aliases import (
     PREVIOUS,
@@ -29,7 +28,7 @@ from condswin.registry.aliases import (
     roll_back,
 )
 from condswin.registry.gate import check_metric, decide
-from condswin.registry.package import ModelUnavailableError, load_registered, model_name
+from condswin.registry.package import ModelUnavailableError, load_package, load_registered, model_name, verified_package
 from condswin.registry.smoke import smoke
 from condswin.registry.tracking import connect, tracking_errors, tracking_uri
 from condswin.tasks.facts import Facts
@@ -38,13 +37,34 @@ from condswin.tasks.loading import load
 from condswin.tasks.prediction import Prediction
 
 
+class Promotion(NamedTuple):
+    """What `decide_promotion` found.
+
+    Attributes:
+        champion: The version is champion now.
+        known: It was decided before, and nothing was done.
+        record: The JSON that was written.
+    """
+
+    champion: bool
+    known: bool
+    record: dict[str, Any]
+
+
 def promote(config: Config, task_name: TaskName, registered: Path, prepared: Path, out: Path) -> bool:
+    """As `decide_promotion`; returns whether the version is champion now."""
+    return decide_promotion(config, task_name, registered, prepared, out).champion
+
+
+def decide_promotion(config: Config, task_name: TaskName, registered: Path, prepared: Path, out: Path) -> Promotion:
     """Makes a registered version champion if it works elsewhere and passes the gate.
 
-    1. A version that is champion already is left alone: a rerun changes nothing and writes the same record.
-    2. Smoke test: a clean process loads the version and gives this process's output for a golden batch.
-    3. Challenger and champion are both evaluated now, on the same test cases; the gate decides.
-    4. Under a lock: the champion is read again, `previous-champion` and `champion` move, the journal is written.
+    1. A version that is champion already, or that the same gate rejected against the same champion on the same test
+       cases, is left alone: a rerun changes nothing and writes the same record.
+    2. The version's files are fetched once and found to be those that were registered, before any of them is used.
+    3. Smoke test: a clean process loads the version and gives this process's output for a golden batch.
+    4. Challenger and champion are both evaluated now, on the same test cases; the gate decides.
+    5. Under a lock: the champion is read again, `previous-champion` and `champion` move, the journal is written.
 
     A version that was rolled back stays rejected until its tag `condswin.rolled_back` is deleted.
 
@@ -56,7 +76,7 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
         out: JSON to write: `promoted`, `champion`, `previous`, `reasons`, `metrics` and the rest of the decision.
 
     Returns:
-        Whether the version is champion now. A rejected challenger is no error.
+        The decision. A rejected challenger is no error.
 
     Raises:
         BadFileError: `registered` is missing or not the register step's.
@@ -74,11 +94,12 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
             raise GateError(f"{name} has no version {version} (any more); run register again")
         champion = current_champion(client, name)
         if champion == version:
-            write_result(out, "promote", _settle(client, name, version, entry.tags))
-            return True
+            record = _settle(client, name, version, entry.tags)
+            write_result(out, "promote", record)
+            return Promotion(champion=True, known=True, record=record)
         previous = aliased(client, name, PREVIOUS)
 
-    record: dict[str, Any] = {
+    record = {
         "name": name,
         "version": version,
         "champion": champion,
@@ -94,7 +115,12 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
             f"version {version} was rolled back at {when}; delete its tag {ROLLED_BACK!r} to try again"
         ]
         write_result(out, "promote", record)
-        return False
+        return Promotion(champion=False, known=True, record=record)
+    before = json.loads(entry.tags.get(RECORD, "{}"))
+    judging = load(Judging, task_name, config)
+    if _is_rejection(before, record) and before["test_sha256"] == _test_fingerprint(judging, prepared):
+        write_result(out, "promote", before)
+        return Promotion(champion=False, known=True, record=before)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-promote-", dir=out.parent) as predictions:
@@ -106,7 +132,7 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
         else:
             client.set_model_version_tag(name, version, RECORD, json.dumps(record, sort_keys=True))
     write_result(out, "promote", record)
-    return bool(record["promoted"])
+    return Promotion(champion=bool(record["promoted"]), known=False, record=record)
 
 
 def rollback(config: Config, task_name: TaskName) -> str:
@@ -155,6 +181,12 @@ def _settle(client: MlflowClient, name: str, version: str, tags: Mapping[str, st
     return record
 
 
+def _is_rejection(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a record tells that the gate rejected the version in the circumstances of another record."""
+    same = all(before.get(key) == now[key] for key in ("promoted", "champion", "gate"))
+    return same and "test_sha256" in before
+
+
 def _judge(
     config: Config,
     task_name: TaskName,
@@ -166,8 +198,10 @@ def _judge(
 ) -> dict[str, Any]:
     """Smoke test, evaluation and gate: the part of the record that they decide."""
     judging, prediction = load(Judging, task_name, config), load(Prediction, task_name, config)
-    model, spec = _load(config, name, version, "challenger")
-    smoked = smoke(f"models:/{name}/{version}", model, spec, tracking=tracking_uri(config))
+    uri = f"models:/{name}/{version}"
+    with _unavailable("challenger"), verified_package(uri, config) as package:
+        model, spec = load_package(uri, package)
+        smoked = smoke(uri, package, model, spec)
     if smoked.problems:
         return {"reasons": smoked.problems, "latency_ms": smoked.latency_ms}
     place = device(config.task(task_name).train.device)
@@ -175,7 +209,8 @@ def _judge(
     rows = evaluate_split(judging, challenger, prepared, "test", predictions / "challenger")
     champion_rows = None
     if champion is not None:
-        other, _ = _load(config, name, champion, "champion")
+        with _unavailable("champion"):
+            other, _ = load_registered(f"models:/{name}/{champion}", config)
         reference = partial(prediction.predict, other.to(place))
         champion_rows = evaluate_split(judging, reference, prepared, "test", predictions / "champion")
     decision = decide(load(Facts, task_name, config), config.task(task_name).gate, rows, champion_rows)
@@ -188,14 +223,16 @@ def _judge(
     }
 
 
-def _load(config: Config, name: str, version: str, role: str) -> tuple[nn.Module, ModelSpec]:
+@contextmanager
+def _unavailable(role: str) -> Iterator[None]:
+    """Says what to do about a version that cannot be loaded."""
     try:
-        return load_registered(f"models:/{name}/{version}", config)
+        yield
     except ModelUnavailableError as error:
-        mend = "run register again"
+        remedy = "run register again"
         if role == "champion":
-            mend = "`condswin rollback` restores its predecessor, or delete the alias 'champion' to start without one"
-        raise GateError(f"the {role} cannot be loaded, nothing was changed: {error}; {mend}") from error
+            remedy = "`condswin rollback` restores its predecessor, or delete the alias 'champion' to start without one"
+        raise GateError(f"the {role} cannot be loaded, nothing was changed: {error}; {remedy}") from error
 
 
 def _check_loads(config: Config, name: str, version: str) -> None:

@@ -1,8 +1,6 @@
 """Registers the best network of a comparison as challenger."""
 
 import math
-import os
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,17 +13,15 @@ from mlflow.entities.model_registry import ModelVersion
 from condswin.config import Config, TaskName
 from condswin.errors import BadFileError
 from condswin.files import fingerprint, read_json, sha256
-from condswin.networks.saving import DESCRIPTION, WEIGHTS, load_model
+from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model
 from condswin.outputs import write_result
+from condswin.provenance import git_state
 from condswin.registry.aliases import CHALLENGER
-from condswin.registry.package import ModelUnavailableError, fetch, log_package, model_name
+from condswin.registry.package import PACKAGE, ModelUnavailableError, fetch, log_package, model_name
 from condswin.registry.tracking import connect, tracked_run, tracking_errors, tracking_uri
 
 #: Version tag that makes registering idempotent.
 KEY = "condswin.key"
-
-#: What decides whether a file of the code that made a model differs from its commit.
-_CODE = (":(top)condswin", ":(top)params.yaml", ":(top)dvc.yaml", ":(top)requirements.lock", ":(top)pyproject.toml")
 
 
 def register(
@@ -40,7 +36,8 @@ def register(
 ) -> dict[str, Any]:
     """Registers the best network as a new version of the task's model, and points the alias `challenger` at it.
 
-    The same weights, description, data and parameters are registered once: a rerun finds the version and keeps it.
+    The same weights, description, data, parameters and training code are registered once: a rerun finds the version and
+    keeps it.
     A version is created together with its tags, after its files are stored: an interrupted run leaves no half version.
 
     Args:
@@ -65,8 +62,7 @@ def register(
     if (spec.task, spec.variant) != (task_name, best):
         raise BadFileError(model / DESCRIPTION, f"describes {spec.task}/{spec.variant}, expected {task_name}/{best}")
     weights = sha256(model / WEIGHTS)
-    identity = [weights, read_json(model / DESCRIPTION), compared["data_sha256"], compared["params_sha256"]]
-    key = fingerprint(identity)
+    key = _key(model, weights, compared)
     name = model_name(task_name)
 
     client = connect(config)
@@ -75,7 +71,7 @@ def register(
         if known:
             chosen = known[0]
         else:
-            tags = _tags(config, compared, key, weights, {"image": image, "pipeline_run": pipeline_run})
+            tags = _tags(compared, spec, key, weights, {"image": image, "pipeline_run": pipeline_run})
             chosen = _register_new(client, config, name, model, key, tags, compared)
         client.set_registered_model_alias(name, CHALLENGER, str(chosen.version))
     result = {
@@ -107,9 +103,10 @@ def _read_comparison(path: Path, task_name: TaskName) -> dict[str, Any]:
 
 
 def _whole_versions(client: MlflowClient, config: Config, name: str, key: str, weights: str) -> list[ModelVersion]:
-    """Versions with this key, oldest first, that are ready and whose files are still there."""
+    """Versions with this key, oldest first, that are ready, can be verified, and whose files are still there."""
     found = client.search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
-    ready = sorted((version for version in found if version.status == "READY"), key=lambda v: int(v.version))
+    ready = [version for version in found if version.status == "READY" and PACKAGE in version.tags]
+    ready.sort(key=lambda version: int(version.version))
     return [version for version in ready if _is_stored(config, version, weights)]
 
 
@@ -135,27 +132,38 @@ def _register_new(
 ) -> ModelVersion:
     with tracked_run(config, f"register {compared['task']} {compared['best']}", {"condswin.step": "register"}):
         mlflow.log_metrics(_means(compared))
-        uri = log_package(folder)
-        created = mlflow.register_model(uri, name, tags=dict(tags))
+        logged = log_package(folder)
+        created = mlflow.register_model(logged.uri, name, tags={**tags, PACKAGE: logged.sha256})
     # Two processes may have registered the same network at once: both take the older version, the younger one goes.
-    twins = client.search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
-    oldest = min((twin for twin in twins if int(twin.version) <= int(created.version)), key=lambda v: int(v.version))
-    return created if str(oldest.version) == str(created.version) else _prefer(client, config, oldest, created, tags)
-
-
-def _prefer(
-    client: MlflowClient, config: Config, oldest: ModelVersion, created: ModelVersion, tags: Mapping[str, str]
-) -> ModelVersion:
-    if oldest.status != "READY" or not _is_stored(config, oldest, tags["weights_sha256"]):
+    oldest, *_ = [*_whole_versions(client, config, name, key, tags["weights_sha256"]), created]
+    if int(oldest.version) >= int(created.version):
         return created
     client.delete_model_version(created.name, str(created.version))
     return oldest
 
 
+def _key(model: Path, weights: str, compared: Mapping[str, Any]) -> str:
+    """Says which network this is; equal for a training that was run again with the same code, data and parameters.
+
+    Commit, library versions and whatever else a training records are left out: they differ where the network does not.
+    """
+    description: dict[str, Any] = read_json(model / DESCRIPTION)
+    provenance = description.pop("provenance", {})
+    trained = [provenance.get("data_sha256"), provenance.get("params_sha256"), _code(provenance).get("code_sha256")]
+    return fingerprint([weights, description, trained, compared["data_sha256"], compared["params_sha256"]])
+
+
+def _code(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a description says of the code that trained the network; nothing in older ones."""
+    code: Mapping[str, Any] = provenance.get("code", {})
+    return code
+
+
 def _tags(
-    config: Config, compared: Mapping[str, Any], key: str, weights: str, origin: Mapping[str, str]
+    compared: Mapping[str, Any], spec: ModelSpec, key: str, weights: str, origin: Mapping[str, str]
 ) -> dict[str, str]:
     """What a version is tagged with: checksums, means and names of code, never a case or a person."""
+    code, parameters = _code(spec.provenance), spec.provenance.get("parameters", {})
     return {
         KEY: key,
         "task": compared["task"],
@@ -163,8 +171,9 @@ def _tags(
         "data_sha256": compared["data_sha256"],
         "params_sha256": compared["params_sha256"],
         "weights_sha256": weights,
-        "seed": str(config.seed),
-        **_commit(),
+        "seed": str(parameters.get("seed", "unknown")),
+        **{tag: str(code.get(tag, "unknown")) for tag in ("git_commit", "git_dirty", "code_sha256")},
+        "registered_by_commit": git_state()["git_commit"],
         **{metric: f"{mean:.6g}" for metric, mean in _means(compared).items()},
         **{tag: value for tag, value in origin.items() if value},
     }
@@ -178,22 +187,3 @@ def _means(compared: Mapping[str, Any]) -> dict[str, float]:
         if mean is not None and math.isfinite(mean):
             means[f"test_{metric}"] = float(mean)
     return means
-
-
-def _commit() -> dict[str, str]:
-    """Commit of the code: as the image says, else as git says, else unknown."""
-    if given := os.environ.get("CONDSWIN_GIT_COMMIT", "").strip():
-        return {"git_commit": given}
-    commit = _git("rev-parse", "HEAD")
-    if not commit:
-        return {"git_commit": "unknown"}
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *_CODE)
-    return {"git_commit": commit, "git_dirty": "unknown" if changed is None else str(bool(changed)).lower()}
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        ended = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return ended.stdout.strip()

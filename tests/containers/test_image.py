@@ -69,5 +69,5 @@ def test_image_holds_code_and_nothing_else_of_the_tree(image: str) -> None:
 
 
 def test_code_tells_its_commit(image: str) -> None:
-    program = "from condswin.steps.register import _commit; print(_commit()['git_commit'])"
+    program = "from condswin.provenance import git_state; print(git_state()['git_commit'])"
     assert docker(*STRICT, image, "python3", "-c", program) == COMMIT

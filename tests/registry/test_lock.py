@@ -275,6 +275,15 @@ def test_a_lease_is_renewed_only_if_nobody_broke_it(client: MlflowClient, monkey
     assert (leases(client), aliased(client, NAME, CHAMPION)) == ([], None)
 
 
+def test_a_lease_that_was_taken_away_is_missed_before_the_next_write(client: MlflowClient) -> None:
+    with promotion_lock(client, NAME) as write:
+        write(client.set_registered_model_alias, NAME, PREVIOUS, "1")
+        client.delete_registered_model_tag(NAME, leases(client)[0])  # by a person, say
+        with pytest.raises(GateError, match="another one took over"):
+            write(client.set_registered_model_alias, NAME, CHAMPION, "1")
+    assert aliased(client, NAME, CHAMPION) is None
+
+
 def test_a_write_is_sent_once(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's client would send it again a minute later, long after others have taken over."""
     variable = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"

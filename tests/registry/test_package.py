@@ -1,38 +1,64 @@
 import ast
+import compileall
 import json
+import os
+import pickle
 import shutil
 import sys
+import tempfile
+from collections.abc import Callable
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
 import torch
+from mlflow.models import Model
 
 import condswin
 from condswin.errors import BadFileError, GateError
+from condswin.files import read_json
 from condswin.networks.saving import load_model
 from condswin.registry.package import (
+    _KINDS,
+    PACKAGE,
     REQUIREMENTS,
     ModelUnavailableError,
+    load_package,
     load_registered,
     log_package,
     model_name,
+    package_sha256,
     requirements,
+    verified_package,
 )
-from condswin.registry.smoke import compare_outputs, golden_batch, smoke
-from condswin.registry.tracking import tracked_run, tracking_uri
-from tests.registry.toy import NAME, World
+from condswin.registry.smoke import _SETTINGS, ENVIRONMENT, compare_outputs, golden_batch, smoke
+from condswin.registry.tracking import tracked_run
+from condswin.steps.promote import rollback
+from tests.registry.toy import NAME, World, make_config
 
 pytest_plugins = ["tests.registry.fixtures"]
+
+
+#: Secrets of the process that promotes.
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "hush-1",
+    "AWS_SECRET_ACCESS_KEY": "hush-2",
+    "MLFLOW_TRACKING_USERNAME": "hush-3",
+    "MLFLOW_TRACKING_PASSWORD": "hush-4",
+    "CONDSWIN_PATIENT_KEY": "hush-5",
+    "PYTHONPATH": "/hush-6",
+    "A_TOKEN_THAT_NOBODY_THOUGHT_OF": "hush-7",
+}
 
 
 def logged(world: World, folder: Path) -> Path:
     """Registers a network without the step; returns the folder that MLflow keeps."""
     with tracked_run(world.config, "package"):
-        uri = log_package(folder)
-        mlflow.register_model(uri, NAME)
+        uri, digest = log_package(folder)
+        mlflow.register_model(uri, NAME, tags={PACKAGE: digest})
     world.client.set_registered_model_alias(NAME, "champion", "1")
     return next((world.folder / "mlartifacts").rglob("MLmodel")).parent
 
@@ -41,30 +67,57 @@ def test_names() -> None:
     assert (model_name("reconstruction"), model_name("segmentation")) == (NAME, "condswin-segmentation")
 
 
-def test_a_package_holds_no_pickle_and_works_in_a_process_of_its_own(world: World) -> None:
+def test_a_package_holds_text_and_weights_and_works_in_a_process_of_its_own(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = world.network(0.5)
     (folder / "last.ckpt").write_bytes(b"a checkpoint is a pickle")
     path_before = list(sys.path)
-    kept = logged(world, folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", False)  # as on most machines
+        compileall.compile_dir(Path(condswin.__file__).parent, quiet=1)
+        kept = logged(world, folder)
+        assert not sys.dont_write_bytecode
     assert sys.path == path_before
 
-    names = [path.name for path in kept.rglob("*") if path.is_file()]
-    assert {"MLmodel", "serving.py", "model.safetensors", "model.json", "requirements.txt"} <= set(names)
-    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pth", ".pt", ".ckpt", ".joblib", ".pyc"))]
-    # A pickle of protocol 2 or later under any name starts with this byte and ends with a full stop.
-    contents = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
-    assert not [path for path, content in contents.items() if content[:1] == b"\x80" and content[-1:] == b"."]
-    assert (kept / "code/condswin/networks/models.py").is_file()
-    assert (kept / "requirements.txt").read_text().split() == requirements()
+    files = {path.relative_to(kept).as_posix(): path for path in kept.rglob("*") if path.is_file()}
+    assert {"MLmodel", "serving.py", "artifacts/model/model.safetensors", "artifacts/model/model.json"} <= set(files)
+    assert {Path(name).suffix for name in files if name != "MLmodel"} <= _KINDS
+    assert "code/condswin/networks/models.py" in files
+    assert files["requirements.txt"].read_text().split() == requirements()
+    contents = b"".join(path.read_bytes() for path in files.values())
+    machine = {str(world.folder), tempfile.gettempdir(), str(Path.home()), str(Path(condswin.__file__).parents[1])}
+    assert not [path for path in machine if path.encode() + b"/" in contents]
 
     signature = mlflow.models.get_model_info(f"models:/{NAME}/1").signature
     assert [(spec.type, spec.shape) for spec in signature.inputs.inputs] == [(np.dtype("float32"), (-1, 1, -1, -1))]
     assert [spec.shape for spec in signature.outputs.inputs] == [(-1, 1, -1, -1)]
 
-    model, spec = load_registered(f"models:/{NAME}/1", world.config)
-    found = smoke(f"models:/{NAME}/1", model, spec, tracking=tracking_uri(world.config))
+    uri = f"models:/{NAME}/1"
+    with verified_package(uri, world.config) as package:
+        model, spec = load_package(uri, package)
+        found = smoke(uri, package, model, spec)
+        assert package_sha256(package) == package_sha256(kept)  # running it leaves no byte code
     assert found.problems == []
     assert found.latency_ms > 0
+
+
+def test_the_clean_process_knows_no_secret(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, spec = load_model(world.network(0.5))
+    seen = world.folder / "seen.json"
+    script = world.folder / "script.py"
+    script.write_text(f"import json, os, sys; json.dump(dict(os.environ), open({str(seen)!r}, 'w')); sys.exit(7)")
+    monkeypatch.setattr("condswin.registry.smoke._SCRIPT", script)
+    for name, secret in SECRETS.items():
+        monkeypatch.setenv(name, secret)
+    with pytest.raises(GateError, match="exit code 7"):
+        smoke("models:/a/1", world.folder, model, spec)
+    environment = read_json(seen)
+    assert not [value for value in environment.values() if "hush" in value]
+    assert set(environment) <= {*ENVIRONMENT, *_SETTINGS, "HOME"}
+    assert environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+    assert environment["PATH"] == os.environ["PATH"]
+    assert environment["HOME"] != os.environ.get("HOME")
 
 
 def test_loading_by_alias_version_and_path(world: World) -> None:
@@ -79,7 +132,10 @@ def test_loading_by_alias_version_and_path(world: World) -> None:
         assert torch.equal(model(batch), expected)
 
 
-@pytest.mark.parametrize("uri", [f"models:/{NAME}/7", f"models:/{NAME}@nobody", "models:/condswin-nothing/1"])
+@pytest.mark.parametrize(
+    "uri",
+    [f"models:/{NAME}/7", f"models:/{NAME}@nobody", "models:/condswin-nothing/1", "models:/m-0123", f"models:/{NAME}"],
+)
 def test_models_that_do_not_exist_are_named(uri: str, world: World) -> None:
     with pytest.raises(ModelUnavailableError, match=uri):
         load_registered(uri, world.config)
@@ -90,25 +146,138 @@ def test_a_local_folder_that_does_not_exist(world: World) -> None:
         load_registered(str(world.folder / "nowhere"), world.config)
 
 
-def test_damaged_files_are_found_out(world: World) -> None:
-    kept = logged(world, world.network(0.5))
-    weights, uri = kept / "artifacts/model/model.safetensors", f"models:/{NAME}/1"
-    model, spec = load_registered(uri, world.config)
+def spoil_code(kept: Path, marker: Path) -> None:
+    with (kept / "code/condswin/networks/__init__.py").open("a") as file:
+        file.write(f"\nfrom pathlib import Path\nPath({str(marker)!r}).touch()\n")
+
+
+def spoil_serving(kept: Path, marker: Path) -> None:
+    with (kept / "serving.py").open("a") as file:
+        file.write(f"\nPath({str(marker)!r}).touch()\n")
+
+
+def add_code(kept: Path, marker: Path) -> None:
+    (kept / "code/einops.py").write_text(f"from pathlib import Path\nPath({str(marker)!r}).touch()\n")
+
+
+class Touch:
+    """A pickle that runs something when it is read."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def ask_for_a_pickle(kept: Path, marker: Path) -> None:
+    (kept / "model.json").write_bytes(pickle.dumps(Touch(marker)))
+    description = Model.load(kept / "MLmodel")
+    flavor = description.flavors["python_function"]
+    del flavor["model_code_path"]
+    flavor |= {"loader_module": "mlflow.pyfunc.model", "python_model": "model.json"}
+    description.save(kept / "MLmodel")
+
+
+def add_a_pickle(kept: Path, marker: Path) -> None:
+    (kept / "artifacts/model/extra.pkl").write_bytes(pickle.dumps(Touch(marker)))
+
+
+def take_another_network(kept: Path, marker: Path) -> None:
+    world = World(marker.parent, make_config("sqlite:///unused"))
+    for path in world.network(0.9).iterdir():
+        shutil.copyfile(path, kept / "artifacts/model" / path.name)
+
+
+def damage_weights(kept: Path, marker: Path) -> None:
+    weights = kept / "artifacts/model/model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(ModelUnavailableError, match=rf"{uri}: model\.safetensors: checksum differs"):
-        load_registered(uri, world.config)
-    with pytest.raises(GateError, match=r"cannot load and run it .*checksum differs"):
-        smoke(uri, model, spec, tracking=tracking_uri(world.config))
-    weights.write_bytes(whole)
+
+
+def lose_weights(kept: Path, marker: Path) -> None:
+    (kept / "artifacts/model/model.safetensors").unlink()
+
+
+PICKLES = (ask_for_a_pickle, add_a_pickle)
+SPOILED = (spoil_code, spoil_serving, add_code, *PICKLES, take_another_network, damage_weights, lose_weights)
+
+
+def test_what_was_altered_in_the_store_is_neither_run_nor_loaded(world: World, quick_smoke: None) -> None:
+    registered = world.register(0.5)
+    kept, marker, aside = world.package_of("1"), world.folder / "ran", world.folder / "aside"
+    world.client.set_registered_model_alias(NAME, "previous-champion", "1")
+    shutil.copytree(kept, aside)
+    for spoil in SPOILED:
+        spoil(kept, marker)
+        with pytest.raises(ModelUnavailableError, match=f"{NAME}/1: its files are not those that were registered"):
+            load_registered(f"models:/{NAME}/1", world.config)
+        with pytest.raises(GateError, match=r"the challenger cannot be loaded, .*not those that were"):
+            world.promote(registered)
+        with pytest.raises(GateError, match=r"cannot roll back, nothing was changed: .*not those that were"):
+            rollback(world.config, "reconstruction")
+        assert not marker.exists(), spoil.__name__
+        shutil.rmtree(kept)
+        shutil.copytree(aside, kept)
+    assert "champion" not in world.aliases()
+    assert world.promote(registered)[0]  # restored
+
+
+@pytest.mark.parametrize("spoil", PICKLES)
+def test_a_package_that_was_registered_with_a_pickle_is_not_run(
+    spoil: Callable[[Path, Path], None], world: World
+) -> None:
+    """Somebody who may register versions, and knows how to make the checksum."""
+    registered = world.register(0.5)
+    kept, marker = world.package_of("1"), world.folder / "ran"
+    spoil(kept, marker)
+    world.client.set_model_version_tag(NAME, "1", PACKAGE, package_sha256(kept))
+    with pytest.raises(GateError, match=r"asks for a pickle|extra\.pkl: no file of this kind"):
+        world.promote(registered)
+    assert not marker.exists()
+    # The clean process refuses it as well.
+    model, spec = load_model(world.network(0.5))
+    if spoil is ask_for_a_pickle:
+        with pytest.raises(GateError, match="cannot load and run it"):
+            smoke("models:/a/1", kept, model, spec)
+    assert not marker.exists()
+
+
+def test_versions_without_a_checksum_are_refused(world: World) -> None:
+    registered = world.register(0.5)
+    world.client.delete_model_version_tag(NAME, "1", PACKAGE)
+    with pytest.raises(
+        ModelUnavailableError, match=r"an older condswin .* register the network again, as a new version"
+    ):
+        load_registered(f"models:/{NAME}/1", world.config)
+    with pytest.raises(GateError, match=r"an older condswin .* register the network again"):
+        world.promote(registered)
+
+
+def test_files_that_are_gone_and_networks_that_cannot_be_built(world: World) -> None:
+    kept, uri = logged(world, world.network(0.5)), f"models:/{NAME}/1"
     description = kept / "artifacts/model/model.json"
     values = json.loads(description.read_text())
     description.write_text(json.dumps({**values, "variant": "of a newer condswin"}))
+    world.client.set_model_version_tag(NAME, "1", PACKAGE, package_sha256(kept))
     with pytest.raises(ModelUnavailableError, match="no variant 'of a newer condswin'"):
         load_registered(uri, world.config)
     shutil.rmtree(kept)
     with pytest.raises(ModelUnavailableError, match="its files cannot be fetched"):
         load_registered(uri, world.config)
+
+
+def test_a_checksum_covers_names_and_contents_and_no_links(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.py").write_text("1")
+    first = package_sha256(tmp_path)
+    (tmp_path / "a" / "x.py").rename(tmp_path / "y.py")
+    assert package_sha256(tmp_path) != first
+    (tmp_path / "y.py").rename(tmp_path / "a" / "x.py")
+    assert package_sha256(tmp_path) == first
+    (tmp_path / "z.py").symlink_to(tmp_path / "a" / "x.py")
+    with pytest.raises(BadFileError, match=r"z\.py: is no plain file"):
+        package_sha256(tmp_path)
 
 
 def test_what_a_smoke_test_objects_to(world: World) -> None:

@@ -102,10 +102,10 @@ class World:
     def prepared(self) -> Path:
         return self.folder / "prepared"
 
-    def network(self, bias: float, folder: Path | None = None) -> Path:
+    def network(self, bias: float, **provenance: Any) -> Path:
         """A model folder with a network of known quality."""
-        out = folder or self.folder / f"model-{bias}"
-        spec = ModelSpec("reconstruction", "swin", "demo", 1, 1, SMALL, {"note": "toy"})
+        out = self.folder / f"model-{bias}"
+        spec = ModelSpec("reconstruction", "swin", "demo", 1, 1, SMALL, provenance)
         torch.manual_seed(0)
         model = spec.build()
         last = model.projection[-2]  # the pixel shuffle has no weights
@@ -150,6 +150,10 @@ class World:
         digest = self.tags(version)["weights_sha256"]
         stored = self.database.parent.rglob("mlartifacts/**/model.safetensors")
         return next(path for path in stored if sha256(path) == digest)
+
+    def package_of(self, version: str) -> Path:
+        """The stored package of a version."""
+        return self.weights_of(version).parents[2]
 
 
 def make_prepared(folder: Path) -> None:

@@ -13,12 +13,15 @@ import requests
 import condswin.tasks
 from condswin.errors import GateError
 from condswin.files import read_json
-from condswin.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, promotion_lock
-from condswin.registry.package import load_registered
+from condswin.registry import lock
+from condswin.registry.aliases import CHALLENGER, CHAMPION, LAST_CHAMPION, PREVIOUS, move_champion
+from condswin.registry.lock import PREFIX, promotion_lock
+from condswin.registry.package import Logged, load_registered
 from condswin.registry.tracking import TrackingError
 from condswin.steps import promote as module
 from condswin.steps.promote import rollback
 from condswin.steps.register import log_package
+from tests.registry.race import promote_at_once
 from tests.registry.toy import NAME, World, make_config, make_prepared
 from tests.services.conftest import Bucket, MlflowServer
 
@@ -121,12 +124,25 @@ def test_two_promotions_race_and_one_wins(team: World, quick_smoke: None, mlflow
 
 def test_the_lock_works_through_the_server(team: World, monkeypatch: pytest.MonkeyPatch) -> None:
     team.register(0.5)
-    monkeypatch.setattr("condswin.registry.aliases.WAIT_AT_MOST", 0.5)
+    monkeypatch.setattr(lock, "WAIT_AT_MOST", 0.5)
     refused = pytest.raises(GateError, match="another promotion")
     with promotion_lock(team.client, NAME), refused, promotion_lock(team.client, NAME):
         raise AssertionError("entered twice")
     with promotion_lock(team.client, NAME):
         pass
+
+
+@pytest.mark.parametrize("dead", ["0", "f"])
+def test_one_of_six_promoters_wins_beside_a_dead_one(dead: str, team: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LEASE", 4.0)
+    client = team.client
+    client.create_registered_model(NAME)
+    versions = [str(client.create_model_version(NAME, source="mlflow-artifacts:/none").version) for _ in range(7)]
+    move_champion(client, NAME, versions[0], expected=None, record={})
+    client.set_registered_model_tag(NAME, f"{PREFIX}{dead * 32}.1", "")
+    (winner,) = promote_at_once(lambda: team.client, versions[1:], versions[0])
+    assert team.aliases() == {CHAMPION: winner, PREVIOUS: versions[0]}
+    assert client.get_registered_model(NAME).tags == {LAST_CHAMPION: winner}
 
 
 def test_a_server_that_stops_midway(
@@ -165,10 +181,10 @@ def test_a_server_that_stops_midway(
 def test_a_server_that_stops_while_a_network_is_logged(
     team: World, mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def server_dies(folder: Path) -> str:
-        uri = log_package(folder)
+    def server_dies(folder: Path) -> Logged:
+        logged = log_package(folder)
         mlflow_server.stop()
-        return uri
+        return logged
 
     try:
         with monkeypatch.context() as patch:

@@ -2,15 +2,17 @@ import json
 import shutil
 from typing import Any
 
+import numpy as np
 import pytest
 
+from condswin.config import Config
 from condswin.errors import BadFileError, ConfigError, GateError
 from condswin.files import read_json, write_json
 from condswin.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, PROMOTED_AT, RECORD, ROLLED_BACK
 from condswin.registry.package import load_registered
 from condswin.steps import promote as module
-from condswin.steps.promote import promote, rollback
-from tests.registry.toy import NAME, World, die_at
+from condswin.steps.promote import decide_promotion, promote, rollback
+from tests.registry.toy import NAME, World, die_at, make_config
 
 pytest_plugins = ["tests.registry.fixtures"]
 
@@ -149,7 +151,7 @@ def test_no_roll_back_to_a_network_that_cannot_be_loaded(world: World, quick_smo
     world.promote(world.register(0.9))
     world.weights_of("1").unlink()
     with pytest.raises(
-        GateError, match=r"cannot roll back, nothing was changed: .*/1: model\.safetensors: no such file"
+        GateError, match=r"cannot roll back, nothing was changed: .*/1: its files are not those that were registered"
     ):
         rollback(world.config, "reconstruction")
     assert world.aliases() == {CHALLENGER: "2", CHAMPION: "2", PREVIOUS: "1"}
@@ -208,3 +210,39 @@ def test_bad_input_is_named(world: World) -> None:
     with pytest.raises(ConfigError, match="no metric 'dice'"):
         world.promote(registered, metric="dice")
     assert not out.exists()
+
+
+def test_a_rejection_is_not_decided_again_until_something_changed(
+    world: World, quick_smoke: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.promote(world.register(0.8))
+    registered, out = world.register(0.5), world.folder / "promotion.json"
+    evaluated: list[str] = []
+    real = module.evaluate_split
+
+    def counting(*arguments: Any) -> Any:
+        evaluated.append(arguments[-1].name)
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "evaluate_split", counting)
+
+    def decide(config: Config = world.config) -> tuple[bool, bool, list[str]]:
+        evaluated.clear()
+        decided = decide_promotion(config, "reconstruction", registered, world.prepared, out)
+        assert read_json(out) == decided.record
+        return decided.champion, decided.known, list(evaluated)
+
+    both = ["challenger", "champion"]
+    assert decide() == (False, False, both)
+    written = out.read_bytes()
+    out.unlink()
+    assert decide() == (False, True, [])
+    assert out.read_bytes() == written
+    # Other thresholds, other test cases, another champion: each is another question.
+    strict = make_config(world.config.tracking.uri, min_gain=99.0)
+    assert [decide(strict), decide(strict)] == [(False, False, both), (False, True, [])]
+    np.save(world.prepared / "test" / "case3.npy", np.ones((2, 16, 20), np.float32))
+    assert [decide(strict), decide(strict)] == [(False, False, both), (False, True, [])]
+    world.client.delete_registered_model_alias(NAME, CHAMPION)
+    assert decide() == (True, False, ["challenger"])
+    assert decide() == (True, True, [])

@@ -1,7 +1,6 @@
 import json
 import shutil
 import sqlite3
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,8 @@ import pytest
 from condswin.errors import BadFileError
 from condswin.files import read_json, sha256
 from condswin.registry.aliases import CHALLENGER
-from condswin.steps.register import KEY, _commit, _git, log_package, register
+from condswin.registry.package import PACKAGE
+from condswin.steps.register import KEY, log_package, register
 from tests.registry.toy import NAME, World
 
 pytest_plugins = ["tests.registry.fixtures"]
@@ -21,7 +21,9 @@ def versions(world: World) -> list[str]:
 
 def test_the_best_network_becomes_challenger_with_its_provenance(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONDSWIN_GIT_COMMIT", "c" * 40)
-    model, out = world.network(0.5), world.folder / "registered.json"
+    code = {"git_commit": "a" * 40, "git_dirty": "true", "code_sha256": "b" * 64, "libraries": {"torch": "2.13.0"}}
+    model = world.network(0.5, code=code, parameters={"seed": 7})
+    out = world.folder / "registered.json"
     origin = {"image": "registry/condswin@sha256:abc", "pipeline_run": "run-7"}
     result = register(world.config, "reconstruction", world.comparison(), model, out, **origin)
 
@@ -30,6 +32,7 @@ def test_the_best_network_becomes_challenger_with_its_provenance(world: World, m
     assert (result["name"], result["version"], result["uri"]) == (NAME, "1", f"models:/{NAME}/1")
     assert world.aliases() == {CHALLENGER: "1"}
     tags = world.tags("1")
+    assert len(tags.pop(PACKAGE)) == 64
     assert tags == {
         KEY: result["key"],
         "task": "reconstruction",
@@ -37,8 +40,11 @@ def test_the_best_network_becomes_challenger_with_its_provenance(world: World, m
         "data_sha256": "d" * 64,
         "params_sha256": "p" * 64,
         "weights_sha256": sha256(model / "model.safetensors"),
-        "seed": str(world.config.seed),
-        "git_commit": "c" * 40,
+        "seed": "7",
+        "git_commit": "a" * 40,  # of the training
+        "git_dirty": "true",
+        "code_sha256": "b" * 64,
+        "registered_by_commit": "c" * 40,
         **origin,
         "test_psnr": "12.5",  # and no test_mse, which has no value
     }
@@ -65,6 +71,34 @@ def test_registering_again_changes_nothing(world: World) -> None:
     assert world.aliases() == {CHALLENGER: "4"}
     register(world.config, "reconstruction", comparison, model, out)
     assert world.aliases() == {CHALLENGER: "1"}
+
+
+def test_the_version_is_found_again_after_a_commit_that_changed_no_training_code(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison, out = world.comparison(), world.folder / "registered.json"
+
+    def version(registering: str, **code: Any) -> str:
+        monkeypatch.setenv("CONDSWIN_GIT_COMMIT", registering)
+        model = world.network(0.5, **({"code": code} if code else {}), parameters={"seed": 1})
+        return str(register(world.config, "reconstruction", comparison, model, out)["version"])
+
+    assert version("1" * 40, git_commit="a", git_dirty="false", code_sha256="x", libraries={"torch": "1"}) == "1"
+    assert version("2" * 40, git_commit="a", git_dirty="false", code_sha256="x", libraries={"torch": "1"}) == "1"
+    # Trained once more, to the same weights, by the same code at another commit.
+    assert version("2" * 40, git_commit="b", git_dirty="true", code_sha256="x", libraries={"torch": "2"}) == "1"
+    assert version("2" * 40, git_commit="b", git_dirty="true", code_sha256="y", libraries={"torch": "2"}) == "2"
+    # By a condswin that did not say with which code.
+    assert version("2" * 40) == "3"
+    unknown = {"git_commit": "unknown", "git_dirty": "unknown", "code_sha256": "unknown"}
+    assert unknown.items() <= world.tags("3").items()
+
+
+def test_versions_without_a_checksum_of_their_files_are_registered_again(world: World) -> None:
+    world.register(0.5)
+    world.client.delete_model_version_tag(NAME, "1", PACKAGE)
+    assert read_json(world.register(0.5))["version"] == "2"
+    assert world.aliases() == {CHALLENGER: "2"}
 
 
 def test_broken_versions_are_not_taken_for_registered(world: World) -> None:
@@ -106,29 +140,6 @@ def test_two_processes_registering_the_same_agree_on_one_version(world: World, m
     assert result["version"] == "1"
     assert versions(world) == ["1"]
     assert read_json(out) == read_json(world.folder / "others.json")
-
-
-@pytest.mark.parametrize("inside", [True, False])
-def test_the_commit_comes_from_git_where_there_is_one(
-    inside: bool, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(world.folder))
-    (world.folder / "code").mkdir()
-    monkeypatch.chdir(world.folder / "code")
-    if not inside:
-        assert _commit() == {"git_commit": "unknown"}
-        return
-    Path("params.yaml").write_text("seed: 1\n")
-    Path("metrics.json").write_text("{}")
-    _git("init", "-q")
-    _git("add", ".")
-    _git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "x")
-    found = _commit()
-    assert (len(found["git_commit"]), found["git_dirty"]) == (40, "false")
-    Path("metrics.json").write_text("{ }")  # what the pipeline writes is not its code
-    assert _commit()["git_dirty"] == "false"
-    Path("params.yaml").write_text("seed: 2\n")
-    assert _commit()["git_dirty"] == "true"
 
 
 @pytest.mark.parametrize(
