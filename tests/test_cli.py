@@ -60,6 +60,29 @@ def road(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return task, folder
 
 
+def test_an_up_to_date_registry_leaves_nothing_to_do_and_an_empty_one_everything(
+    road: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, folder = road
+    known = f"condswin-{task} version 1, registered already: nothing to do\n"
+    assert condswin("register", task, cwd=folder) == known
+    again = condswin("promote", task, cwd=folder)
+    assert f"promotion/{task}/promoted.json: nothing to do, version 1 is champion already" in again
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    config = compose(["demo", "tiny"])
+    section = config.task(task)
+    metric = section.gate.metric
+    strict = section.model_copy(update={"gate": section.gate.model_copy(update={"floor": 1000.0})})
+    write_config(config.model_copy(update={task: strict}), tmp_path / "strict.yaml", comment="out of reach")
+    registered, decision = str(tmp_path / "registered.json"), str(tmp_path / "decision.json")
+    assert condswin("register", task, "--out", registered, cwd=folder) == f"condswin-{task} version 1\n"
+    options = ("--registered", registered, "--out", decision, "--params", str(tmp_path / "strict.yaml"))
+    assert "the champion stays" in condswin("promote", task, *options, cwd=folder)
+    again = condswin("promote", task, *options, cwd=folder)
+    assert again.startswith(f"{decision}: nothing to do, rejected already: {metric}: ")
+
+
 def test_the_report_is_one_file_with_the_tables_numbers(road: tuple[str, Path]) -> None:
     task, folder = road
     html = (folder / "report/report.html").read_text()

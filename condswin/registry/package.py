@@ -102,7 +102,7 @@ def _build(folder: Path, spec: ModelSpec, model: Model, package: Path) -> None:
     for name in (WEIGHTS, DESCRIPTION):
         shutil.copyfile(folder / name, network / name)
     shutil.copytree(Path(condswin.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
-    with _import_state_kept():
+    with _sys_path_kept():
         mlflow.pyfunc.save_model(
             package,
             mlflow_model=model,
@@ -257,11 +257,10 @@ def fetch(uri: str, config: Config, folder: Path, *, only: str = "") -> Path:
 
 
 @contextmanager
-def _import_state_kept() -> Iterator[None]:
-    """MLflow tries a model out while saving it: puts its code first on `sys.path`, leaves it there and compiles it."""
-    path, quiet = list(sys.path), sys.dont_write_bytecode
-    sys.dont_write_bytecode = True
+def _sys_path_kept() -> Iterator[None]:
+    """MLflow tries a model out while saving it: puts its code first on `sys.path` and leaves it there."""
+    before = list(sys.path)
     try:
         yield
     finally:
-        sys.path[:], sys.dont_write_bytecode = path, quiet
+        sys.path[:] = before

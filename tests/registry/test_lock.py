@@ -128,7 +128,7 @@ def test_of_six_promoters_beside_a_dead_one_exactly_one_wins_every_time(monkeypa
 
 
 def test_one_of_six_wins_on_a_database(client: MlflowClient, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "LEASE", 4.0)
+    monkeypatch.setattr(lock, "LEASE", 6.0)
     for _ in range(3):
         client.create_model_version(NAME, source=str(world.folder))
     move_champion(client, NAME, "1", expected=None, record={})
