@@ -101,7 +101,7 @@ def _build(folder: Path, spec: ModelSpec, model: Model, package: Path) -> None:
     network.mkdir()
     for name in (WEIGHTS, DESCRIPTION):
         shutil.copyfile(folder / name, network / name)
-    shutil.copytree(Path(condswin.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
+    shutil.copytree(Path(condswin.__file__).parent, code, ignore=_no_code_or_data)
     with _sys_path_kept():
         mlflow.pyfunc.save_model(
             package,
@@ -119,6 +119,15 @@ def _build(folder: Path, spec: ModelSpec, model: Model, package: Path) -> None:
     for artifact in flavor["artifacts"].values():
         artifact["uri"] = artifact["path"]
     model.save(package / "MLmodel")
+
+
+def _no_code_or_data(folder: str, names: list[str]) -> list[str]:
+    """What may lie beside the sources on somebody's machine: byte code, notes, an editor's files."""
+    return [name for name in names if name == "__pycache__" or (Path(folder, name).is_file() and not _is_plain(name))]
+
+
+def _is_plain(name: str) -> bool:
+    return Path(name).suffix in _KINDS and not name.startswith(".")
 
 
 def requirements() -> list[str]:
@@ -158,7 +167,7 @@ def refuse_pickles(package: Path) -> None:
     if not plain:
         raise BadFileError(description, "asks for a pickle or for a loader of its own; register the network again")
     for path in package.rglob("*"):
-        if path.is_file() and path != description and path.suffix not in _KINDS:
+        if path.is_file() and path != description and not _is_plain(path.name):
             raise BadFileError(path, f"no file of this kind belongs into a package; there may be: {sorted(_KINDS)}")
 
 
@@ -174,7 +183,7 @@ def verified_package(uri: str, config: Config) -> Iterator[Path]:
         TrackingError: The server does not answer.
         ModelUnavailableError: It has no such version, its files are gone, or they are not those that were registered.
     """
-    parts = _URI.fullmatch(uri)
+    parts = _URI.fullmatch(uri.rstrip("/"))
     if parts is None:
         raise ModelUnavailableError(f"{uri}: no name of a registered version; give models:/NAME/VERSION or /NAME@ALIAS")
     client, name = connect(config), parts["name"]

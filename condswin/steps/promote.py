@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 
+from condswin.checksums import checksums
+from condswin.code import closure
 from condswin.config import Config, TaskName
 from condswin.devices import device
 from condswin.errors import BadFileError, GateError
 from condswin.evaluation.run import evaluate_split
-from condswin.files import fingerprint, read_json, sha256
+from condswin.files import fingerprint, read_json
 from condswin.outputs import write_result
 from condswin.registry.aliases import (
     PREVIOUS,
@@ -59,8 +61,8 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
 def decide_promotion(config: Config, task_name: TaskName, registered: Path, prepared: Path, out: Path) -> Promotion:
     """Makes a registered version champion if it works elsewhere and passes the gate.
 
-    1. A version that is champion already, or that the same gate rejected against the same champion on the same test
-       cases, is left alone: a rerun changes nothing and writes the same record.
+    1. A version that is champion already, or that the same gate and code rejected against the same champion on the
+       same test cases, is left alone: a rerun changes nothing and writes the same record.
     2. The version's files are fetched once and found to be those that were registered, before any of them is used.
     3. Smoke test: a clean process loads the version and gives this process's output for a golden batch.
     4. Challenger and champion are both evaluated now, on the same test cases; the gate decides.
@@ -108,6 +110,7 @@ def decide_promotion(config: Config, task_name: TaskName, registered: Path, prep
         "reasons": [],
         "metrics": {},
         "gate": config.task(task_name).gate.model_dump(mode="json"),
+        "code_sha256": fingerprint(closure("promote", task_name)),
     }
     if ROLLED_BACK in entry.tags:
         when = json.loads(entry.tags[ROLLED_BACK])["at"]
@@ -183,7 +186,7 @@ def _settle(client: MlflowClient, name: str, version: str, tags: Mapping[str, st
 
 def _is_rejection(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether a record tells that the gate rejected the version in the circumstances of another record."""
-    same = all(before.get(key) == now[key] for key in ("promoted", "champion", "gate"))
+    same = all(before.get(key) == now[key] for key in ("promoted", "champion", "gate", "code_sha256"))
     return same and "test_sha256" in before
 
 
@@ -244,4 +247,7 @@ def _check_loads(config: Config, name: str, version: str) -> None:
 
 def _test_fingerprint(judging: Judging, prepared: Path) -> str:
     """Says which test set decided; equal for equal files."""
-    return fingerprint({case: sha256(file) for case, file in judging.case_files(prepared / "test").items()})
+    known = checksums(prepared)
+    found = fingerprint({case: known.sha256(file) for case, file in judging.case_files(prepared / "test").items()})
+    known.save()
+    return found

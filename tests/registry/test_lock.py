@@ -4,10 +4,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -105,15 +103,8 @@ def leases(client: MlflowClient) -> list[str]:
     return [key for key in client.get_registered_model(NAME).tags if key.startswith(PREFIX)]
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_of_six_promoters_beside_a_dead_one_exactly_one_wins_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "LEASE", 4.0)
+    monkeypatch.setattr(lock, "LEASE", 8.0)
     monkeypatch.setattr(lock, "_sent_once", nullcontext)  # one request at a time per process: all rounds share this one
     rounds = [Memory() for _ in range(24)]
     for number, registry in enumerate(rounds):
@@ -128,7 +119,7 @@ def test_of_six_promoters_beside_a_dead_one_exactly_one_wins_every_time(monkeypa
 
 
 def test_one_of_six_wins_on_a_database(client: MlflowClient, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "LEASE", 6.0)
+    monkeypatch.setattr(lock, "LEASE", 8.0)
     for _ in range(3):
         client.create_model_version(NAME, source=str(world.folder))
     move_champion(client, NAME, "1", expected=None, record={})
@@ -155,18 +146,18 @@ def test_others_wait_until_the_lock_is_released(client: MlflowClient, monkeypatc
 
 
 def test_a_dead_process_costs_one_lease(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "LEASE", 0.6)
+    monkeypatch.setattr(lock, "LEASE", 2.0)
     for key in DEAD:
         client.set_registered_model_tag(NAME, key, "")
     started = time.monotonic()
     with promotion_lock(client, NAME) as write:
-        assert 0.6 < time.monotonic() - started < 3
+        assert 2 < time.monotonic() - started < 20
         write(client.set_registered_model_alias, NAME, CHAMPION, "1")
     assert (leases(client), aliased(client, NAME, CHAMPION)) == ([], "1")
 
 
 def test_a_holder_renews_for_as_long_as_it_takes(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "LEASE", 2.0)
+    monkeypatch.setattr(lock, "LEASE", 4.0)
     entered = threading.Event()
 
     def waiter() -> None:
@@ -176,8 +167,8 @@ def test_a_holder_renews_for_as_long_as_it_takes(client: MlflowClient, monkeypat
     with promotion_lock(client, NAME) as write:
         thread = threading.Thread(target=waiter)
         thread.start()
-        for number in range(6):
-            time.sleep(0.8)  # 4.8 s together
+        for number in range(4):
+            time.sleep(1.6)  # 6.4 s together
             write(client.set_registered_model_alias, NAME, PREVIOUS, str(1 + number % 2))
         assert not entered.is_set()
         assert len({key.rpartition(".")[0] for key in leases(client)}) <= 2  # the waiter may stand in line
@@ -189,7 +180,7 @@ def test_a_holder_renews_for_as_long_as_it_takes(client: MlflowClient, monkeypat
 def test_a_sleeping_holder_writes_nothing_after_others_took_over(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "LEASE", 0.6)
+    monkeypatch.setattr(lock, "LEASE", 2.0)
     move_champion(client, NAME, "1", expected=None, record={})
     asleep, awake = threading.Event(), threading.Event()
     real = MlflowClient.set_registered_model_alias
@@ -217,7 +208,7 @@ def test_a_sleeping_holder_writes_nothing_after_others_took_over(
     move_champion(client, NAME, "3", expected="1", record={})
     awake.set()
     thread.join(PATIENCE)
-    assert "gave no sign of life for 0.6 s and another one took over" in refused[0]
+    assert "gave no sign of life for 2 s and another one took over" in refused[0]
     assert (aliased(client, NAME, CHAMPION), aliased(client, NAME, PREVIOUS)) == ("3", "1")
     assert leases(client) == []
 
@@ -225,12 +216,12 @@ def test_a_sleeping_holder_writes_nothing_after_others_took_over(
 def test_a_stopped_process_writes_nothing_after_others_took_over(
     client: MlflowClient, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "LEASE", 3.0)
+    monkeypatch.setattr(lock, "LEASE", 4.0)
     move_champion(client, NAME, "1", expected=None, record={})
-    command = [sys.executable, "-c", STOPPED, tracking_uri(world.config), "3"]
+    command = [sys.executable, "-c", STOPPED, tracking_uri(world.config), "4"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
-            wait_for(lambda: " T " in Path(f"/proc/{process.pid}/stat").read_text())
+            assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
             move_champion(client, NAME, "3", expected="1", record={})
             process.send_signal(signal.SIGCONT)
             output = process.communicate(timeout=PATIENCE)[0]

@@ -75,13 +75,19 @@ def test_a_package_holds_text_and_weights_and_works_in_a_process_of_its_own(
     path_before = list(sys.path)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "dont_write_bytecode", False)  # as on most machines
-        compileall.compile_dir(Path(condswin.__file__).parent, quiet=1)
+        sources = world.folder / "sources" / "condswin"
+        shutil.copytree(Path(condswin.__file__).parent, sources)
+        compileall.compile_dir(sources, quiet=1)
+        for name in (".notes.txt", "cache.pkl", "networks/try.ipynb"):
+            (sources / name).write_text("left by a developer")
+        patch.setattr(condswin, "__file__", str(sources / "__init__.py"))
         kept = logged(world, folder)
     assert sys.path == path_before
 
     files = {path.relative_to(kept).as_posix(): path for path in kept.rglob("*") if path.is_file()}
     assert {"MLmodel", "serving.py", "artifacts/model/model.safetensors", "artifacts/model/model.json"} <= set(files)
     assert {Path(name).suffix for name in files if name != "MLmodel"} <= _KINDS
+    assert not [name for name in files if "notes" in name]
     assert "code/condswin/networks/models.py" in files
     assert files["requirements.txt"].read_text().split() == requirements()
     contents = b"".join(path.read_bytes() for path in files.values())
