@@ -19,6 +19,7 @@ from torch import nn
 from condswin.config import Config, GateConfig, TaskName, TrackingConfig, compose
 from condswin.files import read_json, sha256, write_json
 from condswin.networks.saving import ModelSpec, save_model
+from condswin.outputs import WRITTEN_BY
 from condswin.registry.tracking import connect, tracking_uri
 from condswin.steps.promote import promote
 from condswin.steps.register import register
@@ -136,7 +137,9 @@ class World:
         out = self.folder / "promotion.json"
         config = make_config(self.config.tracking.uri, **gate)
         promoted = promote(config, "reconstruction", registered, self.prepared, out)
-        return promoted, read_json(out)
+        record = read_json(out)
+        assert record.pop(WRITTEN_BY) == "condswin promote"
+        return promoted, record
 
     def aliases(self) -> dict[str, str]:
         found = self.client.get_registered_model(NAME).aliases

@@ -8,6 +8,7 @@ import pytest
 from condswin.config import Config
 from condswin.errors import BadFileError, ConfigError, GateError
 from condswin.files import read_json, write_json
+from condswin.outputs import WRITTEN_BY
 from condswin.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, PROMOTED_AT, RECORD, ROLLED_BACK
 from condswin.registry.package import load_registered
 from condswin.steps import promote as module
@@ -229,7 +230,7 @@ def test_a_rejection_is_not_decided_again_until_something_changed(
     def decide(config: Config = world.config) -> tuple[bool, bool, list[str]]:
         evaluated.clear()
         decided = decide_promotion(config, "reconstruction", registered, world.prepared, out)
-        assert read_json(out) == decided.record
+        assert read_json(out) == {WRITTEN_BY: "condswin promote", **decided.record}
         return decided.champion, decided.known, list(evaluated)
 
     both = ["challenger", "champion"]
@@ -238,7 +239,9 @@ def test_a_rejection_is_not_decided_again_until_something_changed(
     out.unlink()
     assert decide() == (False, True, [])
     assert out.read_bytes() == written
-    # Other thresholds, other test cases, another champion: each is another question.
+    # Other code, other thresholds, other test cases, another champion: each is another question.
+    monkeypatch.setattr(module, "closure", lambda *_: {"condswin/mri/metrics.py": "edited"})
+    assert [decide(), decide()] == [(False, False, both), (False, True, [])]
     strict = make_config(world.config.tracking.uri, min_gain=99.0)
     assert [decide(strict), decide(strict)] == [(False, False, both), (False, True, [])]
     np.save(world.prepared / "test" / "case3.npy", np.ones((2, 16, 20), np.float32))

@@ -7,6 +7,7 @@ import pytest
 
 from condswin.errors import BadFileError
 from condswin.files import read_json, sha256
+from condswin.outputs import WRITTEN_BY
 from condswin.registry.aliases import CHALLENGER
 from condswin.registry.package import PACKAGE
 from condswin.steps.register import KEY, log_package, register
@@ -28,7 +29,7 @@ def test_the_best_network_becomes_challenger_with_its_provenance(world: World, m
     result = register(world.config, "reconstruction", world.comparison(), model, out, **origin)
 
     assert result.pop("already_registered") is False
-    assert read_json(out) == result
+    assert read_json(out) == {WRITTEN_BY: "condswin register", **result}
     assert (result["name"], result["version"], result["uri"]) == (NAME, "1", f"models:/{NAME}/1")
     assert world.aliases() == {CHALLENGER: "1"}
     tags = world.tags("1")
