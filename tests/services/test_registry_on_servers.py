@@ -11,7 +11,6 @@ import mlflow
 import pytest
 import requests
 
-import condswin.tasks
 from condswin.errors import GateError
 from condswin.files import read_json
 from condswin.registry import lock
@@ -23,7 +22,7 @@ from condswin.steps import promote as module
 from condswin.steps.promote import rollback
 from condswin.steps.register import log_package
 from tests.registry.race import promote_at_once
-from tests.registry.toy import NAME, World, make_config, make_prepared
+from tests.registry.toy import NAME, World, install, make_config, make_prepared
 from tests.services.conftest import Bucket, MlflowServer
 
 pytest_plugins = ["tests.registry.fixtures"]
@@ -32,12 +31,12 @@ pytestmark = pytest.mark.services
 RACER = """
 import sys, time
 from pathlib import Path
-import condswin.tasks
+import pytest
 from condswin.errors import GateError
 from condswin.registry.smoke import Smoke
 from condswin.steps import promote as module
-from tests.registry.toy import make_config
-condswin.tasks._MODULES["reconstruction"] = "tests.registry.toy"
+from tests.registry.toy import install, make_config
+install(pytest.MonkeyPatch())
 uri, registered, prepared, me, other = sys.argv[1:]
 module.smoke = lambda *_, **__: Smoke([], 1.0)
 real = module.evaluate_split
@@ -67,7 +66,7 @@ def team(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setitem(condswin.tasks._MODULES, "reconstruction", "tests.registry.toy")
+    install(monkeypatch)
     make_prepared(tmp_path / "prepared")
     world = World(tmp_path, make_config(mlflow_server.uri))
     yield world
