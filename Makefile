@@ -33,9 +33,10 @@ $(BIN)/python:
 # The tasks have nothing in common before the registry: both run at once, each on half of the processors. Their lines
 # go through a pipe, since two bars on one terminal would overwrite each other. Should one fail, the other still ends,
 # and the last run of DVC says why where it is seen: at the end.
-repro: .venv/installed  ## Run the whole pipeline on demo data (or what params.yaml names) and show the results
-	-@$(MAKE) --no-print-directory --jobs=2 repro-reconstruction repro-segmentation
-	dvc repro
+repro: .venv/installed  ## Run the pipeline on demo data (or what params.yaml names), or TASK=... alone, and show the results
+	@tasks=$$(condswin params tasks $(TASK)) || exit 1; \
+	$(MAKE) --no-print-directory --jobs=2 $$(printf "repro-%s " $$tasks) || true
+	$(if $(TASK),dvc repro --glob '*$(TASK)*' && dvc repro --single-item report,dvc repro)
 	@condswin summary
 
 repro-%: .venv/installed
@@ -68,7 +69,7 @@ pipelines: .venv/installed  ## Compile the Kubeflow pipelines from params.yaml
 	python -m pipelines compile
 
 pipeline-local: .venv/installed  ## Run the Kubeflow pipeline in processes of this machine
-	python -m pipelines run --local
+	python -m pipelines run --local $(if $(TASK),--task $(TASK))
 
 lock:  ## Resolve pyproject.toml anew and pin every package
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

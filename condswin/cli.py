@@ -9,9 +9,14 @@ from typing import Annotated, cast
 import typer
 
 from condswin import layout
-from condswin.config import TASKS, Config, TaskName, compose, load_config, profile_names, write_config
-from condswin.errors import BadDataError, CondswinError
+from condswin.config.names import TASKS, TaskName
+from condswin.config.profiles import compose, profile_names, read_profile, use
+from condswin.config.reading import load_config, read_yaml
+from condswin.config.root import Config
+from condswin.config.study import load_study
+from condswin.errors import BadDataError, CondswinError, ConfigError
 from condswin.outputs import check_file, check_output
+from condswin.suggest import unknown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,11 +30,15 @@ app.add_typer(params_app, name="params")
 
 def _task(name: str) -> str:
     if name not in TASKS:
-        raise typer.BadParameter(f"no task {name!r}; there are: {', '.join(TASKS)}")
+        raise typer.BadParameter(unknown("task", name, TASKS))
     return name
 
 
 Params = Annotated[Path, typer.Option("--params", help="Parameters file.", show_default=True)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Instead of the file's value; may be repeated: seed=3."),
+]
 Task = Annotated[str, typer.Argument(callback=_task, help=" or ".join(TASKS))]
 Variant = Annotated[str, typer.Argument(help="A variant named in the parameters.")]
 Overwrite = Annotated[
@@ -54,47 +63,84 @@ def main() -> None:
         sys.exit(0)
 
 
-def _named(name: str) -> TaskName:
-    return cast(TaskName, name)
+def _read(task: str, params: Path, settings: list[str] | None) -> tuple[Config, TaskName]:
+    """The parameters, which must have the task: called before a step's slow imports."""
+    config, name = load_config(params, settings or []), cast(TaskName, task)
+    config.task(name)
+    return config, name
+
+
+def _read_or_demo(task: TaskName | None, params: Path, settings: list[str] | None) -> Config:
+    """The parameters, or the demo's for what needs none of its own: scoring and predicting anybody's files."""
+    config = load_config(params, settings or []) if params.exists() else compose(["demo"], settings or [])
+    if task is not None and task not in config.present:
+        return compose(["demo"])
+    return config
 
 
 @params_app.command("use")
 def params_use(
     profiles: Annotated[list[str], typer.Argument(help="Profiles; later ones win over earlier ones.")],
     params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace edited values too.")] = False,
 ) -> None:
-    """Write the parameters of one or more profiles.
+    """Write the parameters of one or more profiles; a source that you set stays.
 
-    Example: condswin params use thesis-fastmri cluster
+    Example: condswin params use fastmri cluster --set reconstruction.source=/data/fastmri
     """
-    config = compose(profiles)
-    write_config(
-        config, params, comment=f"Written by `condswin params use {' '.join(profiles)}`; every key is yours to change."
-    )
-    print(f"{params}: {' + '.join(profiles)}")
+    kept = use(profiles, params, settings=settings or [], overwrite=overwrite)
+    print(f"{params}: {' + '.join(profiles)}" + "".join(f", {key} as before" for key in kept))
 
 
 @params_app.command("list")
 def params_list() -> None:
-    """List the ready profiles."""
-    print("\n".join(profile_names()))
+    """List the ready profiles and what they are for."""
+    width = max(map(len, profile_names()))
+    for name in profile_names():
+        print(f"{name:{width}}  {read_profile(name).about}")
 
 
 @params_app.command("show")
-def params_show(params: Params = DEFAULT_PARAMS) -> None:
+def params_show(params: Params = DEFAULT_PARAMS, settings: Settings = None) -> None:
     """Check the parameters and print them, defaults included, as JSON."""
-    print(json.dumps(load_config(params).model_dump(mode="json"), indent=2))
+    print(json.dumps(load_config(params, settings or []).values(), indent=2))
+
+
+@params_app.command("tasks")
+def params_tasks(
+    task: Annotated[str, typer.Argument(callback=lambda name: name and _task(name), help="Only this one.")] = "",
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Check the parameters, as DVC needs them, and print their tasks; an error if the one asked for is not there."""
+    config = load_config(params, settings or [])
+    if "tasks" not in read_yaml(params):
+        raise ConfigError(f"{params}: tasks: missing; dvc.yaml needs it, write `tasks: {json.dumps(config.stages)}`")
+    print(" ".join([config.task(cast(TaskName, task)).name] if task else config.present))
+
+
+@params_app.command("reference")
+def params_reference() -> None:
+    """Print a page on every parameter, as `docs/parameters.md`."""
+    from condswin.config.reference import reference
+
+    print(reference(), end="")
 
 
 @app.command("demo-data")
 def demo_data(
-    task: Task, out: OptionalPath = None, overwrite: Overwrite = False, params: Params = DEFAULT_PARAMS
+    task: Task,
+    out: OptionalPath = None,
+    overwrite: Overwrite = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Generate demo data in fastMRI's or LiTS's format.
 
     Example: condswin demo-data reconstruction
     """
-    config, name = load_config(params), _named(task)
+    config, name = _read(task, params, settings)
     target = out or layout.demo(name)
     check_output(target, step="demo-data", inputs=[], overwrite=overwrite)
     from condswin.steps.demo_data import demo_data as step
@@ -110,12 +156,13 @@ def ingest(
     out: OptionalPath = None,
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Check all files of a source, split them by patient, copy them with checksums.
 
     Example: condswin ingest reconstruction --source s3://bucket/fastmri
     """
-    config, name = load_config(params), _named(task)
+    config, name = _read(task, params, settings)
     target = out or layout.ingested(name)
     origin = source or config.task(name).source
     inputs = [] if origin.startswith("s3://") else [Path(origin)]
@@ -127,11 +174,20 @@ def ingest(
     print(f"{target}: {counts}, {len(manifest.rejected)} rejected")
 
 
-def _prepare(name: TaskName, data: Path | None, out: Path | None, shard: str, overwrite: bool, params: Path) -> None:
+def _prepare(
+    name: TaskName,
+    data: Path | None,
+    out: Path | None,
+    shard: str,
+    overwrite: bool,
+    params: Path,
+    settings: list[str] | None,
+) -> None:
     part, slash, parts = shard.partition("/")
     if not (slash and part.isdigit() and parts.isdigit()):
         raise typer.BadParameter(f"{shard!r} is not of the form i/n, e.g. 0/4", param_hint="--shard")
-    config, target, ingested = load_config(params), out or layout.prepared(name), data or layout.ingested(name)
+    config, _ = _read(name, params, settings)
+    target, ingested = out or layout.prepared(name), data or layout.ingested(name)
     check_output(target, step="prepare", inputs=[ingested], overwrite=overwrite)
     from condswin.steps.prepare import prepare as step
 
@@ -150,12 +206,13 @@ def undersample(
     shard: Shard = "0/1",
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Undersample ingested k-space into fastMRI test-set files with target and zero-filled image.
 
     Example: condswin undersample --shard 0/8
     """
-    _prepare("reconstruction", data, out, shard, overwrite, params)
+    _prepare("reconstruction", data, out, shard, overwrite, params, settings)
 
 
 @app.command("prepare-ct")
@@ -165,12 +222,13 @@ def prepare_ct(
     shard: Shard = "0/1",
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Cut ingested CT volumes into windowed slices.
 
     Example: condswin prepare-ct
     """
-    _prepare("segmentation", data, out, shard, overwrite, params)
+    _prepare("segmentation", data, out, shard, overwrite, params, settings)
 
 
 Prepared = Annotated[
@@ -187,12 +245,14 @@ def train(
     out: OptionalPath = None,
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Train one variant; an interrupted training goes on from its last checkpoint, a finished one is kept.
 
     Example: condswin train reconstruction conditional-light
     """
-    config, name = load_config(params), _named(task)
+    config, name = _read(task, params, settings)
+    config.task(name).variant(variant)
     target, data = out or layout.model(name, variant), prepared or layout.prepared(name)
     check_output(target, step="train", inputs=[data], overwrite=overwrite)
     from condswin.steps.train import train as step
@@ -220,6 +280,7 @@ def evaluate(
     out: OptionalPath = None,
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Score a trained variant, or any folder of predictions.
 
@@ -229,7 +290,7 @@ def evaluate(
 
     condswin evaluate segmentation --targets labels/ --predictions mine/ --out scores/
     """
-    name = _named(task)
+    name = cast(TaskName, task)
     if (targets is None) != (predictions is None):
         raise typer.BadParameter("give --targets and --predictions together")
     if targets is not None and predictions is not None:
@@ -238,14 +299,16 @@ def evaluate(
         from condswin.reporting.text import print_summary
         from condswin.steps.score import score_folders
 
-        # Scoring files needs no parameters; a missing file is no reason to refuse.
-        config = load_config(params) if params.exists() else compose(["demo"])
+        config = _read_or_demo(name, params, settings)
         scores = score_folders(config, name, targets=targets, predictions=predictions, out=out, overwrite=overwrite)
         print_summary(scores)
         return
     if variant is None and model is None:
         raise typer.BadParameter("give a variant, --model, or --targets with --predictions")
-    config, folder = load_config(params), model or layout.model(name, cast(str, variant))
+    config, _ = _read(name, params, settings)
+    if model is None:
+        config.task(name).variant(cast(str, variant))
+    folder = model or layout.model(name, cast(str, variant))
     target = out or (layout.evaluation(name, variant) if variant else Path("evaluation", name, folder.name))
     data = prepared or layout.prepared(name)
     check_output(target, step="evaluate", inputs=[folder, data], overwrite=overwrite)
@@ -262,16 +325,17 @@ def compare(
     evaluations: Annotated[Path | None, typer.Option(help="Folder with one evaluation per variant.")] = None,
     out: OptionalPath = None,
     params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Set the evaluated variants beside each other and choose the best on validation cases.
 
     Example: condswin compare segmentation
     """
+    config, name = _read(task, params, settings)
     from condswin.evaluation.results import METRICS
     from condswin.files import read_json
     from condswin.steps.compare import compare as step
 
-    config, name = load_config(params), _named(task)
     target = out or layout.comparison(name)
     results = {
         variant: read_json((evaluations / variant if evaluations else layout.evaluation(name, variant)) / METRICS)
@@ -288,18 +352,19 @@ def register(
     model: Annotated[Path | None, typer.Option(help="Model folder. Default: of the best variant.")] = None,
     out: OptionalPath = None,
     params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Register the best variant in MLflow as a version with the alias "challenger"; again is a no-op.
 
     Example: condswin register reconstruction
     """
+    config, name = _read(task, params, settings)
     from condswin.files import read_json
     from condswin.steps.register import register as step
 
-    name = _named(task)
     compared = comparison or layout.comparison(name)
     record = step(
-        load_config(params),
+        config,
         name,
         comparison=compared,
         model=model or layout.model(name, read_json(compared)["best"]),
@@ -316,17 +381,18 @@ def promote(
     prepared: Prepared = None,
     out: OptionalPath = None,
     params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Make the challenger champion if it loads cleanly and passes the gate against today's champion.
 
     Example: condswin promote reconstruction
     """
+    config, name = _read(task, params, settings)
     from condswin.steps.promote import decide_promotion
 
-    name = _named(task)
     target = out or layout.promoted(name)
     champion, known, record = decide_promotion(
-        load_config(params),
+        config,
         name,
         registered=registered or layout.registered(name),
         prepared=prepared or layout.prepared(name),
@@ -344,14 +410,15 @@ def promote(
 
 
 @app.command()
-def rollback(task: Task, params: Params = DEFAULT_PARAMS) -> None:
+def rollback(task: Task, params: Params = DEFAULT_PARAMS, settings: Settings = None) -> None:
     """Make the previous champion champion again.
 
     Example: condswin rollback reconstruction
     """
+    config, name = _read(task, params, settings)
     from condswin.steps.promote import rollback as step
 
-    print(f"champion is version {step(load_config(params), _named(task))} again")
+    print(f"champion is version {step(config, name)} again")
 
 
 @app.command()
@@ -362,12 +429,13 @@ def predict(
     force: Annotated[bool, typer.Option(help="Predict also what is far from the model's training data.")] = False,
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Reconstruct k-space files or segment CT volumes, with or without targets.
 
     Example: condswin predict --model models:/condswin-reconstruction@champion scans/*.h5 --out reconstructions/
     """
-    config = load_config(params) if params.exists() else compose(["demo"])
+    config = _read_or_demo(None, params, settings)
     if missing := [str(path) for path in inputs if not path.is_file()]:
         raise BadDataError(f"{', '.join(missing)}: no such file")
     check_output(out, step="predict", inputs=inputs, overwrite=overwrite)
@@ -389,21 +457,22 @@ def ablate(
     out: Annotated[Path, typer.Option(help="Folder for results; what is there is kept.")] = Path("ablation"),
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Train networks that differ in one thing under several seeds; print the table of their scores.
 
     Example: condswin ablate reconstruction --seeds 3 --also ../shared/data/mri
     """
-    config, name = load_config(params), _named(task)
+    config, name = _read(task, params, settings)
+    networks = load_study(study, name)
     data, others = prepared or layout.prepared(name), also or []
     check_output(out / name, step="ablate", inputs=[data, *others], overwrite=overwrite)
     from condswin.steps.ablate import ablate as step
-    from condswin.steps.ablate import load_study
 
     table = step(
         config,
         name,
-        load_study(study),
+        networks,
         prepared=data,
         also=others,
         seeds=seeds,
@@ -414,12 +483,14 @@ def ablate(
 
 
 @app.command()
-def report(out: OptionalPath = None, overwrite: Overwrite = False, params: Params = DEFAULT_PARAMS) -> None:
+def report(
+    out: OptionalPath = None, overwrite: Overwrite = False, params: Params = DEFAULT_PARAMS, settings: Settings = None
+) -> None:
     """Write the HTML report of the last pipeline run.
 
     Example: condswin report
     """
-    config, target = load_config(params), out or layout.report()
+    config, target = load_config(params, settings or []), out or layout.report()
     check_file(target, overwrite=overwrite)
     from condswin.steps.report import report as step
 
@@ -427,16 +498,16 @@ def report(out: OptionalPath = None, overwrite: Overwrite = False, params: Param
 
 
 @app.command()
-def summary(params: Params = DEFAULT_PARAMS) -> None:
+def summary(params: Params = DEFAULT_PARAMS, settings: Settings = None) -> None:
     """Print the variants x metrics table of the last pipeline run and where to look further.
 
     Example: condswin summary
     """
+    config = load_config(params, settings or [])
     from condswin.reporting.text import print_tables
     from condswin.steps.report import read_comparisons
 
-    config: Config = load_config(params)
-    print_tables(config, read_comparisons())
+    print_tables(config, read_comparisons(config))
 
 
 @app.command()
@@ -484,13 +555,18 @@ def export(
 
 @app.command()
 def baseline(
-    prepared: Prepared = None, out: OptionalPath = None, overwrite: Overwrite = False, params: Params = DEFAULT_PARAMS
+    prepared: Prepared = None,
+    out: OptionalPath = None,
+    overwrite: Overwrite = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Reconstruct by compressed sensing (total variation, tuned on validation cases) and score it like a network.
 
     Example: condswin baseline
     """
-    config, target = load_config(params), out or layout.evaluation("reconstruction", layout.COMPRESSED_SENSING)
+    config, _ = _read("reconstruction", params, settings)
+    target = out or layout.evaluation("reconstruction", layout.COMPRESSED_SENSING)
     data = prepared or layout.prepared("reconstruction")
     check_output(target, step="baseline", inputs=[data], overwrite=overwrite)
     from condswin.reporting.text import print_summary
@@ -520,12 +596,14 @@ def data_card(
     out: OptionalPath = None,
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Describe an ingested MRI dataset on one page; exit with status 3 if it drifted from a reference.
 
     Example: condswin data-card --data new/ --reference report/card-reconstruction/card.json
     """
-    config, target = load_config(params), out or layout.card("reconstruction")
+    config, _ = _read("reconstruction", params, settings)
+    target = out or layout.card("reconstruction")
     ingested = data or layout.ingested("reconstruction")
     check_output(target, step="data-card", inputs=[ingested], overwrite=overwrite)
     from condswin.steps.data_card import PAGE
@@ -548,12 +626,13 @@ def gallery(
     ] = None,
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Reconstruct files by zero filling, compressed sensing and any networks: a table and pictures.
 
     Example: condswin gallery scans/*.h5 --model models/reconstruction/swin --out pictures/
     """
-    config = load_config(params) if params.exists() else compose(["demo"])
+    config = _read_or_demo("reconstruction", params, settings)
     check_output(out, step="gallery", inputs=inputs, overwrite=overwrite)
     from condswin.steps.gallery import gallery as step
 

@@ -4,7 +4,7 @@ import ast
 from functools import cache
 from pathlib import Path
 
-from condswin.config import TaskName
+from condswin.config.names import TaskName
 from condswin.files import sha256
 from condswin.tasks.loading import PACKAGES
 

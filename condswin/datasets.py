@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from condswin.checksums import checksums
-from condswin.config import SPLITS, Split, TaskName
+from condswin.config.names import SPLITS, Split, TaskName
 from condswin.errors import BadDataError, BadFileError
 from condswin.files import MANIFEST, fingerprint, read_json, write_json
 

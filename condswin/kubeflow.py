@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from condswin import layout
-from condswin.config import Config, TaskName, parse_config
+from condswin.config.names import TaskName
+from condswin.config.reading import parse_config
+from condswin.config.root import Config
 from condswin.errors import DriftError
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from condswin.config import TaskName
+from condswin.config.names import TaskName
 
 #: Losses and scores by epoch, in a model's folder.
 HISTORY = "history.csv"

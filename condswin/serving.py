@@ -1,11 +1,13 @@
 """A trained network with the parameters that it was trained with, ready for users' files."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
-from condswin.config import TASKS, Config, parse_config
+from condswin.config.names import TASKS
+from condswin.config.reading import SECTIONS, parse_config
+from condswin.config.root import Config
 from condswin.devices import device
 from condswin.errors import BadDataError
 from condswin.registry.package import load_registered
@@ -59,13 +61,17 @@ def serve(config: Config, model: str) -> Served:
     network, spec = load_registered(model, config)
     if spec.task not in TASKS:
         raise BadDataError(f"{model}: made for the task {spec.task!r}; there are: {', '.join(TASKS)}")
-    values = config.model_dump(mode="json")
-    prepared = "undersample" if spec.task == "reconstruction" else "prepare"
-    known, section = spec.provenance.get("parameters", {}), values[spec.task]
-    section[prepared] = known.get("data", section[prepared])
-    section["train"] = {**known.get("train", section["train"]), "device": section["train"]["device"]}
-    trained = parse_config(values, origin=f"{model}: parameters it was trained with")
-    network.to(device(config.task(spec.task).train.device)).eval()
+    known = spec.provenance.get("parameters", {})
+    section: dict[str, Any] = {"variants": {spec.variant: {"network": spec.network}}}
+    # Parameters at hand need not have the model's task.
+    if spec.task in config.present:
+        section = config.task(spec.task).model_dump(mode="json")
+    here = section.get("train", {})
+    if "data" in known:
+        section[SECTIONS[spec.task].preparation] = known["data"]
+    section["train"] = {**known.get("train", here), **({"device": here["device"]} if here else {})}
+    trained = parse_config({"seed": config.seed, spec.task: section}, origin=f"{model}: parameters it was trained with")
+    network.to(device(trained.task(spec.task).train.device)).eval()
     return Served(model, network, load(Serving, spec.task, trained))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from condswin.code import closure
-from condswin.config import TaskName
+from condswin.config.names import TaskName
 from condswin.files import fingerprint
 
 

@@ -8,8 +8,11 @@ from typing import Annotated, cast
 import typer
 from kfp import compiler, local
 
-from condswin.config import TASKS, TaskName, load_config
+from condswin.config.names import TASKS, TaskName
+from condswin.config.reading import load_config
+from condswin.config.root import Config
 from condswin.errors import CondswinError
+from condswin.suggest import unknown
 from pipelines.retraining import build
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -18,25 +21,30 @@ Params = Annotated[Path, typer.Option("--params", help="Parameters file.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only this task; may be given again.")]
 
 
-def _tasks(names: list[str] | None) -> tuple[TaskName, ...]:
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Instead of the file's value.")]
+
+
+def _tasks(config: Config, names: list[str] | None) -> tuple[TaskName, ...]:
     for name in names or ():
         if name not in TASKS:
-            raise typer.BadParameter(f"no task {name!r}; there are: {', '.join(TASKS)}", param_hint="--task")
-    return cast(tuple[TaskName, ...], tuple(names)) if names else TASKS
+            raise typer.BadParameter(unknown("task", name, TASKS), param_hint="--task")
+        config.task(cast(TaskName, name))
+    return cast(tuple[TaskName, ...], tuple(names)) if names else config.present
 
 
 @app.command("compile")
 def compile_all(
     params: Params = Path("params.yaml"),
     out: Annotated[Path, typer.Option(help="Folder for the YAML files.")] = COMPILED,
+    settings: Settings = None,
 ) -> None:
-    """Write the pipelines of both tasks, and of each alone, as YAML for a Kubeflow backend.
+    """Write the pipelines of each task of the parameters, and of both together, as YAML for a Kubeflow backend.
 
     Example: python -m pipelines compile
     """
-    config = load_config(params)
+    config = load_config(params, settings or [])
     out.mkdir(parents=True, exist_ok=True)
-    for tasks in (TASKS, *((task,) for task in TASKS)):
+    for tasks in dict.fromkeys((config.present, *((task,) for task in config.present))):
         pipeline = build(config, tasks)
         compiler.Compiler().compile(pipeline, package_path=str(out / f"{pipeline.name}.yaml"))
         print(out / f"{pipeline.name}.yaml")
@@ -49,6 +57,7 @@ def run(
     root: Annotated[Path, typer.Option(help="Folder for the outputs of all tasks.")] = Path("build/kubeflow"),
     task: Tasks = None,
     params: Params = Path("params.yaml"),
+    settings: Settings = None,
 ) -> None:
     """Run the pipeline on this machine through kfp.local.
 
@@ -65,11 +74,11 @@ def run(
     else:
         runner = local.SubprocessRunner(use_venv=False)
     local.init(runner=runner, pipeline_root=str(root.resolve()), raise_on_error=True)
-    config = load_config(params)
+    config = load_config(params, settings or [])
     # What fails here fails again: retries are for pods that vanish.
     config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"retries": 0})})
     try:
-        build(config, _tasks(task))()
+        build(config, _tasks(config, task))()
     except RuntimeError as error:
         raise CondswinError(f"{error}; the failed task's own message is above") from None
 
@@ -80,6 +89,7 @@ def submit(
     experiment: Annotated[str, typer.Option(help="Experiment to run in.")] = "condswin",
     task: Tasks = None,
     params: Params = Path("params.yaml"),
+    settings: Settings = None,
 ) -> None:
     """Start a run on a Kubeflow backend (2.14 or newer).
 
@@ -87,7 +97,8 @@ def submit(
     """
     from kfp import Client
 
-    pipeline = build(load_config(params), _tasks(task))
+    config = load_config(params, settings or [])
+    pipeline = build(config, _tasks(config, task))
     started = Client(host=host).create_run_from_pipeline_func(pipeline, experiment_name=experiment)
     print(started.run_id)
 

@@ -6,13 +6,14 @@ from kfp import dsl, kubernetes
 from kfp.dsl import base_component, pipeline_task
 
 import components
-from condswin.config import TASKS, Config, TaskName
+from condswin.config.names import TaskName
+from condswin.config.root import Config
 
 #: Where pods that train mount the volume for checkpoints.
 CHECKPOINTS = "/checkpoints"
 
 
-def build(config: Config, tasks: tuple[TaskName, ...] = TASKS) -> base_component.BaseComponent:
+def build(config: Config, tasks: tuple[TaskName, ...]) -> base_component.BaseComponent:
     """A pipeline for some tasks.
 
     Variants are unrolled here and not by a `ParallelFor`, which an exit handler breaks in the backend
@@ -20,10 +21,10 @@ def build(config: Config, tasks: tuple[TaskName, ...] = TASKS) -> base_component
 
     Args:
         config: Parameters; their JSON becomes the default of the pipeline parameter `params`.
-        tasks: Which tasks.
+        tasks: Which of the parameters' tasks.
     """
     name = "retraining" if len(tasks) > 1 else tasks[0]
-    default = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    default = json.dumps(config.values(), sort_keys=True)
 
     @dsl.pipeline(name=name, description=f"Ingest, prepare, train every variant, evaluate, promote: {', '.join(tasks)}")
     def pipeline(params: str = default) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from condswin.config import Config, compose
+from condswin.config.profiles import compose
+from condswin.config.root import Config
 
 # Two workers of two threads each would fight over two cores.
 torch.set_num_threads(1)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from condswin.cli import main
-from condswin.config import TASKS, compose, write_config
+from condswin.config.names import TASKS
+from condswin.config.profiles import compose, write_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,12 +46,16 @@ def road(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """A working folder in which one task went from demo data to a champion, and the report was written."""
     task: str = request.param
     folder = tmp_path_factory.mktemp(task)
-    write_config(compose(["demo", "tiny"]), folder / "params.yaml", comment="tiny")
+    # A second configuration of one network, under a label that is no network's name.
+    network = {"reconstruction": "unrolled-swin", "segmentation": "swin"}[task]
+    overrides = "{embedding: 16, heads: [2, 2], stem_channels: 8}"
+    labelled = f"{task}.variants.stemmed={{network: {network}, overrides: {overrides}}}"
+    write_config(compose(["demo", "tiny"], [labelled]), folder / "params.yaml", comment="tiny")
     prepare = "undersample" if task == "reconstruction" else "prepare-ct"
     condswin("demo-data", task, cwd=folder)
     condswin("ingest", task, cwd=folder)
     condswin(prepare, cwd=folder)
-    for variant in ("swin", "conditional-light"):
+    for variant in ("swin", "conditional-light", "stemmed"):
         condswin("train", task, variant, cwd=folder)
         condswin("evaluate", task, variant, cwd=folder)
     assert "best on val by" in condswin("compare", task, cwd=folder)
@@ -100,7 +105,13 @@ def test_the_report_is_one_file_with_the_tables_numbers(road: tuple[str, Path]) 
 def test_the_summary_shows_every_variant_and_where_to_look(road: tuple[str, Path]) -> None:
     task, folder = road
     text = condswin("summary", cwd=folder)
-    for expected in ("swin", "conditional-light", "report/report.html", "mlflow ui --backend-store-uri sqlite:///"):
+    for expected in (
+        "swin",
+        "conditional-light",
+        "stemmed",
+        "report/report.html",
+        "mlflow ui --backend-store-uri sqlite:///",
+    ):
         assert expected in text
     assert ("zero-filled" in text) == (task == "reconstruction")
 
@@ -155,6 +166,14 @@ def test_any_two_folders_can_be_scored(road: tuple[str, Path], tmp_path: Path) -
     assert "no prediction for" in error
 
 
+def test_a_label_is_not_its_networks_name(road: tuple[str, Path]) -> None:
+    task, folder = road
+    described = json.loads((folder / "models" / task / "stemmed" / "model.json").read_text())
+    network = "unrolled-swin" if task == "reconstruction" else "swin"
+    assert (described["variant"], described["network"]) == ("stemmed", network)
+    assert json.loads((folder / "evaluation" / task / "stemmed" / "metrics.json").read_text())["variant"] == "stemmed"
+
+
 def test_training_again_changes_nothing(road: tuple[str, Path]) -> None:
     task, folder = road
     model = folder / "models" / task / "swin"
@@ -203,13 +222,20 @@ def test_bad_files_are_listed_with_reasons_and_exit_status_one(tmp_path: Path) -
     ("arguments", "code", "message"),
     [
         (["train", "restoration", "swin"], 2, "no task 'restoration'"),
-        (["train", "reconstruction", "unet7"], 1, "no 'unet7'; there are: swin"),
+        (["train", "reconstruction", "unet7"], 1, "no variant 'unet7'; there are: swin"),
         (["undersample", "--shard", "1of4"], 2, "not of the form i/n"),
         (["evaluate", "reconstruction"], 2, "give a variant"),
         (["evaluate", "reconstruction", "--targets", "x"], 2, "together"),
         (["compare", "segmentation"], 1, "no such file"),
         (["summary"], 1, "make repro"),
         (["params", "use", "huge"], 1, "no profile 'huge'"),
+        (["params", "use", "demo"], 1, "--overwrite replaces"),
+        (["params", "show", "--set", "seed"], 1, "not of the form KEY.KEY=VALUE"),
+        (["train", "reconstruction", "conditional-lite"], 1, "did you mean 'conditional-light'"),
+        (["evaluate", "reconstruction", "swim"], 1, "did you mean 'swin'"),
+        (["train", "segmentaton", "swin"], 2, "did you mean 'segmentation'"),
+        (["train", "segmentation", "swin", "--set", "segmentation.train.epoch=3"], 1, "did you mean 'epochs'"),
+        (["ablate", "segmentation", "--study", "unroled"], 1, "did you mean 'unrolled'"),
         (["predict", "--model", "models/none", "--out", "o", "nowhere.h5"], 1, "nowhere.h5"),
         (["ingest", "segmentation", "--source", "nowhere"], 1, "nowhere: no such folder"),
     ],
@@ -219,6 +245,35 @@ def test_mistakes_are_one_message(tmp_path: Path, arguments: list[str], code: in
     error = condswin(*arguments, cwd=tmp_path, code=code)
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_commands_for_a_task_that_is_not_there_say_so_in_one_line(task: str, tmp_path: Path) -> None:
+    (other,) = set(TASKS) - {task}
+    condswin("params", "use", "demo", "tiny", "--set", f"{other}=null", cwd=tmp_path)
+    assert condswin("params", "tasks", cwd=tmp_path) == f"{task}\n"
+    commands = [["params", "tasks", other], ["demo-data", other], ["ingest", other], ["train", other, "swin"],
+                ["evaluate", other, "swin"], ["compare", other], ["register", other], ["promote", other],
+                ["rollback", other], ["ablate", other]]  # fmt: skip
+    commands += [["undersample"], ["baseline"], ["data-card"]] if other == "reconstruction" else [["prepare-ct"]]
+    for command in commands:
+        error = condswin(*command, cwd=tmp_path, code=1)
+        assert error.startswith(f"error: {other}: not in these parameters"), command
+        assert error.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"params.yaml"}
+
+
+def test_dvc_needs_the_list_of_tasks(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("segmentation: {variants: {swin: {}}}")
+    error = condswin("params", "tasks", cwd=tmp_path, code=1)
+    assert """write `tasks: {"reconstruction": [], "segmentation": ["segmentation"]}`""" in error
+
+
+def test_every_command_that_reads_parameters_takes_settings(tmp_path: Path) -> None:
+    for command in ("demo-data", "ingest", "undersample", "prepare-ct", "train", "evaluate", "compare", "register",
+                    "promote", "rollback", "predict", "ablate", "report", "summary", "baseline", "data-card",
+                    "gallery"):  # fmt: skip
+        assert "--set" in condswin(command, "--help", cwd=tmp_path), command
 
 
 def test_every_command_explains_itself(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from condswin.code import closure
-from condswin.config import TASKS, Config, TaskName, write_config
+from condswin.config.names import TASKS, TaskName
+from condswin.config.profiles import write_config
+from condswin.config.root import Config
 from condswin.steps.code import STEPS, code
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import ingest
@@ -30,6 +32,16 @@ print("LOADED", *sorted(name for name in sys.modules if name.split(".")[0] == "c
 #: What every command loads.
 FRONT = {"condswin.cli", "condswin.layout", "condswin.outputs", "condswin.checksums", "condswin.reporting"}
 FRONT |= {"condswin.reporting.text", "condswin.evaluation.results", "condswin.registry.tracking", "condswin.registry"}
+#: What reads and checks parameters, of all tasks; a step depends on the sections that it uses, and on none of this.
+FRONT |= {f"condswin.config.{name}" for name in ("profiles", "reading", "study")}
+FRONT |= {
+    "condswin.suggest",
+    "condswin.networks",
+    "condswin.networks.presets",
+    "condswin.mri.config",
+    "condswin.ct.config",
+}
+FRONT |= {"condswin.mri", "condswin.ct"}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from condswin.config import Config, write_config
+from condswin.config.profiles import write_config
+from condswin.config.root import Config
 from condswin.validity import Key
 
 ROOT = Path(__file__).parents[1]

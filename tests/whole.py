@@ -3,7 +3,8 @@
 from importlib import import_module
 from typing import Any
 
-from condswin.config import Config, TaskName
+from condswin.config.names import TaskName
+from condswin.config.root import Config
 from condswin.tasks.loading import PACKAGES
 
 PARTS = ("facts", "generation", "source", "preparation", "learning", "prediction", "judging", "pictures", "serving")

@@ -1,8 +1,10 @@
 """Segmentation's scores."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
-from condswin.config import TaskName
+from condswin.config.names import TaskName
+from condswin.ct.config import SegmentationConfig
 from condswin.tasks.facts import Facts
 
 #: Columns that are also given before post-processing, under names with the prefix `BEFORE`.
@@ -14,16 +16,7 @@ class SegmentationFacts(Facts):
     """Scores per case, liver with its tumours and tumours alone."""
 
     name: ClassVar[TaskName] = "segmentation"
-    metrics: ClassVar[dict[str, bool]] = {
-        "liver_dice": True,
-        "tumour_dice": True,
-        "mean_dice": True,
-        "tumour_sensitivity": True,
-        "tumour_precision": True,
-        "lesion_recall": True,
-        "liver_volume_error": False,
-        "liver_hd95": False,
-    }
+    metrics: ClassVar[Mapping[str, bool]] = SegmentationConfig.metrics
     details: ClassVar[tuple[str, ...]] = (
         *("liver_iou", "liver_sensitivity", "liver_precision"),
         *("tumour_iou", "tumour_volume_error", "tumour_hd95", "lesion_precision"),

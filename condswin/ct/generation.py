@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from condswin.ct.config import SegmentationConfig
 from condswin.ct.demo.scans import write_demo
 from condswin.tasks.generation import Advance, Generation
 
@@ -11,11 +12,11 @@ class SegmentationGeneration(Generation):
 
     def count(self) -> int:
         """One step per case."""
-        return self.config.segmentation.demo.cases
+        return self.config.section(SegmentationConfig).demo.cases
 
     def write(self, folder: Path, advance: Advance) -> None:
         """Writes generated abdomens as `volume-N.nii.gz` and `segmentation-N.nii.gz`."""
-        write_demo(folder, self.config.segmentation.demo, self.config.seed, advance)
+        write_demo(folder, self.config.section(SegmentationConfig).demo, self.config.seed, advance)
 
 
 PART = SegmentationGeneration

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from condswin.config import Split
+from condswin.config.names import Split
+from condswin.ct.config import SegmentationConfig
 from condswin.ct.dataset import SliceDataset
 from condswin.ct.nifti import LABELS
 from condswin.ct.prepared import prepared_files
@@ -22,14 +23,14 @@ class SegmentationLearning(Learning):
 
     def channels(self, network: str) -> tuple[int, int]:
         """A slice and its neighbours in; background, liver and tumour out."""
-        return 1 + 2 * self.config.segmentation.prepare.neighbours, len(LABELS)
+        return 1 + 2 * self.config.section(SegmentationConfig).prepare.neighbours, len(LABELS)
 
     def dataset(self, prepared: Path, split: Split, network: str, *, training: bool) -> SliceDataset:
         """Slices with `image` (1 + 2n, H, W) and `label` (H, W)."""
-        train = self.config.segmentation.train
+        train = self.config.section(SegmentationConfig).train
         return SliceDataset(
             list(prepared_files(prepared / split).values()),
-            neighbours=self.config.segmentation.prepare.neighbours,
+            neighbours=self.config.section(SegmentationConfig).prepare.neighbours,
             foreground=train.foreground if training else 0.0,
             crop=train.crop if training else None,
             augmented=train.augment and training,
@@ -38,7 +39,7 @@ class SegmentationLearning(Learning):
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         """The loss that the parameters name, of logits (B, 3, H, W)."""
-        label, name = batch["label"], self.config.segmentation.train.loss
+        label, name = batch["label"], self.config.section(SegmentationConfig).train.loss
         if name == "cross_entropy":
             return F.cross_entropy(output, label)
         loss: Tensor = _monai_loss(name)(output, label[:, None])

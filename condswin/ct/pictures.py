@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from condswin.ct.cases import target_stem
+from condswin.ct.config import SegmentationConfig
 from condswin.ct.geometry import Geometry
 from condswin.ct.judging import label_files, read_prediction
 from condswin.ct.nifti import SUFFIXES, read_image, read_labels
@@ -148,7 +149,7 @@ class SegmentationPictures(Pictures):
         image = read_image(file)
         if image.geometry.mismatch(geometry):
             return None
-        window = self.config.segmentation.prepare.window
+        window = self.config.section(SegmentationConfig).prepare.window
         return lambda index: apply_window(image.canonical[index], window)
 
 

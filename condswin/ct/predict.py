@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from condswin.config import PredictCtConfig
+from condswin.ct.config import PredictCtConfig
 from condswin.ct.geometry import Geometry
 from condswin.ct.nifti import UNPROCESSED, stem, write_labels
 from condswin.ct.prepared import open_prepared, read_slices

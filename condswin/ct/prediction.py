@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from condswin.ct.config import SegmentationConfig
 from condswin.ct.predict import predict_case
 from condswin.tasks.prediction import Prediction
 
@@ -14,7 +15,7 @@ class SegmentationPrediction(Prediction):
 
     def parameters(self) -> dict[str, Any]:
         """Neighbours, windows and post-processing."""
-        settings = self.config.segmentation
+        settings = self.config.section(SegmentationConfig)
         return {
             "neighbours": settings.prepare.neighbours,
             "window": settings.predict.window or settings.train.crop,
@@ -26,7 +27,7 @@ class SegmentationPrediction(Prediction):
 
         Where post-processing is asked for, `<name>.unprocessed.nii.gz` beside it holds what the network said.
         """
-        settings = self.config.segmentation
+        settings = self.config.section(SegmentationConfig)
         predict_case(
             model,
             case_file,

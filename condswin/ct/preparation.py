@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from condswin.config import Split
+from condswin.config.names import Split
+from condswin.ct.config import SegmentationConfig
 from condswin.ct.prepare import prepare_case, prepared_names
 from condswin.tasks.preparation import Preparation
 
@@ -14,7 +15,7 @@ class SegmentationPreparation(Preparation):
 
     def parameters(self) -> dict[str, Any]:
         """Window, spacing and neighbours."""
-        return self.config.segmentation.prepare.model_dump(mode="json")
+        return self.config.section(SegmentationConfig).prepare.model_dump(mode="json")
 
     def outputs(self, name: str, files: Mapping[str, Path], split: Split) -> list[str]:
         """Network inputs, and the target beside them."""
@@ -22,7 +23,9 @@ class SegmentationPreparation(Preparation):
 
     def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> None:
         """Writes `<name>.h5` and the target `segmentation-N.nii[.gz]`."""
-        prepare_case(name, files["volume"], files["segmentation"], folder, self.config.segmentation.prepare)
+        prepare_case(
+            name, files["volume"], files["segmentation"], folder, self.config.section(SegmentationConfig).prepare
+        )
 
 
 PART = SegmentationPreparation

@@ -5,8 +5,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from condswin.config import PrepareCtConfig
 from condswin.ct.cases import target_stem
+from condswin.ct.config import PrepareCtConfig
 from condswin.ct.nifti import LABELS, SUFFIXES, Volume, read_pair
 from condswin.ct.resampling import apply_window, resample_image, resample_labels, resampled_size
 from condswin.files import atomic_file, copy_with_sha256

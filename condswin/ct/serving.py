@@ -5,6 +5,7 @@ from tempfile import TemporaryDirectory
 
 from torch import nn
 
+from condswin.ct.config import SegmentationConfig
 from condswin.ct.judging import SegmentationJudging
 from condswin.ct.nifti import read_image, stem
 from condswin.ct.prediction import SegmentationPrediction
@@ -27,7 +28,7 @@ class SegmentationServing(Serving):
         name, out = stem(source), folder / self.output_names(source)[0]
         with TemporaryDirectory() as scratch:
             inputs = Path(scratch, f"{name}.h5")
-            write_inputs(read_image(source), None, inputs, self.config.segmentation.prepare)
+            write_inputs(read_image(source), None, inputs, self.config.section(SegmentationConfig).prepare)
             SegmentationPrediction(self.config).predict(model, inputs, out)
         return out
 

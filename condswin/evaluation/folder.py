@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from condswin.config import Config, Split
+from condswin.config.names import Split
+from condswin.config.root import Config
 from condswin.datasets import Manifest
 from condswin.evaluation.results import METRICS, PICTURES, cases_file, draw_pictures, summaries, write_rows
 from condswin.evaluation.run import Predictor, evaluate_split

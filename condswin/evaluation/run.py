@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from condswin.config import Split
+from condswin.config.names import Split
 from condswin.progress import track
 from condswin.tasks.facts import Row
 from condswin.tasks.judging import Judging

@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import ks_2samp
 
-from condswin.config import SPLITS, UndersampleConfig
+from condswin.config.names import SPLITS
 from condswin.datasets import Manifest
 from condswin.errors import BadDataError
 from condswin.fourier import FloatArray
+from condswin.mri.config import UndersampleConfig
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.reading import KSPACE, VolumeReader
 

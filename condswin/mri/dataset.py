@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from condswin.config import UndersampleConfig
 from condswin.errors import BadDataError, BadFileError
 from condswin.fourier import (
     ComplexArray,
@@ -19,6 +18,7 @@ from condswin.fourier import (
     magnitude_image,
     readout_hybrid,
 )
+from condswin.mri.config import UndersampleConfig
 from condswin.mri.header import parse_header
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.prepared import MASK, ZERO_FILLED, prepared_files, read_mask

@@ -1,8 +1,10 @@
 """Reconstruction's scores."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
-from condswin.config import TaskName
+from condswin.config.names import TaskName
+from condswin.mri.config import ReconstructionConfig
 from condswin.tasks.facts import Facts
 
 
@@ -10,7 +12,7 @@ class ReconstructionFacts(Facts):
     """fastMRI's metrics per volume, and those of its zero-filled image."""
 
     name: ClassVar[TaskName] = "reconstruction"
-    metrics: ClassVar[dict[str, bool]] = {"psnr": True, "ssim": True, "nmse": False, "mae": False}
+    metrics: ClassVar[Mapping[str, bool]] = ReconstructionConfig.metrics
     baselines: ClassVar[dict[str, str]] = {"zero-filled": "zero_filled_"}
     monitor: ClassVar[tuple[str, bool]] = ("slice_psnr", True)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from condswin.config import UndersampleConfig
+from condswin.mri.config import UndersampleConfig
 from condswin.mri.masks import draw_mask
 from condswin.mri.prepared import MASK, read_mask
 from condswin.mri.reading import KSPACE, VolumeReader, check_kspace

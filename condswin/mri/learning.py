@@ -5,10 +5,11 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn import functional as F
 
-from condswin.config import Split
+from condswin.config.names import Split
+from condswin.mri.config import ReconstructionConfig
 from condswin.mri.dataset import ComplexSliceDataset, SliceDataset, magnitude
 from condswin.mri.metrics import slice_psnr
-from condswin.networks.models import is_unrolled
+from condswin.networks.presets import is_unrolled
 from condswin.tasks.learning import Learning
 from condswin.tasks.slices import Batch
 
@@ -22,11 +23,13 @@ class ReconstructionLearning(Learning):
 
     def dataset(self, prepared: Path, split: Split, network: str, *, training: bool) -> SliceDataset:
         """Normalised slices; see `SliceDataset`."""
-        return _slices(network)(prepared / split, self.config.reconstruction.undersample, training=training)
+        return _slices(network)(
+            prepared / split, self.config.section(ReconstructionConfig).undersample, training=training
+        )
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         """L1 or mean squared error between normalised images."""
-        loss = F.l1_loss if self.config.reconstruction.train.loss == "l1" else F.mse_loss
+        loss = F.l1_loss if self.config.section(ReconstructionConfig).train.loss == "l1" else F.mse_loss
         return loss(magnitude(output, batch["target"].shape[-1]), batch["target"])
 
     def validation_scores(self, output: Tensor, batch: Batch) -> Batch:

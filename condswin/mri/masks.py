@@ -12,8 +12,8 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from condswin.config import UndersampleConfig
 from condswin.errors import ConfigError
+from condswin.mri.config import UndersampleConfig
 
 Seed = int | Sequence[int]
 Columns = NDArray[np.bool_]

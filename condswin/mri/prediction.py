@@ -8,6 +8,7 @@ from torch import nn
 
 from condswin.errors import BadDataError
 from condswin.files import atomic_file
+from condswin.mri.config import ReconstructionConfig
 from condswin.mri.dataset import complex_volume, magnitude, normalise, zero_filled_volume
 from condswin.mri.reading import PREDICTION
 from condswin.networks.unrolled import UnrolledNetwork
@@ -23,7 +24,7 @@ class ReconstructionPrediction(Prediction):
     def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:
         """Writes `reconstruction` (slices, H, W) float32 in the units of the input, as fastMRI's scripts read it."""
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        undersample = self.config.reconstruction.undersample
+        undersample = self.config.section(ReconstructionConfig).undersample
         if isinstance(model, UnrolledNetwork):
             image, std, columns = complex_volume(case_file, undersample)
             mean = torch.zeros_like(std)

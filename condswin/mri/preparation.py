@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from condswin.config import Split
+from condswin.config.names import Split
+from condswin.mri.config import ReconstructionConfig
 from condswin.mri.reading import VolumeReader
 from condswin.mri.undersample import prepare_full, prepare_undersampled
 from condswin.tasks.preparation import Preparation
@@ -15,7 +16,7 @@ class ReconstructionPreparation(Preparation):
 
     def parameters(self) -> dict[str, Any]:
         """Kind of mask, accelerations and centre fractions."""
-        return self.config.reconstruction.undersample.model_dump(mode="json")
+        return self.config.section(ReconstructionConfig).undersample.model_dump(mode="json")
 
     def outputs(self, name: str, files: Mapping[str, Path], split: Split) -> list[str]:
         """One file."""
@@ -25,9 +26,9 @@ class ReconstructionPreparation(Preparation):
         """Training files stay fully sampled; others are undersampled with a mask seeded by their name."""
         out = folder / f"{name}.h5"
         if split == "train":
-            prepare_full(files["kspace"], out, self.config.reconstruction.ingest.multicoil)
+            prepare_full(files["kspace"], out, self.config.section(ReconstructionConfig).ingest.multicoil)
         else:
-            section = self.config.reconstruction
+            section = self.config.section(ReconstructionConfig)
             prepare_undersampled(files["kspace"], out, section.undersample, section.ingest.multicoil)
 
     def details(self, folder: Path, outputs: list[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
+from condswin.mri.config import ReconstructionConfig
 from condswin.mri.guard import refusals
 from condswin.mri.judging import ReconstructionJudging
 from condswin.mri.prediction import ReconstructionPrediction
@@ -25,7 +26,7 @@ class ReconstructionServing(Serving):
 
     def refusals(self, source: Path) -> list[str]:
         """A mask unlike those trained with; see `guard.refusals`."""
-        return refusals(source, self.config.reconstruction.undersample)
+        return refusals(source, self.config.section(ReconstructionConfig).undersample)
 
 
 PART = ReconstructionServing

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from condswin.errors import BadDataError, BadFileError
 from condswin.mri.coils import open_volume
+from condswin.mri.config import ReconstructionConfig
 from condswin.mri.reading import SUFFIXES, VolumeReader, acquisition, check_volume
 from condswin.tasks.source import Case, CaseInfo, Source
 
@@ -28,7 +29,7 @@ class ReconstructionSource(Source):
             cases[path.stem] = Case(path.stem, folder, {"kspace": path.absolute()})
         if not cases:
             raise BadDataError(f"{source}: no {' or '.join(SUFFIXES)} file in this folder or below")
-        policy = self.config.reconstruction.ingest
+        policy = self.config.section(ReconstructionConfig).ingest
         chosen = [cases[name] for name in sorted(cases) if _drawn(name, self.config.seed, policy.volume_fraction)]
         if policy.acquisitions:
             chosen = [case for case in chosen if _acquisition(case) in (*policy.acquisitions, None)]
@@ -41,7 +42,7 @@ class ReconstructionSource(Source):
 
     def check_case(self, case: Case) -> CaseInfo:
         """Reads the whole file; the details are shapes, acquisition and dtype."""
-        with open_volume(case.files["kspace"], self.config.reconstruction.ingest.multicoil) as reader:
+        with open_volume(case.files["kspace"], self.config.section(ReconstructionConfig).ingest.multicoil) as reader:
             info = check_volume(reader)
         details = {
             "shape": list(info.shape),

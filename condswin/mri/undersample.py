@@ -13,11 +13,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from condswin.config import UndersampleConfig
 from condswin.errors import BadFileError
 from condswin.files import atomic_file
 from condswin.fourier import ComplexArray, FloatArray, magnitude_image
 from condswin.mri.coils import Multicoil, open_volume
+from condswin.mri.config import UndersampleConfig
 from condswin.mri.header import strip_header
 from condswin.mri.masks import Mask, draw_mask, name_seed
 from condswin.mri.prepared import MASK, ZERO_FILLED

@@ -3,7 +3,3 @@
 "The thesis" is Luigi Antonelli, "Lightweight Conditional Swin U-Net for Medical Image reconstruction and segmentation",
 Sapienza Università di Roma, 2022/2023; "slides" are those of its defence.
 """
-
-from condswin.networks.models import PRESETS, create_model, is_unrolled, list_variants
-
-__all__ = ["PRESETS", "create_model", "is_unrolled", "list_variants"]

@@ -1,63 +1,10 @@
 """Networks of others to stand beside ours, from MONAI: a plain U-Net and SwinUNETR, both in 2D."""
 
-from dataclasses import dataclass
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from condswin.networks.presets import SwinUNETRSettings, UNetSettings
 from condswin.networks.unet import check_image
-
-
-@dataclass(frozen=True)
-class UNetSettings:
-    """Settings of `unet`.
-
-    Attributes:
-        embedding: Channels of the first of five stages; later ones have 1, 2, 4 and 8 times as many.
-        residual: Add the input to the output, where channels allow.
-        dropout: Probability after each convolution.
-    """
-
-    embedding: int = 32
-    residual: bool = False
-    dropout: float = 0.0
-
-
-@dataclass(frozen=True)
-class SwinUNETRSettings:
-    """Settings of `swin-unetr`.
-
-    Attributes:
-        embedding: Channels of the first stage; a multiple of 12.
-        heads: Heads of the four stages.
-        depths: Blocks of the four stages.
-        window: Window side, patches of 2 pixels.
-        residual: Add the input to the output, where channels allow.
-        dropout: Probability in attention and feed-forward outputs.
-    """
-
-    embedding: int = 24
-    heads: tuple[int, ...] = (3, 6, 12, 24)
-    depths: tuple[int, ...] = (2, 2, 2, 2)
-    window: int = 7
-    residual: bool = False
-    dropout: float = 0.0
-
-
-# About as many parameters as `swin` has at the preset of the same name. SwinUNETR has none as small as `demo` or
-# `base`.
-UNET_PRESETS = {
-    "thesis-1": UNetSettings(dropout=0.2),
-    "thesis-2": UNetSettings(dropout=0.2, embedding=58),
-    "demo": UNetSettings(embedding=9, residual=True),
-    "base": UNetSettings(embedding=17, residual=True),
-}
-SWIN_UNETR_PRESETS = {
-    "thesis-1": SwinUNETRSettings(dropout=0.2, embedding=12),
-    "thesis-2": SwinUNETRSettings(dropout=0.2),
-    "demo": SwinUNETRSettings(embedding=12, depths=(1, 1, 1, 1), residual=True),
-    "base": SwinUNETRSettings(embedding=12, residual=True),
-}
 
 
 class AnySize(nn.Module):
@@ -96,8 +43,6 @@ def unet(settings: UNetSettings, in_channels: int, out_channels: int) -> nn.Modu
     """MONAI's BasicUNet (Falk et al., doi:10.1038/s41592-018-0261-2)."""
     from monai.networks.nets import BasicUNet
 
-    if settings.embedding < 1:
-        raise ValueError(f"embedding={settings.embedding}: must be at least 1")
     channels = settings.embedding
     network = BasicUNet(
         spatial_dims=2,
@@ -116,18 +61,6 @@ def swin_unetr(settings: SwinUNETRSettings, in_channels: int, out_channels: int)
     """MONAI's SwinUNETR (Hatamizadeh et al., arXiv:2201.01266)."""
     from monai.networks.nets import SwinUNETR
 
-    if settings.embedding < 12 or settings.embedding % 12:
-        raise ValueError(f"embedding={settings.embedding}: must be a multiple of 12")
-    for name, values in (("heads", settings.heads), ("depths", settings.depths)):
-        if len(values) != 4 or min(values) < 1:
-            raise ValueError(f"{name}={values}: give four numbers of at least 1, one per stage")
-    for stage, heads in enumerate(settings.heads):
-        if settings.embedding * 2**stage % heads:
-            raise ValueError(
-                f"heads[{stage}]={heads}: must divide {settings.embedding * 2**stage}, the stage's channels"
-            )
-    if settings.window < 2:
-        raise ValueError(f"window={settings.window}: must be at least 2")
     network = SwinUNETR(
         in_channels=in_channels,
         out_channels=out_channels,

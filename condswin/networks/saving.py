@@ -15,6 +15,8 @@ from condswin.networks.models import create_model
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+#: Of the description. The first one had no `network`: labels were names of networks.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class ModelSpec:
 
     Attributes:
         task: `reconstruction` or `segmentation`.
-        variant: As in `list_variants()`.
+        variant: Its label.
+        network: Which network it is, as in `list_variants()`.
         preset: As in `create_model`.
         in_channels: Input channels.
         out_channels: Output channels.
@@ -33,6 +36,7 @@ class ModelSpec:
 
     task: str
     variant: str
+    network: str
     preset: str
     in_channels: int
     out_channels: int
@@ -46,7 +50,7 @@ class ModelSpec:
     def build(self) -> nn.Module:
         """The network with fresh weights."""
         return create_model(
-            self.variant,
+            self.network,
             preset=self.preset,
             in_channels=self.in_channels,
             out_channels=self.out_channels,
@@ -61,7 +65,7 @@ def save_model(folder: Path, model: nn.Module, spec: ModelSpec) -> None:
     with atomic_file(folder / WEIGHTS) as temporary:
         state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         safetensors.torch.save_file(state, temporary)
-    write_json(folder / DESCRIPTION, {"format": 1, "weights_sha256": sha256(folder / WEIGHTS), **asdict(spec)})
+    write_json(folder / DESCRIPTION, {"format": FORMAT, "weights_sha256": sha256(folder / WEIGHTS), **asdict(spec)})
 
 
 def read_spec(folder: Path) -> ModelSpec:
@@ -73,7 +77,9 @@ def read_spec(folder: Path) -> ModelSpec:
     path = folder / DESCRIPTION
     values = read_json(path)
     try:
-        if values.pop("format") != 1:
+        if (written := values.pop("format")) == 1:
+            values["network"] = values["variant"]
+        elif written != FORMAT:
             raise BadFileError(path, "written by a newer condswin; update this one")
         values.pop("weights_sha256")
         return ModelSpec(**values)

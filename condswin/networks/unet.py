@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from condswin.networks.blocks import BlockFactory, fold_patches, two_blocks, unfold_patches
+from condswin.networks.presets import FOLD
 
 #: Smallest image side in pixels.
 SMALLEST = 8
-#: Side of the square of pixels that the stem folds into channels.
-FOLD = 2
 #: Patches whose expanded features (2048 channels in the thesis's networks) fit the cache.
 CACHED = 256
 

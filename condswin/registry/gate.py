@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from condswin.config import GateConfig
+from condswin.config.task import GateConfig
 from condswin.errors import ConfigError
 from condswin.evaluation.summary import Summary, paired_gain, summarise
 from condswin.tasks.facts import Facts, Row

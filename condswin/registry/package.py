@@ -24,7 +24,8 @@ from mlflow.types import Schema, TensorSpec
 from torch import nn
 
 import condswin
-from condswin.config import Config, TaskName
+from condswin.config.names import TaskName
+from condswin.config.root import Config
 from condswin.errors import BadFileError, CondswinError
 from condswin.files import fingerprint, sha256
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model, read_spec

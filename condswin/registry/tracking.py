@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from condswin.config import Config
+from condswin.config.root import Config
 from condswin.errors import CondswinError, ConfigError
 
 #: Seconds within which a server must give a sign of life.

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from condswin import layout
-from condswin.config import Config, TaskName
+from condswin.config.names import TaskName
+from condswin.config.root import Config
 from condswin.tasks.facts import Facts
 from condswin.tasks.loading import load
 

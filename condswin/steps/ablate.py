@@ -10,15 +10,17 @@ import numpy as np
 import torch
 
 from condswin.checksums import checksums
-from condswin.config import PROFILES, Config, Section, TaskName, VariantConfig, read_yaml, validated
+from condswin.config.names import TaskName
+from condswin.config.root import Config
+from condswin.config.task import Study, VariantConfig
 from condswin.datasets import Manifest
 from condswin.devices import device
-from condswin.errors import BadFileError, ConfigError
+from condswin.errors import BadFileError
 from condswin.evaluation.run import evaluate_split
 from condswin.files import atomic_file, fingerprint, read_json, write_json
-from condswin.networks import create_model
 from condswin.networks.blocks import parameter_count
 from condswin.networks.costs import count_flops
+from condswin.networks.models import create_model
 from condswin.outputs import open_output, refuse_equal
 from condswin.tasks.facts import Facts, Row
 from condswin.tasks.judging import Judging
@@ -31,36 +33,8 @@ from condswin.training import fit
 from condswin.training.checkpoints import training_folder
 from condswin.validity import Key, make_key
 
-#: Ready studies, by file name.
-STUDIES = PROFILES.parent / "studies"
-
 TABLE = "ablation.md"
 RESULTS = "ablation.json"
-
-
-class StudyNetwork(VariantConfig):
-    """One row of a study."""
-
-    variant: str
-
-
-class Study(Section):
-    """What to compare: networks by the name that they have in the table, the first one being the reference."""
-
-    networks: dict[str, StudyNetwork]
-
-
-def load_study(study: str) -> Study:
-    """Reads a ready study by its name, or a file.
-
-    Raises:
-        ConfigError: There is no such study, or it has a bad key.
-    """
-    path = STUDIES / f"{study}.yaml" if (STUDIES / f"{study}.yaml").is_file() else Path(study)
-    if not path.is_file():
-        ready = ", ".join(sorted(path.stem for path in STUDIES.glob("*.yaml")))
-        raise ConfigError(f"{study}: no such file, and no ready study; there are: {ready}")
-    return validated(Study, read_yaml(path), origin=str(path))
 
 
 def ablate(
@@ -92,23 +66,22 @@ def ablate(
         The table as Markdown: a row per network, mean and standard deviation over seeds.
 
     Raises:
-        ConfigError: A network's settings are impossible; found before anything is trained.
         OutputError: Two networks or folders have one name, or writing to `out` would hurt something.
     """
-    refuse_equal({Path(name): [_slug(name)] for name in study.networks})
+    refuse_equal({Path(name): [_slug(name)] for name in study.variants})
     refuse_equal({folder: [folder.name] for folder in also})
     manifest = Manifest.read(prepared, task_name)
     manifest.verify(prepared)
     facts, learning = load(Facts, task_name, config), load(Learning, task_name, config)
-    networks = {name: _build(learning, name, network) for name, network in study.networks.items()}
-    costs = {name: _cost(learning, prepared, study.networks[name], network) for name, network in networks.items()}
+    networks = {name: _build(learning, variant) for name, variant in study.variants.items()}
+    costs = {name: _cost(learning, prepared, study.variants[name], network) for name, network in networks.items()}
     output = open_output(out, step="ablate", inputs=[prepared, *also], overwrite=overwrite)
     output.claim([RESULTS, TABLE])
     contents = {"data": manifest.fingerprint(), **{folder.name: _content(config, task_name, folder) for folder in also}}
     test_sets = {"test": prepared, **{folder.name: _prepare(config, task_name, folder, out) for folder in also}}
     results: list[dict[str, Any]] = []
     for seed in range(config.seed, config.seed + seeds):
-        for name, settings in study.networks.items():
+        for name, settings in study.variants.items():
             results.append(_run(config, task_name, name, settings, seed, prepared, test_sets, contents, out))
             write_json(out / RESULTS, {"costs": costs, "results": results})
     table = _table(facts, costs, list(test_sets), results)
@@ -118,23 +91,16 @@ def ablate(
     return table
 
 
-def _build(learning: Learning, name: str, settings: StudyNetwork) -> torch.nn.Module:
-    in_channels, out_channels = learning.channels(settings.variant)
-    try:
-        return create_model(
-            settings.variant,
-            preset=settings.preset,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            **settings.overrides,
-        )
-    except ValueError as error:
-        raise ConfigError(f"networks.{name}: {error}") from None
+def _build(learning: Learning, variant: VariantConfig) -> torch.nn.Module:
+    in_channels, out_channels = learning.channels(variant.network)
+    return create_model(
+        variant.network, preset=variant.preset, in_channels=in_channels, out_channels=out_channels, **variant.overrides
+    )
 
 
-def _cost(learning: Learning, prepared: Path, settings: StudyNetwork, network: torch.nn.Module) -> dict[str, float]:
+def _cost(learning: Learning, prepared: Path, settings: VariantConfig, network: torch.nn.Module) -> dict[str, float]:
     """Parameters, and billions of floating point operations for one slice of the test split."""
-    image = learning.dataset(prepared, "test", settings.variant, training=False)[0]["image"]
+    image = learning.dataset(prepared, "test", settings.network, training=False)[0]["image"]
     return {"parameters": parameter_count(network), "gflops": count_flops(network, image[None]).total / 1e9}
 
 
@@ -164,7 +130,7 @@ def _run(
     config: Config,
     task_name: TaskName,
     name: str,
-    settings: StudyNetwork,
+    settings: VariantConfig,
     seed: int,
     prepared: Path,
     test_sets: Mapping[str, Path],
@@ -185,11 +151,11 @@ def _run(
     pl.seed_everything(seed, workers=True, verbose=False)
     fitted = fit(
         learning,
-        _build(learning, name, settings),
+        _build(learning, settings),
         train,
         monitor=facts.monitor,
         validated=Manifest.read(prepared, task_name).counts()["val"] > 0,
-        variant=settings.variant,
+        name=settings.network,
         prepared=prepared,
         checkpoints=training_folder(folder / "checkpoints", key)[0],
         seed=seed,

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from condswin.config import Config
+from condswin.config.root import Config
 from condswin.datasets import Manifest
 from condswin.evaluation.folder import known_evaluation, write_evaluation
 from condswin.layout import COMPRESSED_SENSING

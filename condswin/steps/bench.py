@@ -11,8 +11,9 @@ from rich.table import Table
 from torch import nn
 
 from condswin.errors import ConfigError
-from condswin.networks import create_model, list_variants
 from condswin.networks.costs import Cost, limited_threads, measure
+from condswin.networks.models import create_model
+from condswin.networks.presets import list_variants
 from condswin.outputs import write_result
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from condswin.code import closure
-from condswin.config import TASKS
+from condswin.config.names import TASKS
 from condswin.files import write_json
 from condswin.outputs import open_output
 

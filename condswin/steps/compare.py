@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from condswin.config import Config, TaskName
+from condswin.config.names import TaskName
+from condswin.config.root import Config
 from condswin.errors import BadDataError
 from condswin.outputs import write_result
 from condswin.tasks.facts import Facts

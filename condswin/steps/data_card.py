@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from condswin.config import Config
+from condswin.config.root import Config
 from condswin.datasets import Manifest
 from condswin.errors import BadFileError, DriftError
 from condswin.files import read_json, write_json
 from condswin.mri.card import STATISTICS, describe, drift, figures, noise_floor
+from condswin.mri.config import ReconstructionConfig
 from condswin.outputs import open_output
 from condswin.reporting.figures import data_uri, png
 from condswin.reporting.html import write_page
@@ -40,7 +41,7 @@ def data_card(
     """
     manifest = Manifest.read(ingested, "reconstruction")
     manifest.verify(ingested)
-    settings = config.reconstruction.drift
+    settings = config.section(ReconstructionConfig).drift
     if reference is None and settings.reference is not None:
         reference = Path(settings.reference)
     inputs = [ingested, *([reference] if reference else [])]
@@ -54,7 +55,7 @@ def data_card(
         limit = max(settings.threshold, noise_floor(card["cases"], known["cases"]))
         largest = max(distances.values())
         card["drift"] = {"distances": distances, "largest": largest, "limit": limit, "exceeded": largest > limit}
-    shown = figures(ingested, manifest, card, config.reconstruction.undersample)
+    shown = figures(ingested, manifest, card, config.section(ReconstructionConfig).undersample)
     output.claim([PAGE, CARD])
     write_page(
         out / PAGE,

@@ -3,7 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from condswin.config import Config, TaskName
+from condswin.config.names import TaskName
+from condswin.config.root import Config
 from condswin.outputs import open_output
 from condswin.progress import progress
 from condswin.tasks.generation import Generation

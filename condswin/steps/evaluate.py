@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from condswin.checksums import checksums
-from condswin.config import Config, TaskName
+from condswin.config.names import TaskName
+from condswin.config.root import Config
 from condswin.datasets import Manifest
 from condswin.devices import device
 from condswin.errors import BadDataError

@@ -9,12 +9,13 @@ from pathlib import Path
 from PIL import Image
 
 from condswin import layout
-from condswin.config import Config
+from condswin.config.root import Config
 from condswin.errors import ConfigError
 from condswin.evaluation.results import METRICS
 from condswin.evaluation.run import Predictor
 from condswin.files import atomic_file, read_json
 from condswin.mri.compressed_sensing import write_reconstruction
+from condswin.mri.config import ReconstructionConfig
 from condswin.mri.metrics import volume_metrics
 from condswin.mri.pictures import picture_images
 from condswin.mri.prepared import ZERO_FILLED
@@ -70,7 +71,7 @@ def gallery(
     with tempfile.TemporaryDirectory() as scratch:
         for path in inputs:
             prepared = Path(scratch) / path.name
-            mask = prepare_undersampled(path, prepared, config.reconstruction.undersample)
+            mask = prepare_undersampled(path, prepared, config.section(ReconstructionConfig).undersample)
             with VolumeReader(prepared) as reader:
                 target, zero_filled = reader.read(reader.target_name() or ""), reader.read(ZERO_FILLED)
             images = {"zero-filled": zero_filled}

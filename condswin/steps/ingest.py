@@ -9,7 +9,9 @@ from typing import Any
 
 from condswin.checksums import checksums
 from condswin.code import closure
-from condswin.config import SPLITS, Config, IngestConfig, Split, TaskName
+from condswin.config.names import SPLITS, Split, TaskName
+from condswin.config.root import Config
+from condswin.config.task import IngestConfig
 from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadDataError, BadFileError, OutputError
 from condswin.files import MANIFEST, copy_with_sha256, fingerprint, read_json, write_json

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from condswin.config import Config
+from condswin.config.root import Config
 from condswin.errors import BadDataError
 from condswin.outputs import open_output, refuse_equal
 from condswin.progress import track

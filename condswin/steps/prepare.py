@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from condswin.code import closure
-from condswin.config import Config, TaskName
+from condswin.config.names import TaskName
+from condswin.config.root import Config
 from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadFileError, ConfigError
 from condswin.files import MANIFEST, read_json, write_json

@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 
 from condswin.checksums import checksums
 from condswin.code import closure
-from condswin.config import Config, TaskName
+from condswin.config.names import TaskName
+from condswin.config.root import Config
 from condswin.devices import device
 from condswin.errors import BadFileError, GateError
 from condswin.evaluation.run import evaluate_split

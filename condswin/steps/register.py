@@ -10,7 +10,8 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from condswin.config import Config, TaskName
+from condswin.config.names import TaskName
+from condswin.config.root import Config
 from condswin.errors import BadFileError
 from condswin.files import fingerprint, read_json, sha256
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from condswin import layout
-from condswin.config import TASKS, Config, TaskName
+from condswin.config.names import TaskName
+from condswin.config.root import Config
 from condswin.datasets import Manifest
 from condswin.errors import BadDataError
 from condswin.evaluation.results import METRICS, cases_file
@@ -18,15 +19,18 @@ from condswin.tasks.facts import Facts
 from condswin.tasks.loading import load
 
 
-def read_comparisons() -> dict[TaskName, dict[str, Any]]:
-    """Comparisons of the working folder by task, with `rivals`: classical methods scored on the same data.
+def read_comparisons(config: Config) -> dict[TaskName, dict[str, Any]]:
+    """The working folder's comparisons by task, with `rivals`: classical methods scored on the same data.
+
+    Args:
+        config: Parameters; a task that they have not is left out.
 
     Raises:
         BadDataError: There is none yet.
     """
-    found = {name: read_json(layout.comparison(name)) for name in TASKS if layout.comparison(name).is_file()}
+    found = {name: read_json(layout.comparison(name)) for name in config.present if layout.comparison(name).is_file()}
     if not found:
-        raise BadDataError(f"{layout.comparison(TASKS[0]).parent}: no comparison yet; run `make repro`")
+        raise BadDataError(f"{layout.comparison(config.present[0]).parent}: no comparison yet; run `make repro`")
     for name, comparison in found.items():
         scores = {rival: read_json(folder / METRICS) for rival, folder in layout.rivals(name).items()}
         comparison["rivals"] = {
@@ -48,7 +52,7 @@ def report(config: Config, *, out: Path, overwrite: bool = False) -> Path:
         OutputError: The file is there and not ours.
     """
     check_file(out, overwrite=overwrite)
-    write_report(out, [_task_report(config, name, comparison) for name, comparison in read_comparisons().items()])
+    write_report(out, [_task_report(config, name, comparison) for name, comparison in read_comparisons(config).items()])
     return out
 
 
@@ -78,7 +82,7 @@ def _task_report(config: Config, name: TaskName, comparison: dict[str, Any]) -> 
         facts={
             "data (SHA-256 of the prepared cases)": comparison["data_sha256"],
             "parameters (SHA-256)": comparison["params_sha256"],
-            "best network": f"{spec.variant}, preset {spec.preset}, {dict(spec.overrides)}",
+            "best network": f"{spec.variant}: {spec.network}, preset {spec.preset}, {dict(spec.overrides)}",
         },
     )
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from condswin.config import Config, TaskName
+from condswin.config.names import TaskName
+from condswin.config.root import Config
 from condswin.errors import BadDataError
 from condswin.evaluation.results import METRICS, PICTURES, draw_pictures, summaries, write_rows
 from condswin.files import write_json

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import MLFlowLogger
 
-from condswin.config import Config, TaskName
+from condswin.config.names import TaskName
+from condswin.config.root import Config
 from condswin.datasets import Manifest
 from condswin.devices import device
-from condswin.errors import ConfigError
 from condswin.files import atomic_file, fingerprint
 from condswin.layout import HISTORY
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, read_spec, save_model
@@ -66,16 +66,14 @@ def train(
 
     Raises:
         OutputError: Writing to `out` would hurt something.
-        ConfigError: The variant is not in the parameters, or its settings are impossible.
+        ConfigError: The variant is not in the parameters.
     """
     section = config.task(task_name)
-    if variant not in section.variants:
-        raise ConfigError(f"{task_name}.variants: no {variant!r}; there are: {', '.join(section.variants)}")
-    chosen = section.variants[variant]
+    chosen = section.variant(variant)
     learning = load(Learning, task_name, config)
     manifest = Manifest.read(prepared, task_name)
     manifest.verify(prepared)
-    in_channels, out_channels = learning.channels(variant)
+    in_channels, out_channels = learning.channels(chosen.network)
     place = device(section.train.device)
     parameters = {
         "seed": config.seed,
@@ -98,6 +96,7 @@ def train(
     spec = ModelSpec(
         task=task_name,
         variant=variant,
+        network=chosen.network,
         preset=chosen.preset,
         in_channels=in_channels,
         out_channels=out_channels,
@@ -110,10 +109,7 @@ def train(
         },
     )
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    try:
-        network = spec.build()
-    except ValueError as error:
-        raise ConfigError(f"{task_name}.variants.{variant}: {error}") from None
+    network = spec.build()
     folder, changes = training_folder(checkpoints, key)
     if changes:
         print(
@@ -130,7 +126,7 @@ def train(
             section.train,
             monitor=load(Facts, task_name, config).monitor,
             validated=manifest.counts()["val"] > 0,
-            variant=variant,
+            name=spec.network,
             prepared=prepared,
             checkpoints=folder,
             seed=config.seed,

@@ -1,8 +1,9 @@
 """What is known of a task without loading what it computes with."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
-from condswin.config import TaskName
+from condswin.config.names import TaskName
 from condswin.tasks.loading import Part
 
 #: Scores of one case: `case`, text columns such as `acquisition`, and numbers.
@@ -14,7 +15,7 @@ class Facts(Part):
 
     name: ClassVar[TaskName]
     #: Metric columns of a row in display order, first the primary one; and whether a higher value is better.
-    metrics: ClassVar[dict[str, bool]]
+    metrics: ClassVar[Mapping[str, bool]]
     #: Further columns of a row that are summarised where rows have them, but not shown in tables of variants.
     details: ClassVar[tuple[str, ...]] = ()
     #: Prefix of a row's columns that belong to a baseline: "zero-filled" -> "zero_filled_".

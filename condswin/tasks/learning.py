@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from condswin.config import Split
+from condswin.config.names import Split
 from condswin.tasks.loading import Part
 from condswin.tasks.slices import Batch, Slices
 

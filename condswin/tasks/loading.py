@@ -4,7 +4,8 @@ from abc import ABC
 from importlib import import_module
 from typing import TypeVar
 
-from condswin.config import Config, TaskName
+from condswin.config.names import TaskName
+from condswin.config.root import Config
 
 #: The package of each task.
 PACKAGES: dict[TaskName, str] = {"reconstruction": "condswin.mri", "segmentation": "condswin.ct"}

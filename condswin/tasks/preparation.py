@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from condswin.config import Split
+from condswin.config.names import Split
 from condswin.tasks.loading import Part
 
 

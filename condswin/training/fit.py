@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
-from condswin.config import TrainConfig
+from condswin.config.train import TrainConfig
 from condswin.progress import progress
 from condswin.tasks.learning import Learning
 from condswin.training.checkpoints import MovableCheckpoint
@@ -82,7 +82,7 @@ def fit(
     *,
     monitor: tuple[str, bool],
     validated: bool,
-    variant: str,
+    name: str,
     prepared: Path,
     checkpoints: Path,
     seed: int,
@@ -97,7 +97,7 @@ def fit(
         train: Epochs, optimiser, schedule.
         monitor: Score that picks the best epoch, and whether a higher one is better.
         validated: Whether there are validation cases; without them the last epoch counts as the best.
-        variant: What the network is; decides what the task's slices look like.
+        name: The network's, as in `create_model`; decides what the task's slices look like.
         prepared: Folder with `train` and, where there are validation cases, `val`.
         checkpoints: Folder for the checkpoints of this very training; see `training_folder`.
         seed: For the order of slices, masks, augmentation, dropout.
@@ -107,7 +107,7 @@ def fit(
     Raises:
         SystemExit: Status 143 when the process was asked to terminate; the last checkpoint stays.
     """
-    validation = task.dataset(prepared, "val", variant, training=False) if validated else None
+    validation = task.dataset(prepared, "val", name, training=False) if validated else None
     score, higher_is_better = monitor
     best = MovableCheckpoint(
         dirpath=checkpoints,
@@ -146,9 +146,7 @@ def fit(
         try:
             trainer.fit(
                 module,
-                train_dataloaders=training_loader(
-                    task.dataset(prepared, "train", variant, training=True), train, **share
-                ),
+                train_dataloaders=training_loader(task.dataset(prepared, "train", name, training=True), train, **share),
                 val_dataloaders=validation_loader(validation, train, **share) if validation else None,
                 ckpt_path=str(resumed) if resumed.is_file() else None,
                 # Checkpoints hold tensors and plain values only; nothing in them is ever executed.

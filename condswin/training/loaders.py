@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
-from condswin.config import TrainConfig
+from condswin.config.train import TrainConfig
 from condswin.tasks.slices import Batch, Slices
 
 

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-from condswin.config import ScheduleConfig, TrainConfig
+from condswin.config.train import ScheduleConfig, TrainConfig
 from condswin.tasks.learning import Learning
 from condswin.tasks.slices import Batch
 

@@ -14,8 +14,9 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 import components
 from condswin import kubeflow
-from condswin.config import Config, DriftConfig
+from condswin.config.root import Config
 from condswin.errors import DriftError
+from condswin.mri.config import DriftConfig
 from condswin.steps.demo_data import NOTE
 
 ROOT = Path(components.__file__).parent

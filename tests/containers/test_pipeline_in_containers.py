@@ -10,7 +10,9 @@ import mlflow
 import pytest
 from docker_client import COMMIT, docker
 
-from condswin.config import Config, compose, parse_config, write_config
+from condswin.config.profiles import compose, write_config
+from condswin.config.reading import parse_config
+from condswin.config.root import Config
 from condswin.networks.saving import load_model
 
 pytestmark = pytest.mark.containers

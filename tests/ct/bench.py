@@ -21,10 +21,11 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from condswin.config import Config, compose
+from condswin.config.profiles import compose
+from condswin.config.root import Config
 from condswin.ct.predict import predict_case
 from condswin.datasets import CaseRecord, FileRecord, Manifest
-from condswin.networks import create_model
+from condswin.networks.models import create_model
 from condswin.steps.prepare import prepare as prepare_step
 from tests.whole import Whole
 

@@ -6,7 +6,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from condswin.config import Config
+from condswin.config.root import Config
 from condswin.ct.geometry import Geometry
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "ct"

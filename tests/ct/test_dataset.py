@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from condswin.config import PrepareCtConfig
 from condswin.ct import dataset as module
 from condswin.ct.augment import augment
+from condswin.ct.config import PrepareCtConfig
 from condswin.ct.dataset import SliceDataset, random_crop
 from condswin.ct.nifti import read_pair
 from condswin.ct.prepare import prepare_case

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from condswin.config import PrepareCtConfig
+from condswin.ct.config import PrepareCtConfig
 from condswin.ct.geometry import Geometry
 from condswin.ct.metrics import score_case
 from condswin.ct.nifti import read_labels, read_pair

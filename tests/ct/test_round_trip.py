@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from condswin.config import DemoCtConfig
+from condswin.ct.config import DemoCtConfig
 from condswin.ct.demo.scans import write_demo_case
 from condswin.ct.nifti import read_labels, read_pair
 from condswin.ct.prepared import open_prepared

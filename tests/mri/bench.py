@@ -23,10 +23,11 @@ import torch
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-from condswin.config import UndersampleConfig, compose
+from condswin.config.profiles import compose
 from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadDataError
 from condswin.fourier import ComplexArray
+from condswin.mri.config import UndersampleConfig
 from condswin.mri.dataset import SliceDataset, normalise
 from condswin.mri.header import NAMESPACE
 from condswin.mri.masks import draw_mask, name_seed

@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from condswin.config import Config, parse_config
+from condswin.config.reading import parse_config
+from condswin.config.root import Config
 from condswin.mri.reading import VolumeInfo, VolumeReader, check_volume
 from tests.whole import Whole
 

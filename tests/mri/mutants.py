@@ -217,8 +217,8 @@ def make_mutant(number, folder):
 
 
 def main(folder, first, last):
-    from condswin.config import UndersampleConfig
     from condswin.errors import BadFileError
+    from condswin.mri.config import UndersampleConfig
     from condswin.mri.undersample import prepare_undersampled
 
     address_space = ADDRESS_SPACE + (own_memory("VmSize") << 10)

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import kstwo
 
 from condswin.cli import main
-from condswin.config import write_config
+from condswin.config.profiles import write_config
 from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadDataError, BadFileError
 from condswin.mri.card import STATISTICS, describe, drift, duplicates, noise_floor, volume_statistics

@@ -2,9 +2,9 @@ import h5py
 import numpy as np
 import pytest
 
-from condswin.config import UndersampleConfig
 from condswin.errors import BadDataError, BadFileError
 from condswin.mri.coils import fit_weights, open_volume
+from condswin.mri.config import UndersampleConfig
 from condswin.mri.reading import check_volume
 from condswin.mri.source import ReconstructionSource
 from condswin.mri.undersample import prepare_undersampled

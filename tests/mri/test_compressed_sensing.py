@@ -4,9 +4,9 @@ import pytest
 from skimage.data import shepp_logan_phantom
 from skimage.transform import resize
 
-from condswin.config import UndersampleConfig
 from condswin.errors import BadFileError
 from condswin.mri.compressed_sensing import reconstruct_volume, total_variation, tune
+from condswin.mri.config import UndersampleConfig
 from condswin.mri.metrics import psnr
 from condswin.mri.undersample import prepare_full, prepare_undersampled
 

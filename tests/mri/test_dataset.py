@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from condswin.config import UndersampleConfig
 from condswin.errors import BadDataError, BadFileError
+from condswin.mri.config import UndersampleConfig
 from condswin.mri.dataset import ComplexSliceDataset, SliceDataset, complex_volume, normalise, zero_filled_volume
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.undersample import prepare_full, prepare_undersampled

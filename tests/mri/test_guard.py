@@ -4,8 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
-from condswin.config import UndersampleConfig, compose
+from condswin.config.profiles import compose
 from condswin.errors import BadDataError, BadFileError
+from condswin.mri.config import UndersampleConfig
 from condswin.mri.guard import center, refusals
 from condswin.mri.masks import draw_mask
 from condswin.mri.undersample import prepare_undersampled
@@ -87,6 +88,7 @@ def test_predict_refuses_before_it_reconstructs_and_can_be_told_to(undersampled,
     model = ModelSpec(
         task="reconstruction",
         variant="swin",
+        network="swin",
         preset="demo",
         in_channels=1,
         out_channels=1,

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from condswin.config import UndersampleConfig
 from condswin.errors import ConfigError
+from condswin.mri.config import UndersampleConfig
 from condswin.mri.masks import draw_mask, name_seed
 
 FROZEN = json.loads((Path(__file__).parent / "fastmri_masks.json").read_text())

@@ -4,8 +4,8 @@ import h5py
 import pytest
 
 from condswin.code import closure
-from condswin.config import UndersampleConfig
 from condswin.mri.compressed_sensing import tune
+from condswin.mri.config import UndersampleConfig
 from condswin.mri.guard import refusals
 from condswin.mri.pictures import picture_case
 from condswin.mri.scoring import score_case

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from condswin import cli
-from condswin.config import compose, parse_config, write_config
+from condswin.config.profiles import compose, write_config
+from condswin.config.reading import parse_config
 
 from .conftest import HEADER, REPOSITORY
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import bootstrap
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from condswin.config import UndersampleConfig
+from condswin.mri.config import UndersampleConfig
 from condswin.mri.undersample import prepare_undersampled
 from condswin.outputs import RECORD
 from condswin.steps.score import score_folders
@@ -23,7 +23,8 @@ FOREIGN = (
     "mlflow",
     "kfp",
     "condswin.training",
-    "condswin.networks",
+    "condswin.networks.models",
+    "condswin.networks.unrolled",
     "condswin.registry",
 )
 

@@ -2,8 +2,8 @@ import h5py
 import numpy as np
 import pytest
 
-from condswin.config import UndersampleConfig
 from condswin.errors import BadFileError, ConfigError
+from condswin.mri.config import UndersampleConfig
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.undersample import prepare_full, prepare_undersampled
 

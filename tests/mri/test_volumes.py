@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from condswin.config import UndersampleConfig
 from condswin.errors import BadFileError
 from condswin.mri import volumes
+from condswin.mri.config import UndersampleConfig
 from condswin.mri.undersample import prepare_full, prepare_undersampled
 from condswin.mri.volumes import read_volumes
 

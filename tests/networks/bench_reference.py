@@ -8,8 +8,9 @@ import argparse
 import torch
 from rich.console import Console
 
-from condswin.networks import create_model, list_variants
 from condswin.networks.costs import limited_threads, measure
+from condswin.networks.models import create_model
+from condswin.networks.presets import list_variants
 from condswin.steps.bench import ratios, table
 from tests.networks.reference import PlainNetwork
 

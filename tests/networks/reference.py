@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from condswin.networks.models import PRESETS, Settings
+from condswin.networks.presets import PRESETS, Settings
 from condswin.networks.routers import count
 
 FAR = -1e4

@@ -2,8 +2,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from condswin.networks import create_model, list_variants
 from condswin.networks.costs import count_flops, measure, peak_memory
+from condswin.networks.models import create_model
+from condswin.networks.presets import list_variants
 
 CPU = torch.device("cpu")
 

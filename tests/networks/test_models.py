@@ -1,5 +1,6 @@
 """Every network of the registry, held to the same promises."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from condswin.networks import PRESETS, create_model, list_variants
+from condswin.errors import BadFileError
 from condswin.networks.blocks import ConditionalFeedForward, SwinBlock, parameter_count
+from condswin.networks.models import create_model
+from condswin.networks.presets import PRESETS, list_variants
 from condswin.networks.routers import IterativeRouter
 from condswin.networks.saving import ModelSpec, load_model, save_model
 
@@ -147,7 +150,7 @@ def test_every_name_has_every_preset(any_variant: str) -> None:
 def test_saved_networks_are_built_again(any_variant: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     overrides = SMALL_RIVALS.get(any_variant, SMALL)
-    spec = ModelSpec("reconstruction", any_variant, "demo", 1, 2, overrides)
+    spec = ModelSpec("reconstruction", "label", any_variant, "demo", 1, 2, overrides)
     saved = spec.build().eval()
     save_model(tmp_path, saved, spec)
     loaded, read = load_model(tmp_path)
@@ -155,6 +158,19 @@ def test_saved_networks_are_built_again(any_variant: str, tmp_path: Path) -> Non
     image = torch.randn(1, 1, 40, 24)
     with torch.inference_mode():
         assert torch.equal(loaded(image), saved(image))
+
+
+def test_descriptions_from_when_labels_were_networks_are_read(tmp_path: Path) -> None:
+    spec = ModelSpec("reconstruction", "swin", "swin", "demo", 1, 1, SMALL)
+    save_model(tmp_path, spec.build(), spec)
+    values = json.loads((tmp_path / "model.json").read_text())
+    assert values.pop("format") == 2
+    del values["network"]
+    (tmp_path / "model.json").write_text(json.dumps({"format": 1, **values}))
+    assert load_model(tmp_path)[1] == spec
+    (tmp_path / "model.json").write_text(json.dumps({"format": 3, **values}))
+    with pytest.raises(BadFileError, match="newer condswin"):
+        load_model(tmp_path)
 
 
 def test_variants_differ_in_their_blocks_only() -> None:
@@ -201,26 +217,31 @@ def test_settings_reach_the_iterative_router() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"variant": "swim"}, "no variant 'swim'; there are: swin"),
-        ({"variant": "swin", "preset": "huge"}, "swin has no preset 'huge'; there are: thesis-1"),
-        ({"variant": "swin", "windows": 8}, "swin has no setting windows; there are: dropout"),
-        ({"variant": "swin", "in_channels": 0}, "in_channels=0"),
-        ({"variant": "swin", "heads": [3, 6]}, r"heads\[0\]=3: must be even"),
-        ({"variant": "swin", "heads": [4]}, "heads="),
-        ({"variant": "swin", "window": 0}, "window=0"),
-        ({"variant": "conditional-light", "key_values": 0}, "key_values=0"),
-        ({"variant": "conditional-iterative", "epsilon": -1.0}, r"epsilon=-1\.0"),
-        ({"variant": "conditional-iterative", "iterations": 0}, "iterations=0.*or null, to converge"),
+        ({"network": "swim"}, "no network 'swim'; did you mean 'swin'.*there are: swin"),
+        ({"network": "swin", "preset": "huge"}, "swin has no preset 'huge'; there are: thesis-1"),
+        ({"network": "swin", "windows": 8}, "swin has no setting 'windows'; did you mean 'window'.*dropout"),
+        ({"network": "swin", "in_channels": 0}, "in_channels=0"),
+        ({"network": "swin", "heads": [3, 6]}, r"heads\[0\]=3: must be even"),
+        ({"network": "swin", "heads": [4]}, "heads="),
+        ({"network": "swin", "heads": "44"}, "heads='44': must be a list of integers"),
+        ({"network": "swin", "embedding": 32.0}, r"embedding=32\.0: must be an integer"),
+        ({"network": "swin", "residual": 1}, "residual=1: must be true or false"),
+        ({"network": "swin", "window": None}, "window=None: must be an integer"),
+        ({"network": "swin", "dropout": 1}, "dropout=1: must be at least 0 and below 1"),
+        ({"network": "swin", "window": 0}, "window=0"),
+        ({"network": "conditional-light", "key_values": 0}, "key_values=0"),
+        ({"network": "conditional-iterative", "epsilon": -1.0}, r"epsilon=-1\.0"),
+        ({"network": "conditional-iterative", "iterations": 0}, "iterations=0.*or null, to converge"),
         (
-            {"variant": "unet", "key_values": 7},
-            "unet has no setting key_values; there are: dropout, embedding, residual",
+            {"network": "unet", "key_values": 7},
+            "unet has no setting 'key_values'; there are: dropout, embedding, residual",
         ),
-        ({"variant": "unet", "embedding": 0}, "embedding=0"),
-        ({"variant": "swin-unetr", "patch": 4}, "swin-unetr has no setting patch"),
-        ({"variant": "swin-unetr", "embedding": 32}, "embedding=32: must be a multiple of 12"),
-        ({"variant": "swin-unetr", "heads": [3, 6]}, "heads=.*four numbers"),
-        ({"variant": "swin-unetr", "heads": [5, 6, 12, 24]}, r"heads\[0\]=5: must divide 24"),
-        ({"variant": "swin-unetr", "window": 1}, "window=1"),
+        ({"network": "unet", "embedding": 0}, "embedding=0"),
+        ({"network": "swin-unetr", "patch": 4}, "swin-unetr has no setting 'patch'"),
+        ({"network": "swin-unetr", "embedding": 32}, "embedding=32: must be a multiple of 12"),
+        ({"network": "swin-unetr", "heads": [3, 6]}, "heads=.*four numbers"),
+        ({"network": "swin-unetr", "heads": [5, 6, 12, 24]}, r"heads\[0\]=5: must divide 24"),
+        ({"network": "swin-unetr", "window": 1}, "window=1"),
     ],
 )
 def test_impossible_requests_are_refused_by_name(arguments: dict[str, object], message: str) -> None:
@@ -277,7 +298,7 @@ def test_compiles_to_one_graph_that_makes_no_tables(variant: str) -> None:
 
 def test_a_forward_pass_leaves_the_compiler_alone() -> None:
     code = (
-        "import sys, torch, condswin.networks as networks\n"
+        "import sys, torch, condswin.networks.models as networks\n"
         "model = networks.create_model('conditional-iterative', preset='demo').eval()\n"
         "with torch.inference_mode(): model(torch.zeros(1, 1, 32, 32))\n"
         "print('torch._dynamo' in sys.modules)"

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from condswin.networks import create_model, list_variants
+from condswin.networks.models import create_model
+from condswin.networks.presets import list_variants
 from tests.networks.reference import PlainNetwork
 
 

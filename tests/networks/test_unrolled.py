@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from condswin.fourier import fftc, ifftc
-from condswin.networks import create_model
+from condswin.networks.models import create_model
 from condswin.networks.unrolled import DataConsistency, UnrolledNetwork
 
 SMALL = {"preset": "demo", "embedding": 16, "heads": [2, 2], "stem_channels": 8, "in_channels": 3, "out_channels": 2}
@@ -115,5 +115,5 @@ def test_refuses_what_it_cannot_use() -> None:
         create_model("unrolled-swin", preset="demo", in_channels=1, out_channels=3)
     with pytest.raises(ValueError, match="cascades=0"):
         create_model("unrolled-swin", cascades=0, **SMALL)
-    with pytest.raises(ValueError, match="swin has no setting cascades"):
+    with pytest.raises(ValueError, match="swin has no setting 'cascades'"):
         create_model("swin", preset="demo", cascades=2)

@@ -1,4 +1,4 @@
-"""The reconstruction half of the Kubeflow pipeline, in processes of this machine, and DVC: the same figures."""
+"""Parameters of reconstruction alone, run by Kubeflow in processes of this machine and by DVC: the same figures."""
 
 import json
 import os
@@ -11,7 +11,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from condswin.config import Config, write_config
+from condswin.config.profiles import compose, write_config
+from condswin.config.root import Config
 from condswin.networks.saving import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,11 @@ def start(command: list[str], folder: Path, **more: str) -> subprocess.Popen[byt
 
 
 @pytest.fixture(scope="module")
+def tiny() -> Config:
+    return compose(["demo", "tiny"], ["segmentation=null"])
+
+
+@pytest.fixture(scope="module")
 def runs(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """Folders in which Kubeflow's local runner and DVC have run, side by side to save time."""
     kubeflow, dvc = tmp_path_factory.mktemp("kubeflow"), tmp_path_factory.mktemp("dvc")
@@ -45,8 +51,11 @@ def runs(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     site = {"DVC_NO_ANALYTICS": "true", "DVC_SITE_CACHE_DIR": str(dvc / "site")}
     assert start(["dvc", "init", "--quiet", "--no-scm"], dvc, **site).wait(WITHIN) == 0, (dvc / "log").read_text()
 
-    pipeline = [sys.executable, "-m", "pipelines", "run", "--local", "--task", "reconstruction", "--root", "outputs"]
-    started = {kubeflow: start(pipeline, kubeflow), dvc: start(["dvc", "repro", "compare@reconstruction"], dvc, **site)}
+    pipeline = [sys.executable, "-m", "pipelines", "run", "--local", "--root", "outputs"]
+    started = {
+        kubeflow: start(pipeline, kubeflow),
+        dvc: start(["dvc", "repro", "compare-reconstruction@reconstruction"], dvc, **site),
+    }
     try:
         for folder, process in started.items():
             assert process.wait(WITHIN) == 0, (folder / "log").read_text()[-6000:]
@@ -63,6 +72,16 @@ def test_kubeflow_and_dvc_come_to_the_same_comparison(runs: tuple[Path, Path]) -
     comparison = (run / "compare" / "comparison").read_text()
     assert comparison == (dvc / "comparison" / "reconstruction.json").read_text()
     assert json.loads(comparison)["variants"].keys() == {"swin", "conditional-light"}
+
+
+def test_dvc_has_no_stage_of_a_task_that_is_not_there(runs: tuple[Path, Path]) -> None:
+    _, dvc = runs
+    listed = subprocess.run(
+        [SCRIPTS / "dvc", "stage", "list", "--name-only"], cwd=dvc, capture_output=True, text=True, check=True
+    )
+    names = listed.stdout.split()
+    assert {"ingest-reconstruction@reconstruction", "train-reconstruction@swin", "report"} <= set(names)
+    assert not [name for name in names if "segmentation" in name or "-ct" in name]
 
 
 def test_every_task_leaves_its_outputs(runs: tuple[Path, Path], tiny: Config) -> None:

@@ -7,17 +7,22 @@ from google.protobuf.json_format import ParseDict
 from kfp import compiler
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec import pipeline_spec_pb2
+from typer.testing import CliRunner
 
-from condswin.config import TASKS, Config, compose, load_config, parse_config
-from pipelines.__main__ import COMPILED
+from condswin.config.names import TASKS
+from condswin.config.profiles import compose, write_config
+from condswin.config.reading import load_config, parse_config
+from condswin.config.root import Config
+from condswin.errors import ConfigError
+from pipelines.__main__ import COMPILED, app
 from pipelines.retraining import CHECKPOINTS, build
 
 ROOT = Path(__file__).parents[2]
 
 
-def compiled(config: Config, tmp_path: Path, tasks: tuple[str, ...] = TASKS) -> tuple[dict, dict]:
+def compiled(config: Config, tmp_path: Path) -> tuple[dict, dict]:
     path = tmp_path / "pipeline.yaml"
-    compiler.Compiler().compile(build(config, tasks), str(path))  # type: ignore[arg-type]
+    compiler.Compiler().compile(build(config, config.present), str(path))
     spec, *platform = yaml.safe_load_all(path.read_text())
     ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
     executors = platform[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if platform else {}
@@ -39,6 +44,28 @@ def test_committed_yaml_is_what_the_parameters_compile_to(tmp_path: Path) -> Non
         pipeline = build(config, tasks)
         compiler.Compiler().compile(pipeline, str(tmp_path / "pipeline.yaml"))
         assert (tmp_path / "pipeline.yaml").read_text() == (COMPILED / f"{pipeline.name}.yaml").read_text()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_parameters_of_one_task_compile_to_its_pipeline_alone(task: str, tmp_path: Path) -> None:
+    values = compose(["demo", "tiny"]).values()
+    (other,) = set(TASKS) - {task}
+    config = parse_config({name: part for name, part in values.items() if name not in (other, "tasks")}, origin="test")
+    write_config(config, tmp_path / "params.yaml", comment="")
+    done = CliRunner().invoke(
+        app, ["compile", "--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "out")]
+    )
+    assert done.exit_code == 0, done.output
+    (written,) = (tmp_path / "out").iterdir()
+    assert written.name == f"{task}.yaml"
+    spec, *_ = yaml.safe_load_all(written.read_text())
+    default = json.loads(spec["root"]["inputDefinitions"]["parameters"]["params"]["defaultValue"])
+    assert other not in default
+    assert parse_config(default, origin="yaml") == config
+    refused = CliRunner().invoke(app, ["run", "--local", "--task", other, "--params", str(tmp_path / "params.yaml"),
+                                       "--root", str(tmp_path / "root")])  # fmt: skip
+    assert isinstance(refused.exception, ConfigError)
+    assert f"{other}: not in these parameters" in str(refused.exception)
 
 
 def test_variants_are_unrolled_for_both_tasks(cluster: Config, tmp_path: Path) -> None:

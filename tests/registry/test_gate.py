@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from condswin.config import GateConfig
+from condswin.config.task import GateConfig
 from condswin.errors import ConfigError
 from condswin.registry.gate import Decision, decide
 from condswin.tasks.facts import Row

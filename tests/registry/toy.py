@@ -16,7 +16,10 @@ import torch
 from mlflow import MlflowClient
 from torch import nn
 
-from condswin.config import Config, GateConfig, TaskName, TrackingConfig, compose
+from condswin.config.names import TaskName
+from condswin.config.profiles import compose
+from condswin.config.root import Config, TrackingConfig
+from condswin.config.task import GateConfig
 from condswin.files import read_json, sha256, write_json
 from condswin.networks.saving import ModelSpec, save_model
 from condswin.outputs import WRITTEN_BY
@@ -106,7 +109,7 @@ class World:
     def network(self, bias: float, **provenance: Any) -> Path:
         """A model folder with a network of known quality."""
         out = self.folder / f"model-{bias}"
-        spec = ModelSpec("reconstruction", "swin", "demo", 1, 1, SMALL, provenance)
+        spec = ModelSpec("reconstruction", "swin", "swin", "demo", 1, 1, SMALL, provenance)
         torch.manual_seed(0)
         model = spec.build()
         last = model.projection[-2]  # the pixel shuffle has no weights

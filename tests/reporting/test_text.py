@@ -1,6 +1,6 @@
 import pytest
 
-from condswin.config import compose
+from condswin.config.profiles import compose
 from condswin.reporting.text import case_rows, shown
 from condswin.tasks.facts import Facts
 from condswin.tasks.loading import load

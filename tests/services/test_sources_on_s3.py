@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from condswin.config import Config
+from condswin.config.root import Config
 from condswin.datasets import Manifest
 from condswin.errors import BadDataError
 from condswin.sources import local_source

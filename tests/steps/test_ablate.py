@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from condswin.config import Config
-from condswin.errors import ConfigError
-from condswin.networks import create_model
+from condswin.config.root import Config
+from condswin.config.task import Study
 from condswin.networks.costs import count_flops
-from condswin.steps.ablate import STUDIES, Study, ablate, load_study
+from condswin.networks.models import create_model
+from condswin.steps.ablate import ablate
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import ingest
 from condswin.steps.prepare import prepare
@@ -29,14 +29,14 @@ def world(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Confi
 
 
 def study(**networks: dict[str, object]) -> Study:
-    return Study.model_validate({"networks": {name.replace("_", " "): row for name, row in networks.items()}})
+    return Study.model_validate({"variants": {name.replace("_", " "): row for name, row in networks.items()}})
 
 
 def test_networks_are_trained_with_each_seed_and_set_side_by_side(world: tuple[Config, Path], tmp_path: Path) -> None:
     config, folder = world
     networks = study(
-        swin={"variant": "swin", "overrides": SMALL},
-        swin_unrolled={"variant": "unrolled-swin", "overrides": {**SMALL, "cascades": 1}},
+        swin={"network": "swin", "overrides": SMALL},
+        swin_unrolled={"network": "unrolled-swin", "overrides": {**SMALL, "cascades": 1}},
     )
     arguments = {"prepared": folder / "prepared", "also": [folder / "raw" / "singlecoil_val"], "out": tmp_path / "out"}
     table = ablate(config, TASK, networks, seeds=2, **arguments)
@@ -65,34 +65,6 @@ def test_networks_are_trained_with_each_seed_and_set_side_by_side(world: tuple[C
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("scores.json")}
 
 
-def test_impossible_settings_are_found_before_anything_is_trained(world: tuple[Config, Path], tmp_path: Path) -> None:
-    config, folder = world
-    networks = study(
-        fine={"variant": "swin", "overrides": SMALL}, odd={"variant": "swin", "overrides": {"heads": [3, 3]}}
-    )
-    with pytest.raises(ConfigError, match=r"networks\.odd: heads\[0\]=3"):
-        ablate(config, TASK, networks, prepared=folder / "prepared", also=[], seeds=1, out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("name", [path.stem for path in sorted(STUDIES.glob("*.yaml"))])
-def test_ready_studies_can_be_built(name: str, tiny: Config) -> None:
-    learning = load(Learning, TASK, tiny)
-    for row in load_study(name).networks.values():
-        in_channels, out_channels = learning.channels(row.variant)
-        create_model(
-            row.variant, preset=row.preset, in_channels=in_channels, out_channels=out_channels, **row.overrides
-        )
-
-
-def test_unknown_studies_and_keys_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nothing: no such file.*there are: design, rivals, routing, size, unrolled"):
-        load_study("nothing")
-    (tmp_path / "study.yaml").write_text("networks: {swin: {variant: swin, presets: demo}}")
-    with pytest.raises(ConfigError, match=r"study\.yaml: networks\.swin\.presets"):
-        load_study(str(tmp_path / "study.yaml"))
-
-
 def test_scores_that_no_case_defines_are_left_open(tiny: Config, tmp_path: Path) -> None:
     section = tiny.segmentation.model_copy(update={"source": str(tmp_path / "raw")})
     # With this seed the one test case has no tumour, so there is no lesion to recall.
@@ -100,7 +72,7 @@ def test_scores_that_no_case_defines_are_left_open(tiny: Config, tmp_path: Path)
     demo_data(config, "segmentation", out=tmp_path / "raw")
     ingest(config, "segmentation", source=str(tmp_path / "raw"), out=tmp_path / "ingested")
     prepare(config, "segmentation", ingested=tmp_path / "ingested", out=tmp_path / "prepared")
-    networks = study(swin={"variant": "swin", "overrides": {"embedding": 8, "heads": [2, 2]}})
+    networks = study(swin={"network": "swin", "overrides": {"embedding": 8, "heads": [2, 2]}})
     arguments = {"prepared": tmp_path / "prepared", "also": [], "seeds": 1, "out": tmp_path / "out"}
     ablate(config, "segmentation", networks, **arguments)
     scores = json.loads((tmp_path / "out" / "ablation.json").read_text())["results"][0]["scores"]["test"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from condswin.errors import BadFileError, ConfigError
-from condswin.networks import list_variants
+from condswin.networks.presets import list_variants
 from condswin.networks.saving import ModelSpec, save_model
 from condswin.steps import export
 from condswin.steps.export import export_model
@@ -17,7 +17,7 @@ SMALL = {"embedding": 8, "heads": [2, 2], "window": 4}
 
 def saved(folder: Path, variant: str) -> Path:
     torch.manual_seed(0)
-    spec = ModelSpec("reconstruction", variant, "demo", 1, 1, SMALL)
+    spec = ModelSpec("reconstruction", variant, variant, "demo", 1, 1, SMALL)
     save_model(folder, spec.build(), spec)
     return folder
 

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condswin.config import DemoMriConfig, compose
+from condswin.config.profiles import compose
 from condswin.errors import ConfigError
 from condswin.files import write_json
+from condswin.mri.config import DemoMriConfig
 from condswin.mri.demo.scans import write_demo
 from condswin.networks.saving import ModelSpec, save_model
 from condswin.steps.gallery import TABLE, gallery

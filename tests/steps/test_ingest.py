@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from condswin.config import SPLITS, Config, IngestConfig
+from condswin.config.names import SPLITS
+from condswin.config.root import Config
+from condswin.config.task import IngestConfig
 from condswin.datasets import Manifest
 from condswin.errors import BadDataError
 from condswin.files import sha256

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from condswin.config import TASKS, Config, TaskName
+from condswin.config.names import TASKS, TaskName
+from condswin.config.root import Config
 from condswin.datasets import Manifest
 from condswin.errors import BadDataError, BadFileError, ConfigError
 from condswin.outputs import RECORD

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from condswin.config import Config
+from condswin.config.root import Config
 from condswin.errors import BadFileError, ConfigError, GateError
 from condswin.files import read_json, write_json
 from condswin.outputs import WRITTEN_BY

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from condswin.config import Config, ScheduleConfig
-from condswin.networks import create_model
+from condswin.config.root import Config
+from condswin.config.train import ScheduleConfig
+from condswin.networks.models import create_model
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import ingest
 from condswin.steps.prepare import prepare
@@ -160,7 +161,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(tiny: Config, prepared: Pa
             tiny.reconstruction.train,
             monitor=MONITOR,
             validated=True,
-            variant="swin",
+            name="swin",
             prepared=prepared,
             checkpoints=tmp_path,
             seed=1,
@@ -172,8 +173,8 @@ def test_a_loss_that_is_not_finite_stops_the_training(tiny: Config, prepared: Pa
 SCRIPT = """
 import sys, torch
 from pathlib import Path
-from condswin.config import compose
-from condswin.networks import create_model
+from condswin.config.profiles import compose
+from condswin.networks.models import create_model
 from condswin.tasks.learning import Learning
 from condswin.tasks.loading import load
 from condswin.training import fit
@@ -181,7 +182,7 @@ config = compose(["demo", "tiny"])
 train = config.reconstruction.train.model_copy(update={"epochs": 100000})
 network = create_model("swin", preset="demo", embedding=16, heads=[2, 2])
 fit(load(Learning, "reconstruction", config), network, train, monitor=("slice_psnr", True), validated=True,
-    variant="swin", prepared=Path(sys.argv[1]), checkpoints=Path(sys.argv[2]), seed=1, label="t", loggers=[])
+    name="swin", prepared=Path(sys.argv[1]), checkpoints=Path(sys.argv[2]), seed=1, label="t", loggers=[])
 """
 
 

@@ -2,7 +2,7 @@ from collections import Counter
 
 import torch
 
-from condswin.config import TrainConfig
+from condswin.config.train import TrainConfig
 from condswin.tasks.slices import Batch, Slices
 from condswin.training.loaders import training_loader, validation_loader
 

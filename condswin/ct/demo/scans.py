@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from condswin.config import DemoCtConfig
+from condswin.ct.config import DemoCtConfig
 from condswin.ct.demo.phantom import Abdomen
 from condswin.files import atomic_file
 from condswin.tasks.generation import Advance

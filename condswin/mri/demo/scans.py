@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 from numpy.random import Generator
 
-from condswin.config import DemoMriConfig
 from condswin.files import atomic_file
 from condswin.fourier import ComplexArray, crop_start, fft2c, ifft2c
+from condswin.mri.config import DemoMriConfig
 from condswin.mri.demo.anatomy import draw_contrast, paint_anatomy
 from condswin.mri.demo.phantom import Canvas, Field
 from condswin.mri.header import NAMESPACE

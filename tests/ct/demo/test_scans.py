@@ -4,8 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from condswin.config import DemoCtConfig
 from condswin.ct.cases import check_case, find_cases
+from condswin.ct.config import DemoCtConfig
 from condswin.ct.demo.scans import write_demo_case
 from condswin.ct.nifti import read_pair
 

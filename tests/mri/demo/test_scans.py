@@ -2,8 +2,8 @@ import h5py
 import numpy as np
 import pytest
 
-from condswin.config import DemoMriConfig, UndersampleConfig
 from condswin.fourier import magnitude_image
+from condswin.mri.config import DemoMriConfig, UndersampleConfig
 from condswin.mri.demo.scans import make_scan, write_demo
 from condswin.mri.header import parse_header
 from condswin.mri.masks import draw_mask, name_seed

@@ -1,0 +1,195 @@
+"""Parameters from a file: what is unknown or impossible is refused with its key's path, before any step begins."""
+
+import json
+import re
+from collections.abc import Sequence
+from inspect import isclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Self, TypeVar, get_args, get_origin
+
+from pydantic import ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from condswin.config.names import TASKS, TaskName
+from condswin.config.root import Config
+from condswin.config.section import Section
+from condswin.config.task import TaskConfig, VariantConfig
+from condswin.ct.config import SegmentationConfig
+from condswin.errors import ConfigError
+from condswin.mri.config import ReconstructionConfig
+from condswin.networks.presets import is_unrolled, settings_of
+from condswin.suggest import nearest, unknown
+
+S = TypeVar("S", bound=Section)
+
+
+#: Sections of tasks by name.
+SECTIONS: dict[TaskName, type[TaskConfig]] = {kind.name: kind for kind in (ReconstructionConfig, SegmentationConfig)}
+
+
+class Parameters(Config):
+    """All of `params.yaml`.
+
+    Attributes:
+        reconstruction: MRI; left out where it is not wanted.
+        segmentation: CT; likewise.
+    """
+
+    reconstruction: ReconstructionConfig | None = None
+    segmentation: SegmentationConfig | None = None
+
+    @model_validator(mode="after")
+    def _some_task(self) -> Self:
+        if not self.present:
+            raise ValueError(f"no task; give one of the sections {' and '.join(TASKS)}, or both")
+        return self
+
+
+def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
+    """Reads and validates a parameters file.
+
+    Args:
+        path: The file.
+        settings: Values that replace the file's, as `reconstruction.train.epochs=3`; see `replaced`.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML or has a bad key.
+    """
+    return parse_config(replaced(read_yaml(path), settings), origin=f"{path} with --set" if settings else str(path))
+
+
+def parse_config(values: Any, *, origin: str) -> Config:
+    """Validates plain values as parameters, names and settings of networks and metrics of gates among them.
+
+    Raises:
+        ConfigError: Lists every bad key with its path and value.
+    """
+    stages = values.get("tasks") if isinstance(values, dict) else None
+    if stages is not None:
+        values = {key: value for key, value in values.items() if key != "tasks"}
+    config = validated(Parameters, values, origin=origin)
+    problems = [problem for name in config.present for problem in _problems(config.task(name))]
+    if stages not in (None, config.stages):
+        problems.append(f"tasks: must be {json.dumps(config.stages)}, as the sections are; dvc.yaml's stages follow it")
+    if problems:
+        raise ConfigError("\n".join(f"{origin}: {problem}" for problem in problems))
+    return config
+
+
+def validated(kind: type[S], values: Any, *, origin: str) -> S:
+    """Validates plain values.
+
+    Args:
+        kind: What they must be.
+        values: What a YAML or JSON reader returned.
+        origin: The file or argument that the values came from, for messages.
+
+    Raises:
+        ConfigError: Lists every bad key with its path and value.
+    """
+    try:
+        return kind.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        raise ConfigError("\n".join(f"{origin}: {_line(kind, problem)}" for problem in problems)) from None
+
+
+def variant_problem(variant: VariantConfig, section: type[TaskConfig]) -> str | None:
+    """Why a task cannot have this variant; None if it can."""
+    try:
+        settings_of(variant.network, preset=variant.preset, **variant.overrides)
+    except ValueError as error:
+        return str(error)
+    if is_unrolled(variant.network) and not section.unrolled:
+        return f"{variant.network} takes complex images and a mask, so it reconstructs and does nothing else"
+    return None
+
+
+def replaced(values: Any, settings: Sequence[str]) -> Any:
+    """Plain values with some of them replaced.
+
+    Args:
+        values: What a YAML reader returned.
+        settings: `KEY.KEY=VALUE` each, the value in YAML.
+
+    Raises:
+        ConfigError: A setting has another form, or names what cannot hold keys, or a task that is not there.
+    """
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise ConfigError(f"--set {setting}: not of the form KEY.KEY=VALUE, e.g. reconstruction.train.epochs=3")
+        if keys[0] in TASKS and isinstance(values, dict) and keys[0] not in values:
+            raise ConfigError(f"--set {setting}: {keys[0]} is not in the parameters")
+        values = _with(values, keys, read_yaml_text(text, origin=f"--set {setting}"), setting)
+    return values
+
+
+def _with(values: Any, keys: list[str], value: Any, setting: str) -> Any:
+    if not keys:
+        return value
+    if not isinstance(values, dict):
+        raise ConfigError(f"--set {setting}: {keys[0]} is below a value that has no keys")
+    return {**values, keys[0]: _with(values.get(keys[0], {}), keys[1:], value, setting)}
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain values of a YAML file.
+
+    Raises:
+        ConfigError: The file is missing or is not YAML.
+    """
+    try:
+        return read_yaml_text(path.read_text(), origin=str(path))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `condswin params use demo` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable: {error}") from None
+
+
+def read_yaml_text(text: str, *, origin: str) -> Any:
+    """Plain values of a YAML text; see `read_yaml`."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError) as error:
+        raise ConfigError(f"{origin}: not YAML: {error}") from None
+
+
+def _problems(section: TaskConfig) -> list[str]:
+    problems = []
+    for label, variant in section.variants.items():
+        if problem := variant_problem(variant, type(section)):
+            problems.append(f"{section.name}.variants.{label}: {problem}")
+    if section.gate.metric not in section.metrics:
+        problems.append(f"{section.name}.gate.metric: {unknown('metric', section.gate.metric, section.metrics)}")
+    return problems
+
+
+def _line(kind: type[Section], problem: ErrorDetails) -> str:
+    *parents, last = problem["loc"] or ("(top level)",)
+    path = ".".join(str(part) for part in (*parents, last))
+    if problem["type"] == "extra_forbidden":
+        known = _keys(kind, parents)
+        return f"{path}: no such key;{nearest(last, known)} there are: {', '.join(known)}"
+    given = "" if problem["type"] == "missing" else f" (given: {json.dumps(problem['input'])[:80]})"
+    near = ""
+    if problem["type"] == "literal_error":
+        near = nearest(problem["input"], re.findall("'([^']*)'", problem["ctx"]["expected"]))
+    return f"{path}: {problem['msg']}{given}{';' if near else ''}{near}"
+
+
+def _keys(kind: Any, path: Sequence[int | str]) -> list[str]:
+    """The keys of the section at a path below one of this kind."""
+    for key in path:
+        kind = kind.model_fields[key].annotation if _is_section(kind) else get_args(kind)[-1]
+        if isinstance(kind, UnionType):
+            kind = next(part for part in get_args(kind) if part is not type(None))
+    return list(kind.model_fields)
+
+
+def _is_section(kind: Any) -> bool:
+    return isclass(kind) and get_origin(kind) is None and issubclass(kind, Section)

@@ -1,0 +1,93 @@
+"""All parameters together."""
+
+from typing import Annotated, Any, TypeVar, cast
+
+from pydantic import Field
+
+from condswin.config.names import TASKS, TaskName
+from condswin.config.section import Natural, Section
+from condswin.config.task import TaskConfig
+from condswin.errors import ConfigError
+
+T = TypeVar("T", bound=TaskConfig)
+
+
+class TrackingConfig(Section):
+    """Where MLflow keeps runs and models.
+
+    Attributes:
+        uri: A database or a server; the environment's MLFLOW_TRACKING_URI wins over it.
+        experiment: The runs' experiment.
+    """
+
+    uri: str = "sqlite:///mlflow.db"
+    experiment: str = "condswin"
+
+
+class ClusterConfig(Section):
+    """What the compiled Kubeflow pipeline asks of a cluster.
+
+    Attributes:
+        image: Image of every task; give it by digest, since Kubeflow's cache does not look behind a tag.
+        gpus: GPUs of a task that trains or evaluates.
+        cpu: CPU limit of a task.
+        memory: Memory limit of a task.
+        gpu_node_selector: Labels of the GPU node pool.
+        retries: How often a failed task is tried again.
+        checkpoints_claim: PersistentVolumeClaim for checkpoints, so that a retried training goes on; empty for none.
+    """
+
+    image: str = "condswin:latest"
+    gpus: Natural = 0
+    cpu: str = "2"
+    memory: str = "4Gi"
+    gpu_node_selector: dict[str, str] = {}
+    retries: Natural = 2
+    checkpoints_claim: str = ""
+
+
+class Config(Section):
+    """All of `params.yaml` but the tasks' sections, which `reading.py` adds: one for each task that is wanted.
+
+    Attributes:
+        seed: Of generated data, splits, masks and training.
+        tracking: Where MLflow keeps runs and models.
+        cluster: What Kubeflow asks for.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 10
+    tracking: TrackingConfig = TrackingConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @property
+    def present(self) -> tuple[TaskName, ...]:
+        """The tasks that these parameters have a section for."""
+        return tuple(name for name in TASKS if getattr(self, name, None) is not None)
+
+    def task(self, name: TaskName) -> TaskConfig:
+        """The section of one task.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if name not in self.present:
+            raise ConfigError(
+                f"{name}: not in these parameters, which are for {' and '.join(self.present)}; "
+                "`condswin params list` says which profiles have it"
+            )
+        return cast(TaskConfig, getattr(self, name))
+
+    def section(self, kind: type[T]) -> T:
+        """The section of the task that has sections of this kind; see `task`."""
+        return cast(T, self.task(kind.name))
+
+    @property
+    def stages(self) -> dict[TaskName, list[TaskName]]:
+        """What `dvc.yaml` makes stages of: itself for each task that is there, nothing for the others."""
+        return {name: [name] if name in self.present else [] for name in TASKS}
+
+    def values(self) -> dict[str, Any]:
+        """What a parameters file holds: JSON-able values, without the tasks that there are no sections for."""
+        values = self.model_dump(mode="json")
+        sections = {key: value for key, value in values.items() if key not in TASKS or key in self.present}
+        return {"tasks": self.stages, **sections}

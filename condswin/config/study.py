@@ -1,0 +1,29 @@
+"""Studies: networks to train and set side by side."""
+
+from pathlib import Path
+
+from condswin.config.names import TaskName
+from condswin.config.reading import SECTIONS, read_yaml, validated, variant_problem
+from condswin.config.task import Study
+from condswin.errors import ConfigError
+from condswin.suggest import unknown
+
+#: Ready studies, by file name.
+STUDIES = Path(__file__).parents[1] / "studies"
+
+
+def load_study(study: str, task: TaskName) -> Study:
+    """Reads a ready study by its name, or a file.
+
+    Raises:
+        ConfigError: There is no such study, or it has a bad key, or a network that cannot do the task.
+    """
+    path = STUDIES / f"{study}.yaml" if (STUDIES / f"{study}.yaml").is_file() else Path(study)
+    if not path.is_file():
+        ready = sorted(path.stem for path in STUDIES.glob("*.yaml"))
+        raise ConfigError(f"{study}: no such file, and {unknown('ready study', study, ready)}")
+    found = validated(Study, read_yaml(path), origin=str(path))
+    problems = {label: variant_problem(variant, SECTIONS[task]) for label, variant in found.variants.items()}
+    if wrong := [f"{path}: variants.{label}: {problem}" for label, problem in problems.items() if problem]:
+        raise ConfigError("\n".join(wrong))
+    return found

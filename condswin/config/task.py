@@ -1,0 +1,129 @@
+"""What the section of every task has."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, JsonValue, model_validator
+
+from condswin.config.names import Split, TaskName
+from condswin.config.section import Fraction, Natural, Section
+from condswin.config.train import TrainConfig
+from condswin.errors import ConfigError
+from condswin.suggest import unknown
+
+
+class IngestConfig(Section):
+    """How files become a checked, split dataset.
+
+    Attributes:
+        on_bad_file: Stop with a report of all bad files, or leave them out and go on.
+        folders: Split by top-level folder of the source; files in other folders are split by patient.
+        val_fraction: Fraction of patients drawn for validation where no folder names that split.
+        test_fraction: The same for the test split.
+        folds: Deal the patients that are not in the test split into as many folds instead of drawing `val_fraction`
+            of them; 0 for none.
+        fold: The fold that validates, from 0.
+    """
+
+    on_bad_file: Literal["fail", "quarantine"] = "fail"
+    folders: dict[Split, str] = {}
+    val_fraction: Fraction = 0.15
+    test_fraction: Fraction = 0.2
+    folds: Natural = 0
+    fold: Natural = 0
+
+    @model_validator(mode="after")
+    def _folds(self) -> Self:
+        if self.folds == 1 or self.fold >= max(self.folds, 1):
+            raise ValueError(f"folds {self.folds}, fold {self.fold}: give 0 or at least 2 folds, and one of them")
+        if self.folds and "val" in self.folders:
+            raise ValueError("folds and a folder of validation cases exclude each other")
+        return self
+
+
+class VariantConfig(Section):
+    """One network to train.
+
+    Attributes:
+        network: Which one; the variant's label if not given.
+        preset: Its size.
+        overrides: Settings that differ from the preset.
+    """
+
+    network: str = ""
+    preset: str = "demo"
+    overrides: dict[str, JsonValue] = {}
+
+
+def _labelled(variants: dict[str, VariantConfig]) -> dict[str, VariantConfig]:
+    return {
+        label: variant if variant.network else variant.model_copy(update={"network": label})
+        for label, variant in variants.items()
+    }
+
+
+#: Networks to train, by label.
+Variants = Annotated[dict[str, VariantConfig], Field(min_length=1), AfterValidator(_labelled)]
+
+
+class Study(Section):
+    """What to compare.
+
+    Attributes:
+        variants: Networks by the label that they have in the table, the first one being the reference.
+    """
+
+    variants: Variants
+
+
+class GateConfig(Section):
+    """When a challenger becomes champion.
+
+    Attributes:
+        metric: The test metric that decides, as named in `metrics.json`.
+        floor: The challenger's mean must reach it.
+        baseline_gain: The challenger's mean must exceed the baseline's (zero-filled) by it, where there is one.
+        min_gain: The challenger's mean must exceed the champion's on the same cases by it.
+    """
+
+    metric: str
+    floor: float
+    baseline_gain: float = 0.0
+    min_gain: float = 0.0
+
+
+class TaskConfig(Section):
+    """A task's section.
+
+    Attributes:
+        source: Folder or `s3://` prefix of the raw files.
+        ingest: How they become a dataset.
+        train: Optimisation of all variants.
+        variants: Networks to train, by label.
+        gate: When the best of them becomes champion.
+    """
+
+    #: The section's key.
+    name: ClassVar[TaskName]
+    #: Metrics of cases in display order, first the primary one; and whether a higher value is better.
+    metrics: ClassVar[Mapping[str, bool]]
+    #: The part of the section that decides what prepared files hold.
+    preparation: ClassVar[str]
+    #: Whether unrolled networks, which take complex images and a mask, can do the task.
+    unrolled: ClassVar[bool] = False
+
+    source: str
+    ingest: IngestConfig = IngestConfig()
+    train: TrainConfig = TrainConfig()
+    variants: Variants
+    gate: GateConfig
+
+    def variant(self, label: str) -> VariantConfig:
+        """The variant with a label.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if label not in self.variants:
+            raise ConfigError(f"{self.name}.variants: {unknown('variant', label, self.variants)}")
+        return self.variants[label]

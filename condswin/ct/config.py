@@ -1,0 +1,107 @@
+"""The section `segmentation` of the parameters."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from condswin.config.names import TaskName
+from condswin.config.section import Positive, Section, Share
+from condswin.config.task import GateConfig, TaskConfig
+from condswin.config.train import TrainConfig
+
+
+class DemoCtConfig(Section):
+    """Generated abdomen-like CT in LiTS's format.
+
+    Attributes:
+        cases: Volumes, split by patient at ingestion.
+        slices: Axial slices per volume (varied by up to a quarter).
+        size: Rows and columns, pixels.
+    """
+
+    cases: Positive = 24
+    slices: Positive = 24
+    size: Annotated[int, Field(ge=48)] = 128
+
+
+class PrepareCtConfig(Section):
+    """How CT volumes become network inputs.
+
+    Attributes:
+        window: Lowest and highest HU kept; mapped linearly to -1..1.
+        spacing: In-plane pixel size in mm after resampling; null keeps the scanner's.
+        neighbours: Slices on either side given as extra channels (2.5D); 0 is the thesis's setting.
+    """
+
+    window: tuple[float, float] = (-160.0, 240.0)
+    spacing: Annotated[float, Field(gt=0)] | None = None
+    neighbours: Annotated[int, Field(ge=0, le=8)] = 0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.window[0] >= self.window[1]:
+            raise ValueError(f"window {self.window}: the first value must be below the second")
+        return self
+
+
+class SegmentationTrainConfig(TrainConfig):
+    """Training of a segmentation network.
+
+    Attributes:
+        loss: Dice + cross entropy, Dice + focal loss, or the thesis's plain cross entropy.
+        foreground: Fraction of training slices drawn among those that show liver; the rest is drawn from all.
+        crop: Rows and columns of random crops to train on, padded with air where a slice is smaller; null for whole
+            slices, which must then be of one size.
+        augment: Random flips, rotations, scalings and intensity changes.
+    """
+
+    loss: Literal["dice_cross_entropy", "dice_focal", "cross_entropy"] = "dice_cross_entropy"
+    foreground: Share = 0.7
+    crop: Annotated[int, Field(ge=32)] | None = None
+    augment: bool = True
+
+
+class PredictCtConfig(Section):
+    """How whole volumes are segmented.
+
+    Attributes:
+        window: Rows and columns of overlapping windows for slices that exceed it; null takes the training's crop, and
+            whole slices where that is null too.
+        largest_component: Keep only the largest connected part of the foreground (liver with its tumours).
+        fill_holes: Call background that is enclosed by foreground liver.
+    """
+
+    window: Annotated[int, Field(ge=32)] | None = None
+    largest_component: bool = False
+    fill_holes: bool = False
+
+
+class SegmentationConfig(TaskConfig):
+    """CT: segment liver and tumours.
+
+    Attributes:
+        demo: Generated data.
+        prepare: How volumes become network inputs.
+        predict: How whole volumes are segmented.
+    """
+
+    name: ClassVar[TaskName] = "segmentation"
+    metrics: ClassVar[Mapping[str, bool]] = {
+        "liver_dice": True,
+        "tumour_dice": True,
+        "mean_dice": True,
+        "tumour_sensitivity": True,
+        "tumour_precision": True,
+        "lesion_recall": True,
+        "liver_volume_error": False,
+        "liver_hd95": False,
+    }
+    preparation: ClassVar[str] = "prepare"
+
+    source: str = "data/demo/segmentation"
+    train: SegmentationTrainConfig = SegmentationTrainConfig()
+    gate: GateConfig = GateConfig(metric="liver_dice", floor=0.0)
+    demo: DemoCtConfig = DemoCtConfig()
+    prepare: PrepareCtConfig = PrepareCtConfig()
+    predict: PredictCtConfig = PredictCtConfig()

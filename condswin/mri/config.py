@@ -1,0 +1,115 @@
+"""The section `reconstruction` of the parameters."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from condswin.config.names import TaskName
+from condswin.config.section import Fraction, Natural, Positive, Section, Share
+from condswin.config.task import GateConfig, IngestConfig, TaskConfig
+from condswin.config.train import TrainConfig
+
+
+class DemoMriConfig(Section):
+    """Generated knee-like k-space in fastMRI's single-coil format. Sizes in pixels.
+
+    Attributes:
+        train_volumes: Volumes in `singlecoil_train`; validation is drawn from them by patient.
+        test_volumes: Volumes in `singlecoil_val`, which is the test split, as in fastMRI's publications.
+        slices: Slices per volume.
+        size: Height and width of the target image; k-space has twice as many rows and its own, sometimes odd, width.
+    """
+
+    train_volumes: Positive = 96
+    test_volumes: Positive = 12
+    slices: Positive = 4
+    size: Annotated[int, Field(ge=32)] = 128
+
+
+class UndersampleConfig(Section):
+    """Which k-space lines are kept. Each mask draws one (acceleration, centre fraction) pair.
+
+    Attributes:
+        mask: Kind of mask.
+        accelerations: Nominal ones.
+        center_fractions: Shares of the width that are sampled fully in the middle, one per acceleration.
+        offset: First line of a regular pattern; drawn if null, as fastMRI does.
+    """
+
+    mask: Literal[
+        "random", "equispaced", "equispaced_fraction", "magic", "magic_fraction", "rectangular_equispaced"
+    ] = "random"
+    accelerations: Annotated[list[Positive], Field(min_length=1)] = [4]
+    center_fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.08]
+    offset: Natural | None = None
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if len(self.accelerations) != len(self.center_fractions):
+            raise ValueError(
+                f"{len(self.accelerations)} accelerations and {len(self.center_fractions)} center_fractions: "
+                "they are pairs, give as many of each"
+            )
+        return self
+
+
+class ReconstructionIngestConfig(IngestConfig):
+    """Which MRI files become the dataset.
+
+    Attributes:
+        multicoil: Refuse multi-coil files, or combine them to an emulated single coil (Tygert and Zbontar 2020).
+        acquisitions: Only files of these kinds (`CORPD_FBK`, `CORPDFS_FBK`); all if empty.
+        volume_fraction: Share of the volumes that is taken, drawn by name and seed.
+    """
+
+    multicoil: Literal["refuse", "combine"] = "refuse"
+    acquisitions: list[str] = []
+    volume_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class ReconstructionTrainConfig(TrainConfig):
+    """Training of a reconstruction network.
+
+    Attributes:
+        loss: Mean squared (`mse`) or mean absolute (`l1`) error of normalised images.
+    """
+
+    loss: Literal["mse", "l1"] = "l1"
+
+
+class DriftConfig(Section):
+    """When ingested data counts as other than what a model was trained on.
+
+    Attributes:
+        reference: `card.json` of the training data, which `data-card` compares with; nothing is compared if null.
+        threshold: Distance of distributions (0 to 1) above which it drifted.
+    """
+
+    reference: str | None = None
+    threshold: Share = 0.3
+
+
+class ReconstructionConfig(TaskConfig):
+    """MRI: reconstruct magnitude images from undersampled single-coil k-space.
+
+    Attributes:
+        demo: Generated data.
+        undersample: Which k-space lines are kept.
+        drift: When data counts as other than the training's.
+    """
+
+    name: ClassVar[TaskName] = "reconstruction"
+    metrics: ClassVar[Mapping[str, bool]] = {"psnr": True, "ssim": True, "nmse": False, "mae": False}
+    preparation: ClassVar[str] = "undersample"
+    unrolled: ClassVar[bool] = True
+
+    source: str = "data/demo/reconstruction"
+    ingest: ReconstructionIngestConfig = ReconstructionIngestConfig(
+        folders={"train": "singlecoil_train", "test": "singlecoil_val"}
+    )
+    train: ReconstructionTrainConfig = ReconstructionTrainConfig()
+    gate: GateConfig = GateConfig(metric="psnr", floor=0.0)
+    demo: DemoMriConfig = DemoMriConfig()
+    undersample: UndersampleConfig = UndersampleConfig()
+    drift: DriftConfig = DriftConfig()

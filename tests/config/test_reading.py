@@ -1,0 +1,211 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from condswin.config.names import TASKS
+from condswin.config.profiles import compose
+from condswin.config.reading import SECTIONS, load_config, parse_config, replaced
+from condswin.errors import ConfigError
+from condswin.tasks.facts import Facts
+from condswin.tasks.loading import load
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    return replaced(compose(["demo"]).values(), [f"{path}={json.dumps(value)}"])
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("reconstruction.train.epochs", 0),
+        ("reconstruction.train.epochs", "many"),
+        ("reconstruction.train.epochs", 1.5),
+        ("reconstruction.train.learning_rate", -1),
+        ("reconstruction.train.loss", "l3"),
+        ("reconstruction.undersample.mask", "spiral"),
+        ("reconstruction.undersample.center_fractions", [1.5]),
+        ("reconstruction.ingest.folders", {"holdout": "x"}),
+        ("segmentation.prepare", {"window": [100.0, -100.0]}),
+        ("segmentation.train.foreground", 2.0),
+        ("reconstruction.train.epoch", 3),
+        ("seed", True),
+        ("reconstruction.variants", {}),
+        ("segmentation.variants.swin.overrides", []),
+    ],
+)
+def test_bad_values_are_refused_with_the_path_of_their_key(path: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"params\.yaml: {path}"):
+        parse_config(changed(path, value), origin="params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("reconstuction", {}, "no such key; did you mean 'reconstruction'"),
+        ("reconstruction.train.epoch", 3, "no such key; did you mean 'epochs'"),
+        ("segmentation.train.schedule.warmup", 3, "no such key; did you mean 'warmup_steps'"),
+        ("segmentation.variants.swin.overides", {}, "no such key; did you mean 'overrides'"),
+        ("reconstruction.undersample.mask", "equispaced_fractions", "did you mean 'equispaced_fraction'"),
+        ("segmentation.gate.metric", "liver_dise", "no metric 'liver_dise'; did you mean 'liver_dice'"),
+        ("reconstruction.gate.metric", "liver_dice", "no metric 'liver_dice'; there are: psnr, ssim, nmse, mae"),
+        ("segmentation.variants.swin.network", "swim", "no network 'swim'; did you mean 'swin'"),
+        ("segmentation.variants.swin.preset", "bse", "no preset 'bse'; did you mean 'base'"),
+        ("segmentation.variants.swin.overrides.embeding", 8, "no setting 'embeding'; did you mean 'embedding'"),
+        ("segmentation.variants.swin.overrides.embedding", "8", "embedding='8': must be an integer"),
+        ("segmentation.variants.swin.overrides.heads", [3, 3], r"heads\[0\]=3: must be even"),
+        ("segmentation.variants.swin.overrides.patch", 3, "patch=3: must be even"),
+        ("segmentation.variants.swin.network", "unrolled-swin", "takes complex images"),
+        ("segmentation.variants.swin.network", "swin-unetr", "swin-unetr has no setting 'stem_channels'"),
+        ("reconstruction.variants.two.network", "unrolled-swin", None),
+        ("reconstruction.variants.two.overrides", {"heads": [2, 2]}, "no network 'two'"),
+    ],
+)
+def test_what_networks_and_metrics_there_are_is_known(path: str, value: Any, message: str | None) -> None:
+    values = replaced(compose(["demo"]).values(), ["segmentation.variants.swin.overrides.stem_channels=8"])
+    values = replaced(values, [f"{path}={json.dumps(value)}"])
+    if message is None:
+        parse_config(values, origin="params.yaml")
+    else:
+        key = ".".join(path.split(".")[:3]) if ".variants." in path and "overides" not in path else path
+        with pytest.raises(ConfigError, match=rf"params\.yaml: {key}: .*{message}"):
+            parse_config(values, origin="params.yaml")
+
+
+def test_all_bad_keys_are_listed_at_once() -> None:
+    values = changed("reconstruction.train.epochs", 0)
+    values["segmentation"]["train"]["batch_size"] = 0
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values, origin="params.yaml")
+    assert "reconstruction.train.epochs" in str(caught.value)
+    assert "segmentation.train.batch_size" in str(caught.value)
+    values = changed("reconstruction.gate.metric", "psmr")
+    values["segmentation"]["variants"]["swim"] = {}
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values, origin="params.yaml")
+    assert "did you mean 'psnr'" in str(caught.value)
+    assert "did you mean 'swin'" in str(caught.value)
+
+
+def test_a_label_is_a_network_unless_one_is_named() -> None:
+    values = changed(
+        "segmentation.variants", {"swin": {}, "small": {"network": "swin", "overrides": {"heads": [2, 2]}}}
+    )
+    variants = parse_config(values, origin="test").task("segmentation").variants
+    assert {label: variant.network for label, variant in variants.items()} == {"swin": "swin", "small": "swin"}
+
+
+def test_gates_know_the_metrics_of_their_task() -> None:
+    for name in TASKS:
+        assert load(Facts, name, compose(["demo"])).metrics == SECTIONS[name].metrics
+
+
+def test_accelerations_and_centre_fractions_are_pairs() -> None:
+    with pytest.raises(ConfigError, match="2 accelerations and 1 center_fractions"):
+        parse_config(changed("reconstruction.undersample.accelerations", [4, 8]), origin="params.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: [", "\x00", "- 1\n- 2\n", "", "3"])
+def test_files_that_are_no_parameters_are_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"params\.yaml"):
+        load_config(path)
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="condswin params use demo"):
+        load_config(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_one_task_is_enough_and_the_other_is_missed_in_one_line(task: str) -> None:
+    (other,) = set(TASKS) - {task}
+    values = compose(["demo"]).values()
+    del values[other], values["tasks"]
+    config = parse_config(values, origin="test")
+    assert config.present == (task,)
+    assert config.values()["tasks"] == {task: [task], other: []}
+    assert parse_config(config.values(), origin="test") == config
+    with pytest.raises(ConfigError, match=rf"{other}: not in these parameters, which are for {task}") as caught:
+        config.task(other)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_task_is_too_few() -> None:
+    with pytest.raises(ConfigError, match="no task; give one of the sections reconstruction and segmentation, or both"):
+        parse_config({"seed": 1}, origin="test")
+
+
+def test_the_tasks_that_dvc_reads_are_those_of_the_sections() -> None:
+    values = compose(["demo"]).values()
+    del values["segmentation"]
+    with pytest.raises(
+        ConfigError, match=r'tasks: must be {"reconstruction": \["reconstruction"\], "segmentation": \[\]}'
+    ):
+        parse_config(values, origin="params.yaml")
+
+
+def test_settings_replace_values(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("reconstruction: {variants: {swin: {}}}")
+    config = load_config(
+        path,
+        [
+            "reconstruction.train.epochs=3",
+            "reconstruction.train.learning_rate=1e-4",
+            "reconstruction.variants.swin.overrides.heads=[2, 2]",
+            "reconstruction.source=s3://bucket/a=b",
+            "reconstruction.drift.reference=null",
+        ],
+    )
+    section = config.task("reconstruction")
+    assert (section.train.epochs, section.train.learning_rate) == (3, 1e-4)
+    assert section.variants["swin"].overrides == {"heads": [2, 2]}
+    assert section.source == "s3://bucket/a=b"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("seed", "--set seed: not of the form KEY.KEY=VALUE"),
+        ("=3", "--set =3: not of the form"),
+        ("reconstruction..epochs=3", "not of the form"),
+        ("seed.more=3", "--set seed.more=3: more is below a value that has no keys"),
+        ("seed=[", r"--set seed=\[: not YAML"),
+        ("segmentation.train.epochs=3", "segmentation is not in the parameters"),
+        ("reconstruction.train.epoch=3", "did you mean 'epochs'"),
+        ("reconstruction.train.epochs=three", "reconstruction.train.epochs"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(tmp_path: Path, setting: str, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("seed: 3\nreconstruction: {variants: {swin: {}}}")
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, [setting])
+
+
+def test_configs_survive_json() -> None:
+    config = compose(["demo"])
+    assert parse_config(json.loads(json.dumps(config.values())), origin="json") == config
+    assert parse_config(json.loads(config.model_dump_json()), origin="json") == config
+
+
+def test_parameters_are_read_without_torch_in_under_a_second(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(json.dumps(compose(["demo", "unrolled"]).values()))
+    script = (
+        "import sys; from pathlib import Path; from condswin.config.reading import load_config;"
+        "load_config(Path('params.yaml'));"
+        "print([name for name in ('torch', 'numpy', 'mlflow', 'matplotlib', 'kfp') if name in sys.modules])"
+    )
+    took = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+        took.append(time.perf_counter() - started)
+        assert done.stdout.strip() == "[]"
+    assert min(took) < 1
