@@ -6,6 +6,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from condswin.config.reading import parse_config
 from condswin.config.root import Config
 from condswin.ct.geometry import Geometry
 
@@ -85,7 +86,4 @@ def write_pair(folder: Path, number: Any = 0, shape=(37, 30, 9), matrix=None, *,
 
 def config(**segmentation: Any) -> Config:
     """A valid configuration with some of the segmentation section replaced."""
-    variants = {"swin": {}}
-    return Config.model_validate(
-        {"reconstruction": {"variants": variants}, "segmentation": {"variants": variants, **segmentation}}
-    )
+    return parse_config({"segmentation": {"variants": {"swin": {}}, **segmentation}}, origin="test")
