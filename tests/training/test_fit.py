@@ -60,7 +60,7 @@ def weights(
     arguments = {
         "monitor": MONITOR,
         "validated": True,
-        "variant": "conditional-light",
+        "name": "conditional-light",
         "prepared": prepared,
         "checkpoints": checkpoints,
     }
@@ -116,7 +116,7 @@ def test_an_interrupted_training_ends_where_an_unbroken_one_does(
 def test_trainings_of_two_keys_share_no_checkpoint(tiny: Config, prepared: Path, tmp_path: Path) -> None:
     task, checkpoints = load(Learning, TASK, tiny), tmp_path / "checkpoints"
     network = create_model("swin", preset="demo", embedding=16, heads=[2, 2])
-    arguments = {"monitor": MONITOR, "validated": True, "variant": "swin", "prepared": prepared}
+    arguments = {"monitor": MONITOR, "validated": True, "name": "swin", "prepared": prepared}
     arguments |= {"seed": 1, "label": "t", "loggers": []}
     train = tiny.reconstruction.train.model_copy(update={"epochs": 1})
     one, other = (Key({"seed": seed}, {"data": "d"}, {"a.py": "1"}) for seed in (1, 2))
