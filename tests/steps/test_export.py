@@ -49,7 +49,7 @@ class Sorting(nn.Module):
 
 
 def test_operators_that_onnx_lacks_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = ModelSpec("reconstruction", "swin", "demo", 1, 1)
+    spec = ModelSpec("reconstruction", "swin", "swin", "demo", 1, 1)
     monkeypatch.setattr(export, "load_model", lambda _: (Sorting(), spec))
     with pytest.raises(ConfigError, match=r"--format onnx: ONNX has no operator for aten\.\w+; use --format pt2"):
         export_model(tmp_path / "model", tmp_path / "x.onnx", kind="onnx", size=20)
