@@ -31,7 +31,7 @@ def test_a_row_per_file_and_rival_and_a_picture_per_file(scans, tmp_path):
 def test_networks_stand_beside_classical_methods(scans, tmp_path):
     overrides = {"embedding": 16, "heads": [2, 2]}
     spec = ModelSpec(
-        "reconstruction", "swin", "demo", in_channels=1, out_channels=1, overrides=overrides, provenance={}
+        "reconstruction", "swin", "swin", "demo", in_channels=1, out_channels=1, overrides=overrides, provenance={}
     )
     save_model(tmp_path / "models" / "untrained", spec.build(), spec)
     models = [str(tmp_path / "models" / "untrained")]
