@@ -35,7 +35,7 @@ from condswin.registry.tracking import connect, tracking_errors, tracking_uri, w
 #: Version tag: `package_sha256` of the files that were registered.
 PACKAGE = "condswin.package_sha256"
 #: What running a logged model imports; logged with the versions installed here.
-REQUIREMENTS = ("einops", "mlflow", "monai", "numpy", "safetensors", "torch")
+REQUIREMENTS = ("einops", "mlflow", "monai", "numpy", "safetensors", "scipy", "torch")
 
 _SERVING = "registry/serving.py"
 #: Where the saved network lies in a package.
