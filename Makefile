@@ -41,7 +41,7 @@ repro: .venv/installed  ## Run the pipeline on demo data (or what params.yaml na
 
 repro-%: .venv/installed
 	@export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(python -c 'import os; print(max(os.cpu_count() // 2, 1))')}; \
-	set -o pipefail; dvc --wait-for-lock repro compare@$* 2>&1 | cat
+	set -o pipefail; dvc --wait-for-lock repro compare-$*@$* 2>&1 | cat
 
 test: .venv/installed  ## Run the fast tests
 	pytest -n 2 --dist loadscope

@@ -19,9 +19,10 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import json
 from pathlib import Path
-from condswin import config as parameters
+from condswin.config.reading import load_config
+from condswin.config.task import Study, VariantConfig
 from condswin.mri.source import ReconstructionSource
-from condswin.steps.ablate import Study, StudyNetwork, ablate
+from condswin.steps.ablate import ablate
 from condswin.steps.baseline import baseline
 from condswin.steps.demo_data import demo_data
 from condswin.steps.evaluate import evaluate
@@ -30,7 +31,7 @@ from condswin.steps.prepare import prepare
 from condswin.steps.train import train
 
 task, variant = "reconstruction", "conditional-light"
-config = parameters.load_config(Path("params.yaml"))
+config = load_config(Path("params.yaml"))
 checked = []
 check = ReconstructionSource.check_case
 ReconstructionSource.check_case = lambda self, case: checked.append(case.name) or check(self, case)
@@ -44,7 +45,7 @@ train(config, task, variant, prepared=prepared, checkpoints=Path("checkpoints"),
 evaluate(config, task, model=model, prepared=prepared, out=Path("evaluation"))
 baseline(config, prepared=prepared, out=Path("baseline"))
 overrides = config.reconstruction.variants[variant].overrides
-study = Study(networks={"a": StudyNetwork(variant=variant, overrides=overrides)})
+study = Study(variants={"a": VariantConfig(network=variant, overrides=overrides)})
 ablate(config, task, study, prepared=prepared, also=[], seeds=1, out=Path("ablation"))
 results = {
     "prepare": sorted(prepared.glob("test/*.h5"))[0],
@@ -104,7 +105,7 @@ def test_edits_of_code_redo_what_uses_it_and_nothing_else(tree: Tree) -> None:
     assert "starts anew, since the last checkpoint: code changed: condswin/networks/routers.py" in tree.said
     assert tree.edit("mri/masks.py") == {"prepare", "train", "evaluate", "ablate"}
     assert tree.edit("mri/source.py") == {"ingest", "ablate"}
-    for unused in ("cli.py", "mri/card.py", "reporting/text.py", "ct/learning.py", "registry/gate.py", "mri/guard.py"):
+    for unused in ("cli.py", "config/profiles.py", "mri/card.py", "reporting/text.py", "ct/learning.py", "registry/gate.py", "mri/guard.py"):
         path = tree.code / "condswin" / unused
         path.write_text(path.read_text() + "\n\nEDITED = True\n")
     assert tree.edit("mri/generation.py") == set()

@@ -129,14 +129,14 @@ def test_a_colleague_pulls_and_trains_nothing(runs: tuple[Path, Path], tmp_path:
     for folder in (first, clone):
         dvc(folder, "remote", "add", "--default", "--force", "storage", str(storage))
     dvc(first, "push", "--quiet")
-    dvc(clone, "pull", "--quiet", "compare@reconstruction", "--with-deps")
-    said = dvc(clone, "repro", "promote@reconstruction")
+    dvc(clone, "pull", "--quiet", "compare-reconstruction@reconstruction", "--with-deps")
+    said = dvc(clone, "repro", "promote-reconstruction@reconstruction")
     run = [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]
-    assert run == ["register@reconstruction", "promote@reconstruction"]
+    assert run == ["register-reconstruction@reconstruction", "promote-reconstruction@reconstruction"]
     uri = f"sqlite:///{clone / 'mlflow.db'}"
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     assert client.get_model_version_by_alias("condswin-reconstruction", "champion").version
-    again = dvc(clone, "repro", "promote@reconstruction")
+    again = dvc(clone, "repro", "promote-reconstruction@reconstruction")
     assert again.count("nothing to do") == 2
     assert len(client.search_model_versions("name = 'condswin-reconstruction'")) == 1
 
