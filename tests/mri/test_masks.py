@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from condswin.mri.config import UndersampleConfig
 from condswin.mri.masks import draw_mask, name_seed
 
 FROZEN = json.loads((Path(__file__).parent / "fastmri_masks.json").read_text())
-KINDS = ["random", "equispaced", "equispaced_fraction", "magic", "magic_fraction", "rectangular_equispaced"]
+KINDS = get_args(UndersampleConfig.model_fields["mask"].annotation)
 
 
 def settings(kind="random", acceleration=4, center_fraction=0.08):
