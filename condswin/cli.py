@@ -332,11 +332,12 @@ def compare(
     Example: condswin compare segmentation
     """
     config, name = _read(task, params, settings)
+    target = out or layout.comparison(name)
+    check_file(target)
     from condswin.evaluation.results import METRICS
     from condswin.files import read_json
     from condswin.steps.compare import compare as step
 
-    target = out or layout.comparison(name)
     results = {
         variant: read_json((evaluations / variant if evaluations else layout.evaluation(name, variant)) / METRICS)
         for variant in config.task(name).variants
@@ -359,6 +360,8 @@ def register(
     Example: condswin register reconstruction
     """
     config, name = _read(task, params, settings)
+    target = out or layout.registered(name)
+    check_file(target)
     from condswin.files import read_json
     from condswin.steps.register import register as step
 
@@ -368,7 +371,7 @@ def register(
         name,
         comparison=compared,
         model=model or layout.model(name, read_json(compared)["best"]),
-        out=out or layout.registered(name),
+        out=target,
     )
     known = ", registered already: nothing to do" if record["already_registered"] else ""
     print(f"{record['name']} version {record['version']}{known}")
@@ -388,9 +391,10 @@ def promote(
     Example: condswin promote reconstruction
     """
     config, name = _read(task, params, settings)
+    target = out or layout.promoted(name)
+    check_file(target)
     from condswin.steps.promote import decide_promotion
 
-    target = out or layout.promoted(name)
     champion, known, record = decide_promotion(
         config,
         name,
@@ -526,6 +530,8 @@ def bench(
 
     Example: condswin bench swin conditional-light --preset thesis-2 --size 256 --batch 2 --json costs.json
     """
+    if out is not None:
+        check_file(out)
     from condswin.steps.bench import bench as step
 
     step(variants, preset=preset, size=size, batch=batch, device=device, threads=threads, rounds=rounds,

@@ -298,3 +298,73 @@ def test_importing_the_command_line_is_quick_because_it_loads_no_torch() -> None
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+#: Every command that writes, with inputs that are not there: its place is refused before anything is read.
+WRITING = {
+    "folder": [
+        ["demo-data", "reconstruction", "--out"],
+        ["demo-data", "segmentation", "--out"],
+        ["ingest", "reconstruction", "--out"],
+        ["ingest", "segmentation", "--out"],
+        ["undersample", "--out"],
+        ["prepare-ct", "--out"],
+        ["train", "reconstruction", "swin", "--out"],
+        ["train", "segmentation", "swin", "--out"],
+        ["evaluate", "reconstruction", "swin", "--out"],
+        ["evaluate", "segmentation", "--targets", "t", "--predictions", "p", "--out"],
+        ["baseline", "--out"],
+        ["data-card", "--out"],
+        ["gallery", "scan.h5", "--out"],
+        ["predict", "--model", "m", "params.yaml", "--out"],
+        ["code", "--out"],
+    ],
+    "file": [
+        ["compare", "segmentation", "--out"],
+        ["register", "reconstruction", "--out"],
+        ["promote", "reconstruction", "--out"],
+        ["report", "--out"],
+        ["export", "m", "--out"],
+        ["bench", "swin", "--json"],
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", WRITING)
+def test_no_command_touches_what_others_made(kind: str, tmp_path: Path) -> None:
+    write_config(compose(["demo", "tiny"]), tmp_path / "params.yaml", comment="")
+    (tmp_path / "mine/code").mkdir(parents=True)
+    (tmp_path / "mine/thesis.tex").write_text("years of work")
+    (tmp_path / "mine/code/train.py").write_text("pass")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    places = {"mine": "holds code, thesis.tex"} if kind == "folder" else {"mine/thesis.tex": "not written by condswin"}
+    places |= {"mine/thesis.tex": "is a file"} if kind == "folder" else {"mine": "is a folder"}
+    places["mine/thesis.tex/below"] = "is a file, a folder is needed"
+    for command in WRITING[kind]:
+        for place, message in places.items():
+            error = condswin(*command, place, cwd=tmp_path, code=1)
+            assert error.startswith(f"error: {place.removesuffix('/below') if kind == 'file' else place}: "), command
+            assert message in error, command
+            assert error.count("\n") == 1, command
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_places_are_refused_before_anything_slow_is_imported(tmp_path: Path) -> None:
+    write_config(compose(["demo", "tiny"]), tmp_path / "params.yaml", comment="")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("years of work")
+    script = f"""
+import contextlib, io, sys
+from condswin.cli import main
+for kind, commands in {WRITING!r}.items():
+    for command in commands:
+        sys.argv = ["condswin", *command, "mine" if kind == "folder" else "mine/thesis.tex"]
+        try:
+            main()
+        except SystemExit as ended:
+            assert ended.code == 1, command
+        slow = [name for name in ("torch", "mlflow", "matplotlib", "h5py", "nibabel") if name in sys.modules]
+        assert not slow, (command, slow)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

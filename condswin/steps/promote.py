@@ -18,7 +18,7 @@ from condswin.devices import device
 from condswin.errors import BadFileError, GateError
 from condswin.evaluation.run import evaluate_split
 from condswin.files import fingerprint, read_json
-from condswin.outputs import write_result
+from condswin.outputs import check_file, write_result
 from condswin.registry.aliases import (
     PREVIOUS,
     RECORD,
@@ -84,9 +84,11 @@ def decide_promotion(config: Config, task_name: TaskName, registered: Path, prep
     Raises:
         BadFileError: `registered` is missing or not the register step's.
         ConfigError: The gate names a metric that the task does not have.
+        OutputError: `out` is there and not ours; no alias changed.
         TrackingError: MLflow cannot be reached.
         GateError: The challenger or the champion cannot be loaded, or the champion moved meanwhile; no alias changed.
     """
+    check_file(out)
     name, version = _read_registered(registered, task_name)
     check_metric(load(Facts, task_name, config), config.task(task_name).gate)
     client = connect(config)

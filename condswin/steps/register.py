@@ -15,7 +15,7 @@ from condswin.config.root import Config
 from condswin.errors import BadFileError
 from condswin.files import fingerprint, read_json, sha256
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model
-from condswin.outputs import write_result
+from condswin.outputs import check_file, write_result
 from condswin.provenance import git_state
 from condswin.registry.aliases import CHALLENGER
 from condswin.registry.package import PACKAGE, ModelUnavailableError, fetch, log_package, model_name
@@ -55,8 +55,10 @@ def register(
 
     Raises:
         BadFileError: The comparison or the network is missing, damaged or belongs to another task.
+        OutputError: `out` is there and not ours; nothing was registered.
         TrackingError: MLflow cannot be reached.
     """
+    check_file(out)
     compared = _read_comparison(comparison, task_name)
     best = compared["best"]
     _, spec = load_model(model)  # proves that files and description fit together before anybody relies on them
