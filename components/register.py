@@ -15,7 +15,7 @@ def register(
     model: dsl.Input[dsl.Model],  # type: ignore[type-arg]
     registered: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
 ) -> str:
-    """Registers a model in MLflow as challenger; again is a no-op.
+    """Registers a model in MLflow as challenger; running it again changes nothing.
 
     Args:
         params: Parameters as JSON.

@@ -14,13 +14,13 @@ def train(
     prepared: dsl.Input[dsl.Dataset],  # type: ignore[type-arg]
     model: dsl.Output[dsl.Model],  # type: ignore[type-arg]
 ) -> None:
-    """Trains a variant; a retried task goes on from its last checkpoint if those are on a volume.
+    """Trains a variant; a retried task goes on from its last checkpoint if `checkpoints` is given.
 
     Args:
         params: Parameters as JSON.
         task: `reconstruction` or `segmentation`.
         variant: A variant that the parameters name.
-        checkpoints: Folder on a volume that outlives the pod; empty to keep checkpoints with the pod.
+        checkpoints: Folder on a persistent volume; empty to lose checkpoints with the pod.
         prepared: Folder that the prepare component wrote.
         model: Folder with weights and description.
     """

@@ -49,10 +49,10 @@ DEFAULT_PARAMS = Path("params.yaml")
 
 
 def main() -> None:
-    """Runs the command line; errors that a user can mend are one message and exit status 1."""
-    # MLflow's own notices on telemetry are nobody's business here.
+    """Runs the command line; an error that a user can put right is one message and an exit status."""
+    # MLflow's notices on telemetry would stand between a command's own lines.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # Nor PyTorch's on each start and stop of its profiler, which `bench` counts memory with.
+    # So would PyTorch's at each start and stop of its profiler, which `bench` counts memory with.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     try:
         app()
@@ -355,7 +355,7 @@ def register(
     params: Params = DEFAULT_PARAMS,
     settings: Settings = None,
 ) -> None:
-    """Register the best variant in MLflow as a version with the alias "challenger"; again is a no-op.
+    """Register the best variant in MLflow as a version with the alias "challenger"; running it again changes nothing.
 
     Example: condswin register reconstruction
     """
@@ -628,7 +628,7 @@ def gallery(
     out: Annotated[Path, typer.Option(help="Folder for the table and the pictures.")],
     model: Annotated[list[str] | None, typer.Option(help="A network to add; may be given several times.")] = None,
     weight: Annotated[
-        float | None, typer.Option(help="Of the total variation. Default: what `baseline` chose.")
+        float | None, typer.Option(help="Of the total variation. Default: what condswin baseline chose.")
     ] = None,
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,

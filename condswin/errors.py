@@ -1,4 +1,4 @@
-"""Errors that a user can mend: each message names the file or key, the value and what to do."""
+"""Errors that a user can put right: each message names the file or key, the value and what to do."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +33,7 @@ class BadFileError(CondswinError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["BadFileError"], tuple[Path, str]]:
-        # Exceptions cross process pools by their args; two arguments need saying.
+        # Process pools rebuild an exception from `args`, which holds the message alone.
         return type(self), (self.path, self.reason)
 
 
@@ -56,7 +56,7 @@ class DriftError(CondswinError):
 
 
 class GateError(CondswinError):
-    """A promotion protocol step failed in a way that a user must look at (the champion moved meanwhile)."""
+    """A promotion or roll-back failed in a way that a user must look at (the champion moved meanwhile)."""
 
 
 class OutputError(CondswinError):

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, checksums, JSON, manifests."""
+"""Files that are whole or absent: atomic writes, checksums, JSON."""
 
 import hashlib
 import json

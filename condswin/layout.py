@@ -40,8 +40,8 @@ def evaluation(task: TaskName, variant: str) -> Path:
     return Path("evaluation", task, variant)
 
 
-def rivals(task: TaskName) -> dict[str, Path]:
-    """Evaluations of classical methods by name, those that were made."""
+def reference_methods(task: TaskName) -> dict[str, Path]:
+    """Evaluations of reference methods by name, those that were made."""
     found = {COMPRESSED_SENSING: evaluation(task, COMPRESSED_SENSING)}
     return {name: folder for name, folder in found.items() if folder.is_dir()}
 

@@ -1,4 +1,4 @@
-"""Progress on whatever takes longer than two seconds: a bar on a terminal, a line now and then in a log.
+"""Progress of work that takes longer than two seconds: a bar on a terminal, a line now and then in a log.
 
 The bar is rich's. The lines are written here: without a terminal rich shows a bar only when all is done, and tqdm
 overwrites its own with carriage returns, of which a log makes one endless line.

@@ -1,4 +1,4 @@
-"""What to say to who mistyped a name."""
+"""Messages about names that do not exist, with the nearest ones that do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

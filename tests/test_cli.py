@@ -1,4 +1,4 @@
-"""The command line as a user meets it: the whole road on the tiny profile, bad input, and files without a pipeline."""
+"""The command line as a user meets it: a whole pipeline on the tiny profile, bad input, files without a pipeline."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ def condswin(*arguments: str, cwd: Path, code: int = 0) -> str:
     """Runs the command line in this process, which has torch loaded already, inside a folder.
 
     Returns:
-        Its standard output, or its standard error if it shall fail.
+        Its standard output, or its standard error if it is to fail.
     """
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -43,7 +43,7 @@ def condswin(*arguments: str, cwd: Path, code: int = 0) -> str:
 
 
 @pytest.fixture(scope="module", params=TASKS)
-def road(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A working folder in which one task went from demo data to a champion, and the report was written."""
     task: str = request.param
     folder = tmp_path_factory.mktemp(task)
@@ -67,9 +67,9 @@ def road(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_an_up_to_date_registry_leaves_nothing_to_do_and_an_empty_one_everything(
-    road: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task, folder = road
+    task, folder = pipeline
     known = f"condswin-{task} version 1, registered already: nothing to do\n"
     assert condswin("register", task, cwd=folder) == known
     again = condswin("promote", task, cwd=folder)
@@ -89,8 +89,8 @@ def test_an_up_to_date_registry_leaves_nothing_to_do_and_an_empty_one_everything
     assert again.startswith(f"{decision}: nothing to do, rejected already: {metric}: ")
 
 
-def test_the_report_is_one_file_with_the_tables_numbers(road: tuple[str, Path]) -> None:
-    task, folder = road
+def test_the_report_is_one_file_with_the_tables_numbers(pipeline: tuple[str, Path]) -> None:
+    task, folder = pipeline
     html = (folder / "report/report.html").read_text()
     comparison = json.loads((folder / f"comparison/{task}.json").read_text())
     mean = comparison["variants"]["swin"]["test"][comparison["metric"]]["mean"]
@@ -103,8 +103,8 @@ def test_the_report_is_one_file_with_the_tables_numbers(road: tuple[str, Path]) 
     assert str(folder) not in html
 
 
-def test_the_summary_shows_every_variant_and_where_to_look(road: tuple[str, Path]) -> None:
-    task, folder = road
+def test_the_summary_shows_every_variant_and_where_to_look(pipeline: tuple[str, Path]) -> None:
+    task, folder = pipeline
     text = condswin("summary", cwd=folder)
     for expected in (
         "swin",
@@ -117,8 +117,8 @@ def test_the_summary_shows_every_variant_and_where_to_look(road: tuple[str, Path
     assert ("zero-filled" in text) == (task == "reconstruction")
 
 
-def test_the_champion_predicts_files_without_targets(road: tuple[str, Path], tmp_path: Path) -> None:
-    task, folder = road
+def test_the_champion_predicts_files_without_targets(pipeline: tuple[str, Path], tmp_path: Path) -> None:
+    task, folder = pipeline
     out = tmp_path / "out"
     if task == "reconstruction":
         source = sorted((folder / "data/prepared/reconstruction/test").glob("*.h5"))[0]
@@ -144,9 +144,9 @@ def test_the_champion_predicts_files_without_targets(road: tuple[str, Path], tmp
         assert (np.asarray(ours.dataobj) == np.asarray(theirs.dataobj)).mean() > 0.999
 
 
-def test_any_two_folders_can_be_scored(road: tuple[str, Path], tmp_path: Path) -> None:
+def test_any_two_folders_can_be_scored(pipeline: tuple[str, Path], tmp_path: Path) -> None:
     """Targets against themselves, from a folder without parameters or pipeline."""
-    task, folder = road
+    task, folder = pipeline
     targets, predictions = folder / "data/prepared" / task / "test", tmp_path / "perfect"
     predictions.mkdir()
     for path in targets.iterdir():
@@ -167,24 +167,24 @@ def test_any_two_folders_can_be_scored(road: tuple[str, Path], tmp_path: Path) -
     assert "no prediction for" in error
 
 
-def test_a_label_is_not_its_networks_name(road: tuple[str, Path]) -> None:
-    task, folder = road
+def test_a_label_is_not_its_networks_name(pipeline: tuple[str, Path]) -> None:
+    task, folder = pipeline
     described = json.loads((folder / "models" / task / "stemmed" / "model.json").read_text())
     network = "unrolled-swin" if task == "reconstruction" else "swin"
     assert (described["variant"], described["network"]) == ("stemmed", network)
     assert json.loads((folder / "evaluation" / task / "stemmed" / "metrics.json").read_text())["variant"] == "stemmed"
 
 
-def test_training_again_changes_nothing(road: tuple[str, Path]) -> None:
-    task, folder = road
+def test_training_again_changes_nothing(pipeline: tuple[str, Path]) -> None:
+    task, folder = pipeline
     model = folder / "models" / task / "swin"
     before = {path.name: path.read_bytes() for path in model.iterdir()}
     condswin("train", task, "swin", cwd=folder)
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
 
 
-def test_a_damaged_model_is_refused_by_name(road: tuple[str, Path], tmp_path: Path) -> None:
-    task, folder = road
+def test_a_damaged_model_is_refused_by_name(pipeline: tuple[str, Path], tmp_path: Path) -> None:
+    task, folder = pipeline
     model = tmp_path / "model"
     shutil.copytree(folder / "models" / task / "swin", model)
     content = bytearray((model / "model.safetensors").read_bytes())

@@ -16,7 +16,7 @@ class TrackingConfig(Section):
     """Where MLflow keeps runs and models.
 
     Attributes:
-        uri: A database or a server; the environment's MLFLOW_TRACKING_URI wins over it.
+        uri: A database or a server; the environment variable MLFLOW_TRACKING_URI wins over it.
         experiment: The runs' experiment.
     """
 
@@ -28,7 +28,7 @@ class ClusterConfig(Section):
     """What the compiled Kubeflow pipeline asks of a cluster.
 
     Attributes:
-        image: Image of every task; give it by digest, since Kubeflow's cache does not look behind a tag.
+        image: Image of every task. Name it by digest: Kubeflow's cache does not notice when a tag moves.
         gpus: GPUs of a task that trains or evaluates.
         cpu: CPU limit of a task.
         memory: Memory limit of a task.

@@ -81,9 +81,10 @@ class GateConfig(Section):
 
     Attributes:
         metric: The test metric that decides, as named in `metrics.json`.
-        floor: The challenger's mean must reach it.
-        baseline_gain: The challenger's mean must exceed the baseline's (zero-filled) by it, where there is one.
-        min_gain: The challenger's mean must exceed the champion's on the same cases by it.
+        floor: What the challenger's mean must reach.
+        baseline_gain: Least gain of the challenger's mean over the reference method's (the zero-filled image's); unused
+            where a task has no reference method.
+        min_gain: Least gain of the challenger's mean over the champion's on the same cases.
     """
 
     metric: str

@@ -222,7 +222,7 @@ def _read_header(path: Path, file: BufferedIOBase) -> tuple[Any, bytes]:
     head += file.read(header_class.sizeof_hdr - 4)
     if len(head) < header_class.sizeof_hdr:
         raise BadFileError(path, f"truncated inside the header ({len(head)} bytes)")
-    # nibabel has many types of error for many kinds of nonsense, and repairs some of it silently or with a log line.
+    # nibabel raises many types of error for damaged headers, and repairs some silently or with a log line.
     try:
         header = header_class(head, check=False)
         header.check_fix(logger=_QUIET, error_level=40)

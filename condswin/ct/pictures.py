@@ -1,4 +1,4 @@
-"""Telling slices of a case with the outlines of target and prediction."""
+"""The slices of a case that show most, with the outlines of target and prediction."""
 
 from collections.abc import Callable
 from pathlib import Path

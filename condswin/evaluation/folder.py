@@ -33,14 +33,14 @@ def write_evaluation(
     Args:
         config: Parameters.
         manifest: Of the prepared data.
-        predictor: A network, or a classical method.
+        predictor: A network, or a reference method.
         prepared: Output of the prepare step.
         output: Where to write.
         key: What decides the result.
         facts: Further content of `metrics.json`.
 
     Returns:
-        What `metrics.json` holds: `facts`, and per split a summary per metric, and one per baseline and metric.
+        What `metrics.json` holds: `facts`, and per split a summary per metric, and one per reference method and metric.
 
     Raises:
         BadDataError: There is no test case.

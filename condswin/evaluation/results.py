@@ -20,7 +20,7 @@ def cases_file(split: str) -> str:
 
 
 def summaries(facts: Facts, rows: list[Row]) -> dict[str, Any]:
-    """Summary per metric and, under their names, the baselines'; the same per acquisition where rows tell several."""
+    """Summary per metric and, under their names, the reference methods'; also per acquisition if rows have several."""
     result = _summaries(facts, rows)
     kinds = sorted({str(row["acquisition"]) for row in rows if row.get("acquisition")})
     if len(kinds) > 1:

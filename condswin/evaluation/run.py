@@ -17,7 +17,7 @@ def evaluate_split(judging: Judging, predictor: Predictor, prepared: Path, split
 
     Args:
         judging: The task's.
-        predictor: A network, or a classical method.
+        predictor: A network, or a reference method.
         prepared: Folder with one folder per split.
         split: Which of them.
         out: Folder for the predictions, and nothing else.

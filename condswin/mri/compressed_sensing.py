@@ -1,4 +1,4 @@
-"""Compressed sensing: total-variation reconstruction, the classical method that a network has to beat.
+"""Compressed sensing: total-variation reconstruction, the reference method that a network has to beat.
 
 Minimises `|M F x - y|^2 / 2 + weight * TV(x)` over complex images x, with the isotropic total variation, by the
 primal-dual method of Chambolle and Pock (2011, "A First-Order Primal-Dual Algorithm for Convex Problems with

@@ -17,7 +17,7 @@ class Decision:
     Attributes:
         failed: Checks that were not passed, as sentences with numbers.
         passed: Checks that were.
-        metrics: Summaries by name: `challenger`, `champion`, `gain_over_champion`, `gain_over_<baseline>`.
+        metrics: Summaries by name: `challenger`, `champion`, `gain_over_champion`, `gain_over_<reference method>`.
     """
 
     failed: list[str] = field(default_factory=list)
@@ -46,10 +46,11 @@ def decide(
     """Applies the gate; a value that is missing or not a number fails.
 
     Where lower is better, the floor is a ceiling and a gain is a decrease. A metric may be undefined for a case (tumour
-    Dice without a tumour); a case counts against the challenger only if the champion or baseline has a value for it.
+    Dice without a tumour); a case counts against the challenger only if the champion or the reference method has a
+    value for it.
 
     Args:
-        task: Gives direction and baselines.
+        task: Gives direction and reference methods.
         gate: Thresholds.
         challenger: Rows of the test set.
         champion: Rows of the same cases; None if there is no champion.

@@ -31,7 +31,7 @@ class Network:
 
 
 class Served(Network, PythonModel):  # type: ignore[misc]
-    """Inherits `predict`, since MLflow takes type hints of an own one for a schema and warns of their lack."""
+    """Has no `predict` here: MLflow would take its type hints for a schema, and warn if it had none."""
 
 
 mlflow.models.set_model(Served())

@@ -146,7 +146,7 @@ def tracked_run(config: Config, name: str, tags: Mapping[str, str] | None = None
         else:
             experiment = _experiment(client, config, uri)
             run = mlflow.start_run(experiment_id=experiment, run_name=name, tags=dict(tags or {}), nested=nested)
-    # MLflow forgets MLFLOW_RUN_ID when a run ends, but the next step of this process shall adopt it as well.
+    # MLflow forgets MLFLOW_RUN_ID when a run ends, but the next step of this process must adopt it as well.
     with _environment_kept("MLFLOW_RUN_ID"):
         try:
             yield str(run.info.run_id)

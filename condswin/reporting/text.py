@@ -22,8 +22,8 @@ _TEXTS = ("case", "acquisition")
 
 
 def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) -> None:
-    """Prints variants x metrics per task, baselines first, and where to look further."""
-    # Who only scores files waits for no import of MLflow.
+    """Prints variants x metrics per task, reference methods first, and where to look further."""
+    # Imported here, so that scoring files does not wait for MLflow.
     from condswin.registry.tracking import tracking_uri, without_password
 
     # A log has no width of its own; what rich assumes would cut the names of variants and metrics.
@@ -51,7 +51,7 @@ def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) ->
 
 
 def print_summary(split: dict[str, Any]) -> None:
-    """Prints the metrics of one evaluation, pooled and per acquisition, baselines beside them."""
+    """Prints the metrics of one evaluation, pooled and per acquisition, reference methods beside them."""
     parts = {"all": split, **split.get("acquisitions", {})}
     baselines = [name for name, value in split.items() if "mean" not in value and name != "acquisitions"]
     table = Table()
@@ -69,14 +69,14 @@ def print_summary(split: dict[str, Any]) -> None:
 
 
 def table_rows(task: Facts, comparison: dict[str, Any]) -> list[dict[str, str]]:
-    """Rows of the test table: a cell per metric, baselines and rivals first, a star at the best variant."""
+    """Rows of the test table: a cell per metric, reference methods first, a star at the best variant."""
     variants = comparison["variants"]
     rows = []
     for baseline in task.baselines:
         summaries = next(iter(variants.values()))["test"][baseline]
         if any(summaries[metric]["mean"] is not None for metric in task.metrics):
             rows.append({"variant": baseline, **{metric: _cell(metric, summaries[metric]) for metric in task.metrics}})
-    for variant, splits in {**comparison.get("rivals", {}), **variants}.items():
+    for variant, splits in {**comparison.get("reference_methods", {}), **variants}.items():
         star = " *" if variant == comparison["best"] else ""
         cells = {metric: _cell(metric, splits["test"][metric]) for metric in task.metrics}
         rows.append({"variant": variant + star, **cells})

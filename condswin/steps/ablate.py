@@ -181,7 +181,7 @@ def _known(folder: Path, key: Key, test_sets: Mapping[str, Path]) -> dict[str, A
 
 
 def _gains(facts: Facts, rows: list[Row]) -> dict[str, float | None]:
-    """Mean over cases of each metric; of its difference from the first baseline where there is one.
+    """Mean over cases of each metric; of its difference from the first reference method where there is one.
 
     None where no case defines it, as the precision of a network that finds no tumour.
     """

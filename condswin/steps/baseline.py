@@ -1,4 +1,4 @@
-"""Step: reconstruct the validation and test cases by compressed sensing, the rival that a network has to beat."""
+"""Step: reconstruct the validation and test cases by compressed sensing, the reference method to beat."""
 
 from functools import partial
 from pathlib import Path

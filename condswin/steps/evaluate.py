@@ -34,7 +34,7 @@ def evaluate(
 
     Returns:
         What `metrics.json` holds: per split (`val` where there is one, `test`) a summary per metric, and one per
-        baseline and metric.
+        reference method and metric.
 
     Raises:
         BadDataError: There is no test case, or the model was made for the other task.

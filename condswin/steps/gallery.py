@@ -42,7 +42,7 @@ def gallery(
         config: Parameters; `reconstruction.undersample` names the masks.
         inputs: Fully sampled single-coil files.
         models: Folders or registry addresses of networks; a row and a column each, named by their last part.
-        weight: Of the total variation; None for the one that `baseline` chose on validation cases.
+        weight: Of the total variation; None for the one that `condswin baseline` chose on validation cases.
         out: Folder.
         overwrite: Write into a folder that holds other files too.
 
@@ -51,7 +51,7 @@ def gallery(
 
     Raises:
         BadFileError: A file is unusable.
-        ConfigError: No weight is given, and `baseline` has not run.
+        ConfigError: No weight is given, and `condswin baseline` has not run.
         BadDataError: A model is not for reconstruction, or has not seen such masks.
     """
     if weight is None:

@@ -71,7 +71,7 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overw
             if policy.on_bad_file == "fail":
                 raise BadDataError(
                     f"{source}: {len(rejected)} of {len(cases)} cases cannot be used (also in {report}):\n{listed}\n"
-                    f"mend or remove them, or set {task_name}.ingest.on_bad_file to quarantine to go on without them"
+                    f"repair or remove them, or set {task_name}.ingest.on_bad_file to quarantine to go on without them"
                 )
             if not infos:
                 raise BadDataError(f"{source}: no case can be used:\n{listed}")
@@ -184,12 +184,12 @@ def assign_splits(
 class CheckCache:
     """What checking sound files found, so that ingesting a source again reads only files that are new or changed.
 
-    A file counts as changed when its size, time of modification (ns) or inode differs, and all of them when what was
-    asked of them does.
+    A file counts as changed when its size, time of modification (ns) or inode differs. All files count as changed when
+    `asked` differs.
 
     Args:
         path: JSON file; damaged or missing ones are started anew.
-        asked: Fingerprint of what decides the result of a check beside the file: parameters and the checking code.
+        asked: Fingerprint of the parameters and the code that decide the result of a check.
     """
 
     def __init__(self, path: Path, asked: str) -> None:

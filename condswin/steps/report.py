@@ -20,10 +20,10 @@ from condswin.tasks.loading import load
 
 
 def read_comparisons(config: Config) -> dict[TaskName, dict[str, Any]]:
-    """The working folder's comparisons by task, with `rivals`: classical methods scored on the same data.
+    """The working folder's comparisons by task, with `reference_methods` scored on the same data.
 
     Args:
-        config: Parameters; a task that they have not is left out.
+        config: Parameters; a task without a section is left out.
 
     Raises:
         BadDataError: There is none yet.
@@ -32,9 +32,9 @@ def read_comparisons(config: Config) -> dict[TaskName, dict[str, Any]]:
     if not found:
         raise BadDataError(f"{layout.comparison(config.present[0]).parent}: no comparison yet; run `make repro`")
     for name, comparison in found.items():
-        scores = {rival: read_json(folder / METRICS) for rival, folder in layout.rivals(name).items()}
-        comparison["rivals"] = {
-            rival: score for rival, score in scores.items() if score["data_sha256"] == comparison["data_sha256"]
+        scores = {method: read_json(folder / METRICS) for method, folder in layout.reference_methods(name).items()}
+        comparison["reference_methods"] = {
+            method: score for method, score in scores.items() if score["data_sha256"] == comparison["data_sha256"]
         }
     return found
 
@@ -88,7 +88,7 @@ def _task_report(config: Config, name: TaskName, comparison: dict[str, Any]) -> 
 
 
 def _columns(facts: Facts, metric: str, comparison: dict[str, Any]) -> dict[str, list[float]]:
-    """The metric's values per row of the table, cases in one order, baselines first."""
+    """The metric's values per row of the table, cases in one order, reference methods first."""
     columns: dict[str, list[float]] = {}
     for variant in comparison["variants"]:
         rows = sorted(

@@ -18,7 +18,7 @@ class Facts(Part):
     metrics: ClassVar[Mapping[str, bool]]
     #: Further columns of a row that are summarised where rows have them, but not shown in tables of variants.
     details: ClassVar[tuple[str, ...]] = ()
-    #: Prefix of a row's columns that belong to a baseline: "zero-filled" -> "zero_filled_".
+    #: Prefix of a row's columns that belong to a reference method: "zero-filled" -> "zero_filled_".
     baselines: ClassVar[dict[str, str]]
     #: Metric logged during validation that picks the best epoch, and whether a higher value is better.
     monitor: ClassVar[tuple[str, bool]]

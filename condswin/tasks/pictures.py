@@ -13,4 +13,4 @@ class Pictures(Part):
 
     @abstractmethod
     def picture(self, targets: Path, predictions: Path, case: str) -> matplotlib.figure.Figure:
-        """Target, baseline where there is one, prediction and error of one telling slice."""
+        """Target, reference method where there is one, prediction and error of one slice that shows much."""

@@ -118,7 +118,7 @@ def test_steps_go_on_where_all_scores_underflow() -> None:
     torch.testing.assert_close(coordinate_descent(raw, 3, **settings).double(), expected, atol=0.1, rtol=0)
 
 
-def test_light_scores_average_one_over_all_patches():
+def test_light_router_scores_average_one_over_all_patches():
     """A plain softmax's scores of 1 / n would silence the branch that they weigh."""
     x = torch.randn(3, 50, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(LightRouter(8, k=5)(x).scores.mean(-1), torch.ones(3))

@@ -28,7 +28,7 @@ def test_first_champion_needs_the_floor_only() -> None:
     assert rejected.metrics["challenger"]["mean"] == 9.5
 
 
-def test_gain_over_the_baseline_is_the_mean_over_cases() -> None:
+def test_gain_over_the_reference_method_is_the_mean_over_cases() -> None:
     challenger = rows(30, 32, baseline=28)
     assert gate(challenger, baseline_gain=3.0).promoted
     assert gate(challenger, baseline_gain=3.5).failed == ["gain in psnr over the zero-filled: 3, needed 3.5"]

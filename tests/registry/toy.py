@@ -1,7 +1,7 @@
 """A registry of one's own in a temporary folder, and networks whose quality is known beforehand.
 
 The toy task stands in for reconstruction: the target is the input plus one, and a network adds little but its output
-bias, so that a bias of 0.9 gives 20 dB, 0.5 gives 6 dB, and the baseline, which adds nothing, 0 dB.
+bias, so that a bias of 0.9 gives 20 dB, 0.5 gives 6 dB, and the reference method, which adds nothing, 0 dB.
 """
 
 import sys

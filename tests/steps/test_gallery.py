@@ -41,7 +41,7 @@ def test_networks_stand_beside_classical_methods(scans, tmp_path):
     assert len({row.split(" | ")[2] for row in rows}) == 3
 
 
-def test_the_weight_is_the_baseline_s(scans, tmp_path, monkeypatch):
+def test_the_weight_is_what_compressed_sensing_chose(scans, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="run `condswin baseline`"):
         gallery(compose(["demo"]), scans, models=[], weight=None, out=tmp_path / "out")

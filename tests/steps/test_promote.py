@@ -60,7 +60,7 @@ def test_better_challengers_are_promoted_and_worse_rejected(world: World, quick_
     assert (model.projection[-2].bias[0].item(), spec.variant) == (pytest.approx(0.9), "swin")
 
 
-def test_floor_and_baseline_reject(world: World, quick_smoke: None) -> None:
+def test_floor_and_reference_method_reject(world: World, quick_smoke: None) -> None:
     promoted, record = world.promote(world.register(0.5), floor=30.0, baseline_gain=8.0)
     assert not promoted
     assert [reason.split(":")[0] for reason in record["reasons"]] == ["psnr", "gain in psnr over the zero-filled"]
