@@ -10,7 +10,7 @@ from condswin.tasks.loading import PACKAGES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(__file__).parent.name
-#: Modules below this package stand for the task's modules of the same name, which are loaded by it.
+#: A module of this package stands for the task's module of the same name, which `tasks.loading` imports by name.
 PARTS = f"{PACKAGE}.tasks"
 
 

@@ -126,7 +126,7 @@ def _cropped_magnitude(image: ComplexArray, columns: int) -> FloatArray:
 
 
 def _crop(length: int, wanted: int) -> list[tuple[slice, slice]]:
-    """Where in the centre crop of a shifted transform which elements of the unshifted one go."""
+    """Pairs of slices: a part of the centre crop of a shifted transform, and the same of the unshifted one."""
     first = (crop_start(length, wanted) - length // 2) % length
     before = min(wanted, length - first)
     return [(slice(before), slice(first, first + before)), (slice(before, wanted), slice(wanted - before))]

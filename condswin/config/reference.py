@@ -20,6 +20,9 @@ _HEAD = """# Parameters
 Every key of `params.yaml`, as `condswin params reference` prints them. A task's section may be left out; `tasks` says
 which are there, for `dvc.yaml`. Any key can be given on the command line instead:
 `--set reconstruction.train.epochs=3`.
+
+"The thesis" and its "slides" are Luigi Antonelli's, "Lightweight Conditional Swin U-Net for Medical Image
+reconstruction and segmentation" (Sapienza Università di Roma, 2022/2023).
 """
 _VARIANTS = """
 ## Settings of networks

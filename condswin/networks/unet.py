@@ -64,9 +64,9 @@ class PatchExpanding(nn.Module):
     def project(self, x: Tensor, weight: Tensor) -> Tensor:
         """Expands, then maps the channels of every pixel linearly: (B, H, W, dim) to (B, factor*H, factor*W, K).
 
-        The expanded features are by far the largest tensor of a network, and are normed and mapped pixel by pixel. So
-        both come before pixels find their places, for a few patches at a time, which stay in the cache; and
-        training keeps the features only and norms them again in the backward pass.
+        The expanded features are by far the largest tensor of a network. Norm and map work pixel by pixel, so both are
+        done before pixels are put in their places, for a few patches at a time, which stay in the cache. Training
+        keeps the features only and norms them again in the backward pass.
 
         Args:
             x: Patches.
@@ -128,7 +128,7 @@ class Stem(nn.Module):
 
 
 class SwinUNet(nn.Module):
-    """A U-Net of Swin blocks; which blocks, `make_block` decides, so variants differ in nothing else.
+    """A U-Net of the blocks that `make_block` makes; variants differ in nothing else.
 
     Args:
         in_channels: Channels of the input image.
