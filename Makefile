@@ -77,6 +77,16 @@ lock:  ## Resolve pyproject.toml anew and pin every package
 	build/lock/bin/pip install --quiet '.[dev]'
 	set -o pipefail; build/lock/bin/pip freeze --all --exclude condswin --exclude pip | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' > requirements.lock
 
-clean: .venv/installed  ## Remove what the pipeline made; sources, checkpoints, caches and MLflow's database stay
-	@set -o pipefail; python -c 'from dvc.repo import Repo; print(*(out.def_path for out in Repo().index.outs), "build", sep="\n")' | \
-	  while read -r out; do if [ -e "$$out" ]; then echo "removing $$out"; rm -rf "$$out"; fi; done
+define CLEAN
+from pathlib import Path
+from dvc.repo import Repo
+from condswin.outputs import remove_output
+for out in Repo().index.outs:
+    if Path(out.fs_path).exists():
+        print("removed" if remove_output(Path(out.fs_path)) else "kept, since others wrote there:", out.def_path)
+endef
+export CLEAN
+
+clean: .venv/installed  ## Remove what the pipeline's steps recorded as theirs; checkpoints, caches and MLflow's database stay
+	@python -c "$$CLEAN"
+	rm -rf build

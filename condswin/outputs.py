@@ -100,7 +100,7 @@ class Output:
             if path.is_file():
                 recorded[name] = {"bytes": path.stat().st_size, "sha256": known.sha256(path)}
         for name in sorted(set(self.files) - set(recorded)):
-            self._remove(name)
+            self.remove(name)
         known.save()
         self._write({"files": recorded, "complete": True, "key": key})
 
@@ -110,7 +110,7 @@ class Output:
             return False
         return checksums(self.folder).sha256(path) == facts.get("sha256")
 
-    def _remove(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """Removes a recorded file, if it still is what was recorded, and folders that are empty then."""
         relative = PurePosixPath(name)
         path = self.folder / relative
@@ -199,6 +199,25 @@ def write_result(path: Path, step: str, values: Mapping[str, Any], *, overwrite:
     """
     check_file(path, overwrite=overwrite)
     write_json(path, {WRITTEN_BY: f"condswin {step}", **values})
+
+
+def remove_output(path: Path) -> bool:
+    """Removes what a step wrote: a folder's recorded files, or a file of ours. What anybody else made stays.
+
+    Returns:
+        Whether nothing is left at the path.
+    """
+    record = _read_record(path)
+    if record:
+        output = Output(path, str(record.get(WRITTEN_BY)), [], record)
+        for name in output.files:
+            output.remove(name)
+        (path / RECORD).unlink()
+        if not any(path.iterdir()):
+            path.rmdir()
+    elif path.is_file() and _is_ours(path):
+        path.unlink()
+    return not path.exists()
 
 
 def refuse_equal(outputs: Mapping[Path, Iterable[str]]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from condswin.outputs import open_output, write_result
+
 ROOT = Path(__file__).parents[2]
 #: Fails what the Makefile asks of Python: its version, or its modules.
 OTHER_VERSION, NO_VENV = "version_info", "ensurepip"
@@ -77,11 +79,35 @@ def test_cleaning_removes_what_the_pipeline_made_and_nothing_else(copy: Path) ->
     for name in ("bin", "lib", "pyvenv.cfg"):
         (copy / ".venv" / name).symlink_to(Path(sys.prefix) / name)
     (copy / ".venv" / "installed").touch()
-    made = {"data/demo/segmentation/a", "data/prepared/reconstruction/a", "models/segmentation/swin/a", "build/a"}
+    made = {"data/demo/segmentation/a", "data/prepared/reconstruction/a", "models/segmentation/swin/a"}
+    for name in made:
+        folder = copy / Path(name).parent
+        output = open_output(folder, step="test", inputs=[])
+        output.claim(["a"])
+        (folder / "a").touch()
+        output.finish(["a"])
+    write_result(copy / "comparison/reconstruction.json", "compare", {})
     ours = {"data/lits/a", "data/ingested/own/a", "models/own/a", "checkpoints/segmentation/swin/a", "mlflow.db"}
-    for name in made | ours:
+    # Where the pipeline would write, but did not: somebody's source in the place of demo data, notes beside a model.
+    ours |= {
+        "data/demo/reconstruction/scan.h5",
+        "models/segmentation/swin/notes.txt",
+        "promotion/segmentation/registered.json",
+    }
+    for name in ours:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).touch()
-    assert set(make(copy, "clean").stdout.splitlines()) == {f"removing {Path(name).parent}" for name in made}
-    assert {name for name in made | ours if (copy / name).exists()} == ours
-    assert not make(copy, "clean").stdout
+    said = make(copy, "clean").stdout.splitlines()
+    assert {line for line in said if line.startswith("removed")} == {
+        "removed data/demo/segmentation",
+        "removed data/prepared/reconstruction",
+        "removed comparison/reconstruction.json",
+    }
+    kept = "kept, since others wrote there: "
+    assert {line.removeprefix(kept) for line in said if line.startswith(kept)} == {
+        "data/demo/reconstruction",
+        "models/segmentation/swin",
+        "promotion/segmentation/registered.json",
+    }
+    assert not [name for name in made if (copy / name).exists()]
+    assert all((copy / name).exists() for name in ours)

@@ -108,3 +108,19 @@ def test_manifest_says_where_files_come_from(tiny: Config, ingested: Path, tmp_p
         if task == "reconstruction":
             assert case.details["true_acceleration"] == 1 or case.split != "train"
             assert case.details["true_acceleration"] > 2 or case.split == "train"
+
+
+def test_a_changed_value_in_a_file_of_equal_size_is_noticed(tiny: Config, ingested: Path, tmp_path: Path) -> None:
+    task = ingested.name
+    manifest = prepare(tiny, task, ingested=ingested, out=tmp_path / "out")
+    assert manifest is not None
+    manifest.verify(tmp_path / "out")
+    path = tmp_path / "out" / manifest.cases[0].files["h5"].path
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(BadDataError, match=rf"{path.name}: content differs from manifest\.json"):
+        manifest.verify(tmp_path / "out")
+    # The step that wrote it makes it again.
+    assert prepare(tiny, task, ingested=ingested, out=tmp_path / "out") == manifest
+    manifest.verify(tmp_path / "out")
