@@ -63,11 +63,11 @@ def main() -> None:
         sys.exit(0)
 
 
-def _read(task: str, params: Path, settings: list[str] | None) -> tuple[Config, TaskName]:
+def _read(task: str, params: Path, settings: list[str] | None) -> Config:
     """The parameters, which must have the task: called before a step's slow imports."""
-    config, name = load_config(params, settings or []), cast(TaskName, task)
-    config.task(name)
-    return config, name
+    config = load_config(params, settings or [])
+    config.task(task)
+    return config
 
 
 def _read_or_demo(task: TaskName | None, params: Path, settings: list[str] | None) -> Config:
@@ -117,7 +117,7 @@ def params_tasks(
     config = load_config(params, settings or [])
     if "tasks" not in read_yaml(params):
         raise ConfigError(f"{params}: tasks: missing; dvc.yaml needs it, write `tasks: {json.dumps(config.stages)}`")
-    print(" ".join([config.task(cast(TaskName, task)).name] if task else config.present))
+    print(" ".join([config.task(task).name] if task else config.present))
 
 
 @params_app.command("reference")
@@ -140,13 +140,13 @@ def demo_data(
 
     Example: condswin demo-data reconstruction
     """
-    config, name = _read(task, params, settings)
-    target = out or layout.demo(name)
+    config = _read(task, params, settings)
+    target = out or layout.demo(task)
     check_output(target, step="demo-data", inputs=[], overwrite=overwrite)
     from condswin.steps.demo_data import demo_data as step
 
-    count = step(config, name, out=target, overwrite=overwrite)
-    print(f"{target}: {count} volumes")
+    count = step(config, task, out=target, overwrite=overwrite)
+    print(f"{target}: {count} cases")
 
 
 @app.command()
@@ -162,41 +162,46 @@ def ingest(
 
     Example: condswin ingest reconstruction --source s3://bucket/fastmri
     """
-    config, name = _read(task, params, settings)
-    target = out or layout.ingested(name)
-    origin = source or config.task(name).source
+    config = _read(task, params, settings)
+    target = out or layout.ingested(task)
+    origin = source or config.task(task).source
     inputs = [] if origin.startswith("s3://") else [Path(origin)]
     check_output(target, step="ingest", inputs=inputs, overwrite=overwrite)
     from condswin.steps.ingest import ingest as step
 
-    manifest = step(config, name, source=origin, out=target, overwrite=overwrite)
+    manifest = step(config, task, source=origin, out=target, overwrite=overwrite)
     counts = ", ".join(f"{count} {split}" for split, count in manifest.counts().items())
     print(f"{target}: {counts}, {len(manifest.rejected)} rejected")
 
 
-def _prepare(
-    name: TaskName,
-    data: Path | None,
-    out: Path | None,
-    shard: str,
-    overwrite: bool,
-    params: Path,
-    settings: list[str] | None,
+Data = Annotated[Path | None, typer.Option(help="Output of ingest. Default: the place in dvc.yaml.")]
+Shard = Annotated[str, typer.Option(help="Part i of n, counted from 0; run the parts anywhere, into one folder.")]
+
+
+@app.command()
+def prepare(
+    task: Task,
+    data: Data = None,
+    out: OptionalPath = None,
+    shard: Shard = "0/1",
+    overwrite: Overwrite = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
+    """Make of ingested files what networks train on and are scored with; `undersample` and `prepare-ct` do the same.
+
+    Example: condswin prepare reconstruction --shard 0/8
+    """
     part, slash, parts = shard.partition("/")
     if not (slash and part.isdigit() and parts.isdigit()):
         raise typer.BadParameter(f"{shard!r} is not of the form i/n, e.g. 0/4", param_hint="--shard")
-    config, _ = _read(name, params, settings)
-    target, ingested = out or layout.prepared(name), data or layout.ingested(name)
+    config = _read(task, params, settings)
+    target, ingested = out or layout.prepared(task), data or layout.ingested(task)
     check_output(target, step="prepare", inputs=[ingested], overwrite=overwrite)
     from condswin.steps.prepare import prepare as step
 
-    manifest = step(config, name, ingested=ingested, out=target, shard=(int(part), int(parts)), overwrite=overwrite)
+    manifest = step(config, task, ingested=ingested, out=target, shard=(int(part), int(parts)), overwrite=overwrite)
     print(f"{target}: {'other shards are not done yet' if manifest is None else f'{len(manifest.cases)} cases'}")
-
-
-Data = Annotated[Path | None, typer.Option(help="Output of ingest. Default: the place in dvc.yaml.")]
-Shard = Annotated[str, typer.Option(help="Part i of n, counted from 0; run the parts anywhere, into one folder.")]
 
 
 @app.command()
@@ -212,7 +217,7 @@ def undersample(
 
     Example: condswin undersample --shard 0/8
     """
-    _prepare("reconstruction", data, out, shard, overwrite, params, settings)
+    prepare("reconstruction", data, out, shard, overwrite, params, settings)
 
 
 @app.command("prepare-ct")
@@ -228,12 +233,10 @@ def prepare_ct(
 
     Example: condswin prepare-ct
     """
-    _prepare("segmentation", data, out, shard, overwrite, params, settings)
+    prepare("segmentation", data, out, shard, overwrite, params, settings)
 
 
-Prepared = Annotated[
-    Path | None, typer.Option(help="Output of undersample or prepare-ct. Default: the place in dvc.yaml.")
-]
+Prepared = Annotated[Path | None, typer.Option(help="Output of prepare. Default: the place in dvc.yaml.")]
 
 
 @app.command()
@@ -251,18 +254,18 @@ def train(
 
     Example: condswin train reconstruction conditional-light
     """
-    config, name = _read(task, params, settings)
-    config.task(name).variant(variant)
-    target, data = out or layout.model(name, variant), prepared or layout.prepared(name)
+    config = _read(task, params, settings)
+    config.task(task).variant(variant)
+    target, data = out or layout.model(task, variant), prepared or layout.prepared(task)
     check_output(target, step="train", inputs=[data], overwrite=overwrite)
     from condswin.steps.train import train as step
 
     trained = step(
         config,
-        name,
+        task,
         variant,
         prepared=data,
-        checkpoints=checkpoints or layout.checkpoints(name, variant),
+        checkpoints=checkpoints or layout.checkpoints(task, variant),
         out=target,
         overwrite=overwrite,
     )
@@ -290,7 +293,6 @@ def evaluate(
 
     condswin evaluate segmentation --targets labels/ --predictions mine/ --out scores/
     """
-    name = cast(TaskName, task)
     if (targets is None) != (predictions is None):
         raise typer.BadParameter("give --targets and --predictions together")
     if targets is not None and predictions is not None:
@@ -299,23 +301,23 @@ def evaluate(
         from condswin.reporting.text import print_summary
         from condswin.steps.score import score_folders
 
-        config = _read_or_demo(name, params, settings)
-        scores = score_folders(config, name, targets=targets, predictions=predictions, out=out, overwrite=overwrite)
+        config = _read_or_demo(task, params, settings)
+        scores = score_folders(config, task, targets=targets, predictions=predictions, out=out, overwrite=overwrite)
         print_summary(scores)
         return
     if variant is None and model is None:
         raise typer.BadParameter("give a variant, --model, or --targets with --predictions")
-    config, _ = _read(name, params, settings)
+    config = _read(task, params, settings)
     if model is None:
-        config.task(name).variant(cast(str, variant))
-    folder = model or layout.model(name, cast(str, variant))
-    target = out or (layout.evaluation(name, variant) if variant else Path("evaluation", name, folder.name))
-    data = prepared or layout.prepared(name)
+        config.task(task).variant(cast(str, variant))
+    folder = model or layout.model(task, cast(str, variant))
+    target = out or (layout.evaluation(task, variant) if variant else Path("evaluation", task, folder.name))
+    data = prepared or layout.prepared(task)
     check_output(target, step="evaluate", inputs=[folder, data], overwrite=overwrite)
     from condswin.reporting.text import print_summary
     from condswin.steps.evaluate import evaluate as step
 
-    result = step(config, name, model=folder, prepared=data, out=target, overwrite=overwrite)
+    result = step(config, task, model=folder, prepared=data, out=target, overwrite=overwrite)
     print_summary(result["test"])
 
 
@@ -331,18 +333,18 @@ def compare(
 
     Example: condswin compare segmentation
     """
-    config, name = _read(task, params, settings)
-    target = out or layout.comparison(name)
+    config = _read(task, params, settings)
+    target = out or layout.comparison(task)
     check_file(target)
     from condswin.evaluation.results import METRICS
     from condswin.files import read_json
     from condswin.steps.compare import compare as step
 
     results = {
-        variant: read_json((evaluations / variant if evaluations else layout.evaluation(name, variant)) / METRICS)
-        for variant in config.task(name).variants
+        variant: read_json((evaluations / variant if evaluations else layout.evaluation(task, variant)) / METRICS)
+        for variant in config.task(task).variants
     }
-    result = step(config, name, results=results, out=target)
+    result = step(config, task, results=results, out=target)
     print(f"{target}: best on {result['chosen_on']} by {result['metric']} is {result['best']}")
 
 
@@ -359,18 +361,18 @@ def register(
 
     Example: condswin register reconstruction
     """
-    config, name = _read(task, params, settings)
-    target = out or layout.registered(name)
+    config = _read(task, params, settings)
+    target = out or layout.registered(task)
     check_file(target)
     from condswin.files import read_json
     from condswin.steps.register import register as step
 
-    compared = comparison or layout.comparison(name)
+    compared = comparison or layout.comparison(task)
     record = step(
         config,
-        name,
+        task,
         comparison=compared,
-        model=model or layout.model(name, read_json(compared)["best"]),
+        model=model or layout.model(task, read_json(compared)["best"]),
         out=target,
     )
     known = ", registered already: nothing to do" if record["already_registered"] else ""
@@ -390,16 +392,16 @@ def promote(
 
     Example: condswin promote reconstruction
     """
-    config, name = _read(task, params, settings)
-    target = out or layout.promoted(name)
+    config = _read(task, params, settings)
+    target = out or layout.promoted(task)
     check_file(target)
     from condswin.steps.promote import decide_promotion
 
     champion, known, record = decide_promotion(
         config,
-        name,
-        registered=registered or layout.registered(name),
-        prepared=prepared or layout.prepared(name),
+        task,
+        registered=registered or layout.registered(task),
+        prepared=prepared or layout.prepared(task),
         out=target,
     )
     if known and not champion:
@@ -419,10 +421,10 @@ def rollback(task: Task, params: Params = DEFAULT_PARAMS, settings: Settings = N
 
     Example: condswin rollback reconstruction
     """
-    config, name = _read(task, params, settings)
+    config = _read(task, params, settings)
     from condswin.steps.promote import rollback as step
 
-    print(f"champion is version {step(config, name)} again")
+    print(f"champion is version {step(config, task)} again")
 
 
 @app.command()
@@ -467,20 +469,20 @@ def ablate(
 
     Example: condswin ablate reconstruction --seeds 3 --also ../shared/data/mri
     """
-    config, name = _read(task, params, settings)
-    networks = load_study(study, name)
-    data, others = prepared or layout.prepared(name), also or []
-    check_output(out / name, step="ablate", inputs=[data, *others], overwrite=overwrite)
+    config = _read(task, params, settings)
+    networks = load_study(study, task)
+    data, others = prepared or layout.prepared(task), also or []
+    check_output(out / task, step="ablate", inputs=[data, *others], overwrite=overwrite)
     from condswin.steps.ablate import ablate as step
 
     table = step(
         config,
-        name,
+        task,
         networks,
         prepared=data,
         also=others,
         seeds=seeds,
-        out=out / name,
+        out=out / task,
         overwrite=overwrite,
     )
     print(table)
@@ -571,7 +573,7 @@ def baseline(
 
     Example: condswin baseline
     """
-    config, _ = _read("reconstruction", params, settings)
+    config = _read("reconstruction", params, settings)
     target = out or layout.evaluation("reconstruction", layout.COMPRESSED_SENSING)
     data = prepared or layout.prepared("reconstruction")
     check_output(target, step="baseline", inputs=[data], overwrite=overwrite)
@@ -608,7 +610,7 @@ def data_card(
 
     Example: condswin data-card --data new/ --reference report/card-reconstruction/card.json
     """
-    config, _ = _read("reconstruction", params, settings)
+    config = _read("reconstruction", params, settings)
     target = out or layout.card("reconstruction")
     ingested = data or layout.ingested("reconstruction")
     check_output(target, step="data-card", inputs=[ingested], overwrite=overwrite)

@@ -1,21 +1,21 @@
-"""Which of condswin's files a step's result depends on: what it imports, directly or not, and their checksums."""
+"""Which code a step's result depends on: the files that it imports, directly or not, and their checksums."""
 
 import ast
+from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
-from condswin.config.names import TaskName
+from condswin.config.names import PACKAGES, TaskName
 from condswin.files import sha256
-from condswin.tasks.loading import PACKAGES
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = Path(__file__).parent.name
+PACKAGE = __name__.partition(".")[0]
 #: A module of this package stands for the task's module of the same name, which `tasks.loading` imports by name.
 PARTS = f"{PACKAGE}.tasks"
 
 
 def closure(step: str, task: TaskName) -> dict[str, str]:
-    """Checksums of all files of condswin that a step may run for a task.
+    """Checksums of all files, condswin's and those of tasks' packages, that a step may run for a task.
 
     Imports inside of functions count as well. A package's HTML templates belong to its modules.
 
@@ -37,38 +37,54 @@ def closure(step: str, task: TaskName) -> dict[str, str]:
         folder, _, part = module.rpartition(".")
         if folder == PARTS and _path(implementation := f"{PACKAGES[task]}.{part}") is not None:
             waiting.append(implementation)
-    files = {path for module in found for path in _files(module)}
-    return {path.relative_to(ROOT).as_posix(): sha256(path) for path in sorted(files)}
+    files = {name: path for module in found for name, path in _files(module)}
+    return {name: sha256(path) for name, path in sorted(files.items())}
 
 
 @cache
 def imports(module: str) -> list[str]:
-    """Modules of condswin that a module imports, and the packages that they lie in."""
+    """Modules of condswin, and of packages of tasks, that a module imports, and the packages that they lie in."""
     path = _path(module)
     if path is None:
         return []
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif isinstance(node, ast.ImportFrom):
+            source = resolve_name("." * node.level + (node.module or ""), package)
             # What is imported may be a module, or a name in one.
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    ours = {name for name in names | {module} if name.split(".")[0] in (PACKAGE, *_outside()) and _path(name)}
+            names |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
+    known = {PACKAGE, *map(_top, PACKAGES.values())}
+    ours = {name for name in names | {module} if _top(name) in known and _path(name)}
     parents = {".".join(name.split(".")[:depth]) for name in ours for depth in range(1, name.count(".") + 1)}
     return sorted((ours | parents) - {module})
 
 
-def _outside() -> set[str]:
-    """Packages of tasks that are not part of condswin."""
-    return {package.split(".")[0] for package in PACKAGES.values()}
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@cache
+def _root(package: str) -> Path | None:
+    """The folder that holds a package; nothing is imported to find it."""
+    spec = find_spec(package)
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(places[0]).parent if places else None
 
 
 def _path(module: str) -> Path | None:
-    base = ROOT.joinpath(*module.split("."))
+    root = _root(_top(module))
+    if root is None:
+        return None
+    base = root.joinpath(*module.split("."))
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
-def _files(module: str) -> list[Path]:
-    path = _path(module)
-    return [] if path is None else [path, *path.parent.glob("*.html")]
+def _files(module: str) -> Iterator[tuple[str, Path]]:
+    """A module's files by their path relative to the folder that holds its package."""
+    path, root = _path(module), _root(_top(module))
+    if path is not None and root is not None:
+        for file in (path, *path.parent.glob("*.html")):
+            yield file.relative_to(root).as_posix(), file

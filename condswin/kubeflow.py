@@ -8,10 +8,9 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from condswin import layout
-from condswin.config.names import TaskName
 from condswin.config.reading import parse_config
 from condswin.config.root import Config
 from condswin.errors import DriftError
@@ -28,13 +27,13 @@ def demo_data(params: str, task: str, raw: str) -> str:
     """Generates demo data if the parameters ask for it; returns the source to ingest."""
     from condswin.steps.demo_data import demo_data as step
 
-    config, name = _read(params, task)
-    source = config.task(name).source
-    if Path(source) != layout.demo(name):
+    config = _read(params, task)
+    source = config.task(task).source
+    if Path(source) != layout.demo(task):
         Path(raw).mkdir(parents=True, exist_ok=True)
         return source
-    section = config.task(name).model_copy(update={"source": raw})
-    step(config.model_copy(update={name: section}), name, out=Path(raw))
+    section = config.task(task).model_copy(update={"source": raw})
+    step(config.model_copy(update={task: section}), task, out=Path(raw))
     return raw
 
 
@@ -42,15 +41,15 @@ def ingest(params: str, task: str, source: str, ingested: str) -> str:
     """Ingests a source; returns the data's fingerprint."""
     from condswin.steps.ingest import ingest as step
 
-    config, name = _read(params, task)
-    return step(config, name, source=source, out=Path(ingested)).fingerprint()
+    config = _read(params, task)
+    return step(config, task, source=source, out=Path(ingested)).fingerprint()
 
 
 def data_card(params: str, ingested: str, card: str, log_metric: Callable[[str, float], None]) -> None:
     """Describes ingested MRI data; fails, with the card written, if it drifted from the reference in the parameters."""
     from condswin.steps.data_card import data_card as step
 
-    config, _ = _read(params, "reconstruction")
+    config = _read(params, "reconstruction")
 
     def log(described: Mapping[str, Any]) -> None:
         log_metric("cases", described["cases"])
@@ -68,8 +67,8 @@ def prepare(params: str, task: str, ingested: str, prepared: str) -> str:
     """Prepares all cases; returns the prepared data's fingerprint."""
     from condswin.steps.prepare import prepare as step
 
-    config, name = _read(params, task)
-    manifest = step(config, name, ingested=Path(ingested), out=Path(prepared))
+    config = _read(params, task)
+    manifest = step(config, task, ingested=Path(ingested), out=Path(prepared))
     assert manifest is not None  # a single shard always finishes
     return manifest.fingerprint()
 
@@ -78,14 +77,14 @@ def train(params: str, task: str, variant: str, checkpoints: str, prepared: str,
     """Trains a variant."""
     from condswin.steps.train import train as step
 
-    config, name = _read(params, task)
+    config = _read(params, task)
     with tempfile.TemporaryDirectory() as scratch:
         step(
             config,
-            name,
+            task,
             variant,
             prepared=Path(prepared),
-            checkpoints=Path(checkpoints, name, variant) if checkpoints else Path(scratch),
+            checkpoints=Path(checkpoints, task, variant) if checkpoints else Path(scratch),
             out=Path(model),
         )
 
@@ -102,8 +101,8 @@ def evaluate(
     """Evaluates a model; returns its scores and address as JSON in base64: kfp pastes texts of a list in unescaped."""
     from condswin.steps.evaluate import evaluate as step
 
-    config, name = _read(params, task)
-    result = step(config, name, model=Path(model), prepared=Path(prepared), out=Path(evaluation))
+    config = _read(params, task)
+    result = step(config, task, model=Path(model), prepared=Path(prepared), out=Path(evaluation))
     for metric, summary in result["test"].items():
         if summary.get("mean") is not None:
             log_metric(metric, summary["mean"])
@@ -114,13 +113,13 @@ def compare(params: str, task: str, evaluations: list[str], comparison: str) -> 
     """Compares evaluated variants."""
     from condswin.steps.compare import compare as step
 
-    config, name = _read(params, task)
+    config = _read(params, task)
     parsed = {
         evaluation["result"]["variant"]: evaluation
         for evaluation in map(json.loads, map(base64.b64decode, evaluations))
     }
     results: dict[str, Any] = {variant: evaluation["result"] for variant, evaluation in parsed.items()}
-    best = step(config, name, results=results, out=Path(comparison))["best"]
+    best = step(config, task, results=results, out=Path(comparison))["best"]
     return Best(best, parsed[best]["model_uri"])
 
 
@@ -130,10 +129,10 @@ def register(
     """Registers the best model, tagged with where it was made; returns its version."""
     from condswin.steps.register import register as step
 
-    config, name = _read(params, task)
+    config = _read(params, task)
     record = step(
         config,
-        name,
+        task,
         comparison=Path(comparison),
         model=Path(model),
         out=Path(registered),
@@ -147,9 +146,9 @@ def promote(params: str, task: str, registered: str, prepared: str, decision: st
     """Runs the promotion protocol; returns whether the challenger is champion."""
     from condswin.steps.promote import promote as step
 
-    config, name = _read(params, task)
-    return step(config, name, registered=Path(registered), prepared=Path(prepared), out=Path(decision))
+    config = _read(params, task)
+    return step(config, task, registered=Path(registered), prepared=Path(prepared), out=Path(decision))
 
 
-def _read(params: str, task: str) -> tuple[Config, TaskName]:
-    return parse_config(json.loads(params), origin="pipeline parameter params"), cast(TaskName, task)
+def _read(params: str, task: str) -> Config:
+    return parse_config(json.loads(params), origin="pipeline parameter params")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from condswin.config.names import TASKS
-from condswin.config.reading import SECTIONS, parse_config
+from condswin.config.reading import parse_config, sections
 from condswin.config.root import Config
 from condswin.devices import device
 from condswin.errors import BadDataError
@@ -68,7 +68,7 @@ def serve(config: Config, model: str) -> Served:
         section = config.task(spec.task).model_dump(mode="json")
     here = section.get("train", {})
     if "data" in known:
-        section[SECTIONS[spec.task].preparation] = known["data"]
+        section[sections()[spec.task].preparation] = known["data"]
     section["train"] = {**known.get("train", here), **({"device": here["device"]} if here else {})}
     trained = parse_config({"seed": config.seed, spec.task: section}, origin=f"{model}: parameters it was trained with")
     network.to(device(trained.task(spec.task).train.device)).eval()

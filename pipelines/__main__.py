@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 from kfp import compiler, local
@@ -28,8 +28,8 @@ def _tasks(config: Config, names: list[str] | None) -> tuple[TaskName, ...]:
     for name in names or ():
         if name not in TASKS:
             raise typer.BadParameter(unknown("task", name, TASKS), param_hint="--task")
-        config.task(cast(TaskName, name))
-    return cast(tuple[TaskName, ...], tuple(names)) if names else config.present
+        config.task(name)
+    return tuple(names) if names else config.present
 
 
 @app.command("compile")
@@ -38,7 +38,7 @@ def compile_all(
     out: Annotated[Path, typer.Option(help="Folder for the YAML files.")] = COMPILED,
     settings: Settings = None,
 ) -> None:
-    """Write the pipelines of each task of the parameters, and of both together, as YAML for a Kubeflow backend.
+    """Write the pipelines of each task of the parameters, and of all together, as YAML for a Kubeflow backend.
 
     Example: python -m pipelines compile
     """

@@ -79,11 +79,10 @@ def modules(step: str, task: TaskName) -> set[str]:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_no_module_that_a_step_loads_is_missed(world: Path, task: TaskName) -> None:
-    prepared = "undersample" if task == "reconstruction" else "prepare-ct"
     commands = {
         "demo_data": ["demo-data", task, "--out", f"new/{task}/demo"],
         "ingest": ["ingest", task, "--out", f"new/{task}/ingested"],
-        "prepare": [prepared, "--out", f"new/{task}/prepared"],
+        "prepare": ["prepare", task, "--out", f"new/{task}/prepared"],
         "train": ["train", task, "swin"],
         "evaluate": ["evaluate", task, "swin"],
     }

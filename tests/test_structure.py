@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from condswin.code import ROOT, imports
+from condswin.code import imports
 
+ROOT = Path(__file__).parents[1]
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in (ROOT / "condswin").rglob("*.py")

@@ -5,13 +5,15 @@ import re
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
+from inspect import getfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
 from condswin.config.names import TASKS
-from condswin.config.reading import parse_config, read_yaml, replaced
+from condswin.config.reading import parse_config, read_yaml, replaced, sections
 from condswin.config.root import Config
 from condswin.errors import ConfigError
 from condswin.files import atomic_file
@@ -25,7 +27,7 @@ SHOWN = 9
 
 
 class Profile(NamedTuple):
-    """A file of `profiles/`.
+    """A file of `profiles/`, condswin's own or beside the section of a task.
 
     Attributes:
         about: What it is for, in a line.
@@ -40,7 +42,7 @@ class Profile(NamedTuple):
 
 def profile_names() -> list[str]:
     """Names of the ready profiles."""
-    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    return sorted(_files())
 
 
 def read_profile(name: str) -> Profile:
@@ -51,8 +53,15 @@ def read_profile(name: str) -> Profile:
     """
     if name not in profile_names():
         raise ConfigError(unknown("profile", name, profile_names()))
-    values = read_yaml(PROFILES / f"{name}.yaml")
+    values = read_yaml(_files()[name])
     return Profile(values.pop("about"), values.pop("overlay", False), values)
+
+
+@cache
+def _files() -> dict[str, Path]:
+    """Files of profiles by name; names of condswin's own stay its own."""
+    folders = [*(Path(getfile(kind)).parent / "profiles" for kind in sections().values()), PROFILES]
+    return {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
 
 
 def compose(names: Sequence[str], settings: Sequence[str] = ()) -> Config:

@@ -3,49 +3,44 @@
 import json
 import re
 from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
 from inspect import isclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Self, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from condswin.config.names import TASKS, TaskName
+from condswin.config.names import PACKAGES, TASKS, TaskName
 from condswin.config.root import Config
 from condswin.config.section import Section
 from condswin.config.task import TaskConfig, VariantConfig
-from condswin.ct.config import SegmentationConfig
 from condswin.errors import ConfigError
-from condswin.mri.config import ReconstructionConfig
 from condswin.networks.presets import is_unrolled, settings_of
 from condswin.suggest import nearest, unknown
 
 S = TypeVar("S", bound=Section)
 
 
-#: Sections of tasks by name.
-SECTIONS: dict[TaskName, type[TaskConfig]] = {kind.name: kind for kind in (ReconstructionConfig, SegmentationConfig)}
+@cache
+def sections() -> dict[TaskName, type[TaskConfig]]:
+    """The kind of each task's section, as the `config` module of its package has it.
 
-
-class Parameters(Config):
-    """All of `params.yaml`.
-
-    Attributes:
-        reconstruction: MRI; left out where it is not wanted.
-        segmentation: CT; likewise.
+    Raises:
+        ConfigError: An installed package names a task that cannot be used.
     """
+    return {name: _section_kind(name, package) for name, package in PACKAGES.items()}
 
-    reconstruction: ReconstructionConfig | None = None
-    segmentation: SegmentationConfig | None = None
 
-    @model_validator(mode="after")
-    def _some_task(self) -> Self:
-        if not self.present:
-            raise ValueError(f"no task; give one of the sections {' and '.join(TASKS)}, or both")
-        return self
+@cache
+def parameters() -> type[Config]:
+    """All of `params.yaml`: a section for each known task, left out where the task is not wanted."""
+    fields: dict[str, Any] = {name: (kind | None, None) for name, kind in sections().items()}
+    return create_model("Parameters", __base__=Config, __doc__="All of `params.yaml`.", **fields)
 
 
 def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
@@ -70,10 +65,12 @@ def parse_config(values: Any, *, origin: str) -> Config:
     stages = values.get("tasks") if isinstance(values, dict) else None
     if stages is not None:
         values = {key: value for key, value in values.items() if key != "tasks"}
-    config = validated(Parameters, values, origin=origin)
+    config = validated(parameters(), values, origin=origin)
     problems = [problem for name in config.present for problem in _problems(config.task(name))]
     if stages not in (None, config.stages):
         problems.append(f"tasks: must be {json.dumps(config.stages)}, as the sections are; dvc.yaml's stages follow it")
+    if not config.present:
+        problems = [f"no task; give at least one of the sections {', '.join(TASKS)}"]
     if problems:
         raise ConfigError("\n".join(f"{origin}: {problem}" for problem in problems))
     return config
@@ -157,6 +154,20 @@ def read_yaml_text(text: str, *, origin: str) -> Any:
         return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError) as error:
         raise ConfigError(f"{origin}: not YAML: {error}") from None
+
+
+def _section_kind(name: TaskName, package: str) -> type[TaskConfig]:
+    try:
+        kind: type[TaskConfig] = import_module(f"{package}.config").SECTION
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"task {name}: {package}.config: {error}; repair the package, or uninstall it") from None
+    taken = name in Config.model_fields or hasattr(Config, name) or name == "tasks"
+    if kind.name != name or not name.isidentifier() or taken:
+        raise ConfigError(
+            f"task {name}: {package} has a section {kind.name!r}; both must be one Python identifier, and no other key "
+            f"of params.yaml ({', '.join(Config.model_fields)}, tasks): rename it in its entry point and its section"
+        )
+    return kind
 
 
 def _problems(section: TaskConfig) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic_core import PydanticUndefined
 
-from condswin.config.reading import Parameters
+from condswin.config.reading import parameters
 from condswin.config.section import Section
 from condswin.config.task import TaskConfig, VariantConfig
 from condswin.networks.presets import NETWORKS, UNROLLED, Unrolling
@@ -34,7 +34,13 @@ those of the last table.
 
 def reference() -> str:
     """The page, as Markdown."""
-    parts = [_HEAD, *_section("", Parameters), *_section("TASK.variants.LABEL", VariantConfig), _VARIANTS, *_networks()]
+    parts = [
+        _HEAD,
+        *_section("", parameters()),
+        *_section("TASK.variants.LABEL", VariantConfig),
+        _VARIANTS,
+        *_networks(),
+    ]
     return "\n".join(parts)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import Field
 
-from condswin.config.names import TASKS, TaskName
+from condswin.config.names import OWN, TASKS, TaskName
 from condswin.config.section import Natural, Section
 from condswin.config.task import TaskConfig
 from condswin.errors import ConfigError
@@ -83,8 +83,8 @@ class Config(Section):
 
     @property
     def stages(self) -> dict[TaskName, list[TaskName]]:
-        """What `dvc.yaml` makes stages of: itself for each task that is there, nothing for the others."""
-        return {name: [name] if name in self.present else [] for name in TASKS}
+        """What `dvc.yaml` makes stages of: itself for each task that is there, nothing for others of condswin's own."""
+        return {name: [name] if name in self.present else [] for name in dict.fromkeys((*OWN, *self.present))}
 
     def values(self) -> dict[str, Any]:
         """What a parameters file holds: JSON-able values, without the tasks that there are no sections for."""

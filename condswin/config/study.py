@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from condswin.config.names import TaskName
-from condswin.config.reading import SECTIONS, read_yaml, validated, variant_problem
+from condswin.config.reading import read_yaml, sections, validated, variant_problem
 from condswin.config.task import Study
 from condswin.errors import ConfigError
 from condswin.suggest import unknown
@@ -23,7 +23,7 @@ def load_study(study: str, task: TaskName) -> Study:
         ready = sorted(path.stem for path in STUDIES.glob("*.yaml"))
         raise ConfigError(f"{study}: no such file, and {unknown('ready study', study, ready)}")
     found = validated(Study, read_yaml(path), origin=str(path))
-    problems = {label: variant_problem(variant, SECTIONS[task]) for label, variant in found.variants.items()}
+    problems = {label: variant_problem(variant, sections()[task]) for label, variant in found.variants.items()}
     if wrong := [f"{path}: variants.{label}: {problem}" for label, problem in problems.items() if problem]:
         raise ConfigError("\n".join(wrong))
     return found

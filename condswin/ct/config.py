@@ -105,3 +105,6 @@ class SegmentationConfig(TaskConfig):
     demo: DemoCtConfig = DemoCtConfig()
     prepare: PrepareCtConfig = PrepareCtConfig()
     predict: PredictCtConfig = PredictCtConfig()
+
+
+SECTION = SegmentationConfig

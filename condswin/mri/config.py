@@ -113,3 +113,6 @@ class ReconstructionConfig(TaskConfig):
     demo: DemoMriConfig = DemoMriConfig()
     undersample: UndersampleConfig = UndersampleConfig()
     drift: DriftConfig = DriftConfig()
+
+
+SECTION = ReconstructionConfig

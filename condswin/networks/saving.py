@@ -24,7 +24,7 @@ class ModelSpec:
     """How to build a network again, and what it was made for.
 
     Attributes:
-        task: `reconstruction` or `segmentation`.
+        task: Which task, as in `params.yaml`.
         variant: Its label.
         network: Which network it is, as in `list_variants()`.
         preset: As in `create_model`.

@@ -23,7 +23,7 @@ def demo_data(config: Config, task_name: TaskName, *, out: Path, overwrite: bool
         overwrite: Write into a folder that holds other files too.
 
     Returns:
-        Number of volumes.
+        Number of cases.
 
     Raises:
         OutputError: Writing to `out` would hurt something.

@@ -126,5 +126,5 @@ def _done(out: Path, case: CaseRecord, key: Key) -> CaseRecord | None:
     whole = all((out / file.path).is_file() and FileRecord.of(out, file.path) == file for file in files)
     if record["key"] != key.digest or not whole:
         return None
-    named = {Path(file.path).suffix.lstrip("."): file for file in files}
+    named = {Path(file.path).name: file for file in files}
     return CaseRecord(case.name, case.split, case.patient, named, {**case.details, **record["details"]})

@@ -4,11 +4,8 @@ from abc import ABC
 from importlib import import_module
 from typing import TypeVar
 
-from condswin.config.names import TaskName
+from condswin.config.names import PACKAGES, TaskName
 from condswin.config.root import Config
-
-#: The package of each task.
-PACKAGES: dict[TaskName, str] = {"reconstruction": "condswin.mri", "segmentation": "condswin.ct"}
 
 
 class Part(ABC):  # noqa: B024 (its parts have abstract methods)

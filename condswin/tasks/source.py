@@ -16,7 +16,7 @@ class Case:
     Attributes:
         name: Unique in the source; names every file made from it (`file1000001`, `volume-12`).
         folder: First folder below the source that holds it, empty for files directly in the source.
-        files: Its files by role (`kspace`; `volume` and `segmentation`), absolute paths.
+        files: Its files by role, the image first (`kspace`; `volume` and `segmentation`), absolute paths.
     """
 
     name: str
@@ -31,6 +31,7 @@ class CaseInfo:
     Attributes:
         patient: Key of the person scanned; cases of one person never part over splits. Never the identifier itself.
         details: JSON-able facts for the manifest (shape, acquisition, spacing); nothing that identifies a person.
+            `image_sha256` tells equal images where files of equal images may differ.
     """
 
     patient: str

@@ -6,6 +6,7 @@ bias, so that a bias of 0.9 gives 20 dB, 0.5 gives 6 dB, and the reference metho
 
 import sys
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -77,7 +78,9 @@ def install(patch: pytest.MonkeyPatch) -> None:
         module = ModuleType(f"toy_task.{name}")
         module.PART = part  # type: ignore[attr-defined]
         patch.setitem(sys.modules, f"toy_task.{name}", module)
-    patch.setitem(sys.modules, "toy_task", ModuleType("toy_task"))
+    package = ModuleType("toy_task")
+    package.__spec__ = ModuleSpec("toy_task", None)
+    patch.setitem(sys.modules, "toy_task", package)
 
 
 def make_config(uri: str, **gate: Any) -> Config:
