@@ -1,0 +1,53 @@
+"""The section `denoising` of the parameters."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from condswin.config.names import TaskName
+from condswin.config.section import Positive, Section
+from condswin.config.task import GateConfig, TaskConfig
+
+
+class DemoImagesConfig(Section):
+    """Generated images.
+
+    Attributes:
+        images: How many.
+        size: Height and width, pixels.
+    """
+
+    images: Positive = 60
+    size: Annotated[int, Field(ge=16)] = 32
+
+
+class NoiseConfig(Section):
+    """What is added to clean images.
+
+    Attributes:
+        sigma: Standard deviation of the noise; images range from 0 to 1.
+    """
+
+    sigma: Annotated[float, Field(gt=0)] = 0.3
+
+
+class DenoisingConfig(TaskConfig):
+    """Denoising: remove noise from images.
+
+    Attributes:
+        demo: Generated data.
+        noise: What is added to clean images.
+    """
+
+    name: ClassVar[TaskName] = "denoising"
+    metrics: ClassVar[Mapping[str, bool]] = {"psnr": True}
+    preparation: ClassVar[str] = "noise"
+
+    source: str = "data/demo/denoising"
+    gate: GateConfig = GateConfig(metric="psnr", floor=0.0)
+    demo: DemoImagesConfig = DemoImagesConfig()
+    noise: NoiseConfig = NoiseConfig()
+
+
+SECTION = DenoisingConfig

@@ -1,0 +1,21 @@
+"""Denoising's scores."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from condswin.config.names import TaskName
+from condswin.tasks.facts import Facts
+
+from .config import DenoisingConfig
+
+
+class DenoisingFacts(Facts):
+    """Peak signal to noise ratio, and that of the noisy image."""
+
+    name: ClassVar[TaskName] = "denoising"
+    metrics: ClassVar[Mapping[str, bool]] = DenoisingConfig.metrics
+    baselines: ClassVar[dict[str, str]] = {"noisy": "noisy_"}
+    monitor: ClassVar[tuple[str, bool]] = ("batch_psnr", True)
+
+
+PART = DenoisingFacts

@@ -1,0 +1,26 @@
+"""Denoising of users' files."""
+
+from pathlib import Path
+
+from torch import nn
+
+from condswin.tasks.serving import Serving
+
+from .prediction import DenoisingPrediction
+
+
+class DenoisingServing(Serving):
+    """Takes noisy images."""
+
+    def output_names(self, source: Path) -> list[str]:
+        """The input's name."""
+        return [f"{source.stem}.npy"]
+
+    def predict_raw(self, model: nn.Module, source: Path, folder: Path) -> Path:
+        """Denoises a file."""
+        out = folder / self.output_names(source)[0]
+        DenoisingPrediction(self.config).predict(model, source, out)
+        return out
+
+
+PART = DenoisingServing
