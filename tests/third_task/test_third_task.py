@@ -71,7 +71,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def road(site: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def work(site: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A working folder in which the task went from demo data to a champion, and what was printed on the way."""
     folder = tmp_path_factory.mktemp("work")
     networks = [
@@ -94,8 +94,8 @@ def road(site: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, li
     return folder, printed
 
 
-def test_it_goes_from_demo_data_to_a_champion(road: tuple[Path, list[str]]) -> None:
-    folder, printed = road
+def test_it_goes_from_demo_data_to_a_champion(work: tuple[Path, list[str]]) -> None:
+    folder, printed = work
     *_, compared, registered, promoted, report, summary = printed
     assert "best on val by psnr" in compared
     assert registered == "condswin-denoising version 1\n"
@@ -109,8 +109,8 @@ def test_it_goes_from_demo_data_to_a_champion(road: tuple[Path, list[str]]) -> N
     assert "data:image/png;base64," in (folder / report.strip()).read_text()
 
 
-def test_its_champion_is_used_on_anybodys_files(site: Path, road: tuple[Path, list[str]], tmp_path: Path) -> None:
-    folder, _ = road
+def test_its_champion_is_used_on_anybodys_files(site: Path, work: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder, _ = work
     best = json.loads((folder / "comparison/denoising.json").read_text())["best"]
     noisy = sorted((folder / "data/prepared/denoising/test").glob("*-noisy.npy"))[0]
     out = tmp_path / "out"
@@ -121,8 +121,8 @@ def test_its_champion_is_used_on_anybodys_files(site: Path, road: tuple[Path, li
     np.testing.assert_allclose(np.load(written), np.load(scored), rtol=1e-4, atol=1e-5)
 
 
-def test_its_code_decides_what_is_done_again(road: tuple[Path, list[str]], tmp_path: Path) -> None:
-    folder, _ = road
+def test_its_code_decides_what_is_done_again(work: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder, _ = work
     site, manifest = install(tmp_path / "site"), folder / "data/prepared/denoising/manifest.json"
 
     def edit_and_prepare(module: str) -> bool:
@@ -142,8 +142,8 @@ def test_its_code_decides_what_is_done_again(road: tuple[Path, list[str]], tmp_p
     assert not {"denoising/pictures.py", "denoising/generation.py"} & set(code)
 
 
-def test_kubeflow_has_a_pipeline_of_it(site: Path, road: tuple[Path, list[str]], tmp_path: Path) -> None:
-    folder, _ = road
+def test_kubeflow_has_a_pipeline_of_it(site: Path, work: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder, _ = work
     run(site, tmp_path, "-m", "pipelines", "compile", "--params", str(folder / "params.yaml"), "--out", str(tmp_path))
     (written,) = tmp_path.glob("*.yaml")
     assert written.name == "denoising.yaml"
