@@ -5,10 +5,10 @@ from typing import Any
 
 from condswin.config.names import Split
 from condswin.config.root import Config
-from condswin.datasets import Manifest
 from condswin.evaluation.results import METRICS, PICTURES, cases_file, draw_pictures, summaries, write_rows
 from condswin.evaluation.run import Predictor, evaluate_split
 from condswin.files import read_json, write_json
+from condswin.manifest import Manifest
 from condswin.outputs import Output
 from condswin.tasks.facts import Facts
 from condswin.tasks.judging import Judging

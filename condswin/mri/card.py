@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from scipy.stats import ks_2samp
 
 from condswin.config.names import SPLITS
-from condswin.datasets import Manifest
 from condswin.errors import BadDataError
 from condswin.fourier import FloatArray
+from condswin.manifest import Manifest
 from condswin.mri.config import UndersampleConfig
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.reading import KSPACE, VolumeReader

@@ -13,11 +13,11 @@ from condswin.checksums import checksums
 from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.config.task import Study, VariantConfig
-from condswin.datasets import Manifest
 from condswin.devices import device
 from condswin.errors import BadFileError
 from condswin.evaluation.run import evaluate_split
 from condswin.files import atomic_file, fingerprint, read_json, write_json
+from condswin.manifest import Manifest
 from condswin.networks.blocks import parameter_count
 from condswin.networks.costs import count_flops
 from condswin.networks.models import create_model

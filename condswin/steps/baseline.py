@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from condswin.config.root import Config
-from condswin.datasets import Manifest
 from condswin.evaluation.folder import known_evaluation, write_evaluation
 from condswin.layout import COMPRESSED_SENSING
+from condswin.manifest import Manifest
 from condswin.mri.compressed_sensing import tune, write_reconstruction
 from condswin.outputs import open_output
 from condswin.tasks.judging import Judging

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from condswin.config.root import Config
-from condswin.datasets import Manifest
 from condswin.errors import BadFileError, DriftError
 from condswin.files import read_json, write_json
+from condswin.manifest import Manifest
 from condswin.mri.card import STATISTICS, describe, drift, figures, noise_floor
 from condswin.mri.config import ReconstructionConfig
 from condswin.outputs import open_output

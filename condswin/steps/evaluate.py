@@ -7,10 +7,10 @@ from typing import Any
 from condswin.checksums import checksums
 from condswin.config.names import TaskName
 from condswin.config.root import Config
-from condswin.datasets import Manifest
 from condswin.devices import device
 from condswin.errors import BadDataError
 from condswin.evaluation.folder import known_evaluation, write_evaluation
+from condswin.manifest import Manifest
 from condswin.networks.saving import WEIGHTS, load_model
 from condswin.outputs import open_output
 from condswin.tasks.loading import load

@@ -12,9 +12,9 @@ from condswin.code import closure
 from condswin.config.names import SPLITS, Split, TaskName
 from condswin.config.root import Config
 from condswin.config.task import IngestConfig
-from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadDataError, BadFileError, OutputError
 from condswin.files import MANIFEST, copy_with_sha256, fingerprint, read_json, write_json
+from condswin.manifest import CaseRecord, FileRecord, Manifest
 from condswin.outputs import check_file, check_output, open_output, write_result
 from condswin.patients import patient_key
 from condswin.progress import progress

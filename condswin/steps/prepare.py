@@ -12,9 +12,9 @@ from typing import Any
 from condswin.code import closure
 from condswin.config.names import TaskName
 from condswin.config.root import Config
-from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadFileError, ConfigError
 from condswin.files import MANIFEST, read_json, write_json
+from condswin.manifest import CaseRecord, FileRecord, Manifest
 from condswin.outputs import open_output
 from condswin.progress import progress
 from condswin.tasks.loading import load

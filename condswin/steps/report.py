@@ -6,10 +6,10 @@ from typing import Any
 from condswin import layout
 from condswin.config.names import TaskName
 from condswin.config.root import Config
-from condswin.datasets import Manifest
 from condswin.errors import BadDataError
 from condswin.evaluation.results import METRICS, cases_file
 from condswin.files import read_json
+from condswin.manifest import Manifest
 from condswin.networks.saving import read_spec
 from condswin.outputs import check_file
 from condswin.reporting.figures import curves_figure, data_uri, png, read_csv, spread_figure

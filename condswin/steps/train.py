@@ -10,10 +10,10 @@ from lightning.pytorch.loggers import MLFlowLogger
 
 from condswin.config.names import TaskName
 from condswin.config.root import Config
-from condswin.datasets import Manifest
 from condswin.devices import device
 from condswin.files import atomic_file, fingerprint
 from condswin.layout import HISTORY
+from condswin.manifest import Manifest
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, read_spec, save_model
 from condswin.outputs import open_output
 from condswin.provenance import git_state, libraries

@@ -24,7 +24,7 @@ import torch
 from condswin.config.profiles import compose
 from condswin.config.root import Config
 from condswin.ct.predict import predict_case
-from condswin.datasets import CaseRecord, FileRecord, Manifest
+from condswin.manifest import CaseRecord, FileRecord, Manifest
 from condswin.networks.models import create_model
 from condswin.steps.prepare import prepare as prepare_step
 from tests.whole import Whole

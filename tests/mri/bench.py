@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
 from condswin.config.profiles import compose
-from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadDataError
 from condswin.fourier import ComplexArray
+from condswin.manifest import CaseRecord, FileRecord, Manifest
 from condswin.mri.config import UndersampleConfig
 from condswin.mri.dataset import SliceDataset, normalise
 from condswin.mri.header import NAMESPACE

@@ -7,8 +7,8 @@ from scipy.stats import kstwo
 
 from condswin.cli import main
 from condswin.config.profiles import write_config
-from condswin.datasets import CaseRecord, FileRecord, Manifest
 from condswin.errors import BadDataError, BadFileError
+from condswin.manifest import CaseRecord, FileRecord, Manifest
 from condswin.mri.card import STATISTICS, describe, drift, duplicates, noise_floor, volume_statistics
 from condswin.steps.data_card import data_card
 from tests.whole import Whole

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from condswin.config.root import Config
-from condswin.datasets import Manifest
 from condswin.errors import BadDataError
+from condswin.manifest import Manifest
 from condswin.sources import local_source
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import ingest

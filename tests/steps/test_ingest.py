@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from condswin.config.names import SPLITS
 from condswin.config.root import Config
 from condswin.config.task import IngestConfig
-from condswin.datasets import Manifest
 from condswin.errors import BadDataError
 from condswin.files import sha256
+from condswin.manifest import Manifest
 from condswin.mri.source import ReconstructionSource
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import SPLIT_FILE, assign_splits, ingest

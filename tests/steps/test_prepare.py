@@ -4,8 +4,8 @@ import pytest
 
 from condswin.config.names import TASKS, TaskName
 from condswin.config.root import Config
-from condswin.datasets import Manifest
 from condswin.errors import BadDataError, BadFileError, ConfigError
+from condswin.manifest import Manifest
 from condswin.outputs import RECORD
 from condswin.steps.demo_data import NOTE, demo_data
 from condswin.steps.ingest import ingest
