@@ -1,5 +1,6 @@
 """Manifests: what a folder of ingested or prepared cases holds, with checksums, split and provenance."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,21 @@ class Manifest:
             raise BadDataError(
                 f"{folder / split}: no {split} cases; splits are {', '.join(SPLITS)} and come from "
                 f"{self.task}.ingest (folders, val_fraction, test_fraction): ingest more patients or other fractions"
+            )
+
+    def require_parameters(self, wanted: Mapping[str, Any], folder: Path) -> None:
+        """Raises if the data was prepared with other parameters than those that hold now.
+
+        Raises:
+            BadDataError: Names them.
+        """
+        differing = sorted(
+            name for name in {*wanted, *self.parameters} if wanted.get(name) != self.parameters.get(name)
+        )
+        if differing:
+            raise BadDataError(
+                f"{folder}: prepared with other parameters than now ({', '.join(differing)}); "
+                f"run `condswin prepare {self.task}` again"
             )
 
     def verify(self, folder: Path) -> None:

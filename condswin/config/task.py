@@ -1,7 +1,7 @@
 """What the section of every task has."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
@@ -118,6 +118,11 @@ class TaskConfig(Section):
     train: TrainConfig = TrainConfig()
     variants: Variants
     gate: GateConfig
+
+    def prepared_with(self) -> dict[str, Any]:
+        """The parameters that decide what prepared files hold, JSON-able."""
+        values: dict[str, Any] = getattr(self, self.preparation).model_dump(mode="json")
+        return values
 
     def variant(self, label: str) -> VariantConfig:
         """The variant with a label.

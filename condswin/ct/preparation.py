@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from condswin.config.names import Split
 from condswin.ct.config import SegmentationConfig
@@ -12,10 +11,6 @@ from condswin.tasks.preparation import Preparation
 
 class SegmentationPreparation(Preparation):
     """The same for every split."""
-
-    def parameters(self) -> dict[str, Any]:
-        """Window, spacing and neighbours."""
-        return self.config.section(SegmentationConfig).prepare.model_dump(mode="json")
 
     def outputs(self, name: str, files: Mapping[str, Path], split: Split) -> list[str]:
         """Network inputs, and the target beside them."""

@@ -14,10 +14,6 @@ from condswin.tasks.preparation import Preparation
 class ReconstructionPreparation(Preparation):
     """Masks validation and test files; training files stay fully sampled."""
 
-    def parameters(self) -> dict[str, Any]:
-        """Kind of mask, accelerations and centre fractions."""
-        return self.config.section(ReconstructionConfig).undersample.model_dump(mode="json")
-
     def outputs(self, name: str, files: Mapping[str, Path], split: Split) -> list[str]:
         """One file."""
         return [f"{name}.h5"]

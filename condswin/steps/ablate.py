@@ -72,6 +72,7 @@ def ablate(
     refuse_equal({folder: [folder.name] for folder in also})
     manifest = Manifest.read(prepared, task_name)
     manifest.verify(prepared)
+    manifest.require_parameters(config.task(task_name).prepared_with(), prepared)
     facts, learning = load(Facts, task_name, config), load(Learning, task_name, config)
     networks = {name: _build(learning, variant) for name, variant in study.variants.items()}
     costs = {name: _cost(learning, prepared, study.variants[name], network) for name, network in networks.items()}

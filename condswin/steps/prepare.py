@@ -56,7 +56,7 @@ def prepare(
     if not 0 <= part < parts:
         raise ConfigError(f"shard {part}/{parts}: the part must be from 0 to {parts - 1}")
     preparation = load(Preparation, task_name, config)
-    parameters = preparation.parameters()
+    parameters = config.task(task_name).prepared_with()
     source = Manifest.read(ingested, task_name)
     source.verify(ingested)
     code = closure("prepare", task_name)

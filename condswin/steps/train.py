@@ -67,12 +67,14 @@ def train(
     Raises:
         OutputError: Writing to `out` would hurt something.
         ConfigError: The variant is not in the parameters.
+        BadDataError: The data was changed, or prepared with other parameters.
     """
     section = config.task(task_name)
     chosen = section.variant(variant)
     learning = load(Learning, task_name, config)
     manifest = Manifest.read(prepared, task_name)
     manifest.verify(prepared)
+    manifest.require_parameters(section.prepared_with(), prepared)
     in_channels, out_channels = learning.channels(chosen.network)
     place = device(section.train.device)
     parameters = {

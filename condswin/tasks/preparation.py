@@ -13,10 +13,6 @@ class Preparation(Part):
     """Undersampling, or windowing and resampling."""
 
     @abstractmethod
-    def parameters(self) -> dict[str, Any]:
-        """JSON-able parameters that decide what is written, beside the code."""
-
-    @abstractmethod
     def outputs(self, name: str, files: Mapping[str, Path], split: Split) -> list[str]:
         """Names of the files that `prepare_case` will write."""
 

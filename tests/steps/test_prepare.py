@@ -10,6 +10,7 @@ from condswin.outputs import RECORD
 from condswin.steps.demo_data import NOTE, demo_data
 from condswin.steps.ingest import ingest
 from condswin.steps.prepare import prepare
+from condswin.steps.train import train
 
 
 def at(config: Config, task: TaskName, source: Path) -> Config:
@@ -124,3 +125,16 @@ def test_a_changed_value_in_a_file_of_equal_size_is_noticed(tiny: Config, ingest
     # The step that wrote it makes it again.
     assert prepare(tiny, task, ingested=ingested, out=tmp_path / "out") == manifest
     manifest.verify(tmp_path / "out")
+
+
+def test_data_of_other_parameters_is_not_trained_on(tiny: Config, ingested: Path, tmp_path: Path) -> None:
+    task = ingested.name
+    prepare(tiny, task, ingested=ingested, out=tmp_path / "out")
+    section = tiny.task(task)
+    change = {"offset": 1} if task == "reconstruction" else {"neighbours": 1}
+    part = getattr(section, section.preparation).model_copy(update=change)
+    other = tiny.model_copy(update={task: section.model_copy(update={section.preparation: part})})
+    arguments = {"prepared": tmp_path / "out", "checkpoints": tmp_path / "checkpoints", "out": tmp_path / "model"}
+    with pytest.raises(BadDataError, match=rf"other parameters than now \({next(iter(change))}\).*prepare {task}"):
+        train(other, task, "swin", **arguments)
+    assert not (tmp_path / "model").exists()

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,10 +15,6 @@ from .images import read_image, write_image
 
 class DenoisingPreparation(Preparation):
     """Adds noise seeded by the case's name."""
-
-    def parameters(self) -> dict[str, Any]:
-        """How much noise."""
-        return self.config.section(DenoisingConfig).noise.model_dump(mode="json")
 
     def outputs(self, name: str, files: Mapping[str, Path], split: Split) -> list[str]:
         """Two files."""
