@@ -15,8 +15,8 @@ FORMAT = 1
 class Checksums:
     """Remembers checksums in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`), without names.
 
-    A file counts as changed if its size, its time of change (ns) or its inode did. Where nothing can be kept, files are
-    read every time.
+    A file counts as changed if its size, its times of modification and change (ns) or its inode did. Where nothing can
+    be kept, files are read every time.
 
     Args:
         folder: The folder that the files lie in, at any depth.
@@ -36,7 +36,7 @@ class Checksums:
         """Hex SHA-256 of a file's bytes."""
         # Asked before the file is read: a change meanwhile is noticed next time.
         at = path.stat()
-        mark = [FORMAT, at.st_size, at.st_mtime_ns, at.st_ino]
+        mark = [FORMAT, at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino]
         name = fingerprint(os.path.relpath(path.absolute(), self._folder))
         entry = self._known.get(name)
         if isinstance(entry, list) and entry[:-1] == mark:

@@ -4,10 +4,13 @@ A folder that a step writes holds a record of what it wrote. A step replaces and
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from filelock import FileLock
 
 from condswin.checksums import checksums
 from condswin.errors import BadFileError, OutputError
@@ -19,6 +22,8 @@ RECORD = ".condswin.json"
 FORMAT = 1
 #: Key of a JSON file that says which step wrote it.
 WRITTEN_BY = "written_by"
+#: Among the facts of a file: somebody else's, claimed to be replaced.
+THEIRS = "theirs"
 #: What an HTML page of ours has in its head.
 GENERATOR = 'name="generator" content="condswin"'
 
@@ -31,7 +36,8 @@ class Output:
         folder: The folder, which may not be there yet.
         step: The step.
         record: What was recorded of it before; empty if nothing.
-        overwrite: Files of the same names that nobody recorded are replaced.
+        overwrite: Files of the same names that are not ours are replaced.
+        shared: Runs add to each other's files, several at once too: none removes another's, or what was edited since.
     """
 
     folder: Path
@@ -39,6 +45,7 @@ class Output:
     inputs: list[Path]
     record: dict[str, Any] = field(default_factory=dict)
     overwrite: bool = False
+    shared: bool = False
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:
@@ -63,7 +70,10 @@ class Output:
         Raises:
             OutputError: One of them is there and not ours, or is an input, or the folder cannot be made.
         """
-        wanted = sorted(set(names))
+        with self._locked():
+            self._claim(sorted(set(names)))
+
+    def _claim(self, wanted: list[str]) -> None:
         taken = []
         for name in wanted:
             target = self.folder / name
@@ -71,30 +81,44 @@ class Output:
                 raise OutputError(f"{target}: is an input and would be written over; give another folder")
             if target.is_dir() and not target.is_symlink():
                 raise OutputError(f"{target}: is a folder, a file of this name is to be written; give another folder")
-            if os.path.lexists(target) and name not in self.files and not self.overwrite:
+            if os.path.lexists(target) and not self._is_ours(name):
                 taken.append(name)
-        if taken:
+        if taken and not self.overwrite:
             raise OutputError(
-                f"{self.folder}: {_listed(taken)} {'is' if len(taken) == 1 else 'are'} there and not written by "
-                f"condswin {self.step}; give another folder, or --overwrite to replace such files"
+                f"{self.folder}: {_listed(taken)} {'is' if len(taken) == 1 else 'are'} there and not what "
+                f"condswin {self.step} wrote; give another folder, or --overwrite to replace such files"
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be made ({error.strerror}); give another folder") from None
-        files = {**self.files, **{name: self.files.get(name, {}) for name in wanted}}
+        if not self.shared:
+            for name in sorted(set(self.files) - set(wanted)):
+                self.remove(name)
+        # What is replaced counts as somebody else's until it is: only `finish` knows that.
+        files = {**self.files, **{name: {THEIRS: True} if name in taken else {} for name in wanted}}
         self._write({"files": files, "complete": False})
 
-    def finish(self, names: Iterable[str], key: Mapping[str, Any] | None = None, *, keep: bool = False) -> None:
+    def _is_ours(self, name: str) -> bool:
+        """Whether a file that is there is recorded and, in a shared folder, still what was written."""
+        facts = self.files.get(name)
+        if facts is None or THEIRS in facts:
+            return False
+        return not (self.shared and facts) or self._is_whole(name)
+
+    def finish(self, names: Iterable[str], key: Mapping[str, Any] | None = None) -> None:
         """Records a result that is whole, and removes what an earlier one had beside it.
 
         Args:
             names: Paths within the folder of all that belongs to the result.
             key: What decided it, for `is_current`.
-            keep: Files of earlier results stay, and stay recorded.
         """
+        with self._locked():
+            self._finish(names, key)
+
+    def _finish(self, names: Iterable[str], key: Mapping[str, Any] | None) -> None:
         known = checksums(self.folder)
-        recorded = {name: facts for name, facts in self.files.items() if facts} if keep else {}
+        recorded = dict(self.files) if self.shared else {}
         for name in sorted(set(names)):
             path = self.folder / name
             if path.is_file():
@@ -118,7 +142,7 @@ class Output:
             return
         facts = self.files[name]
         # A file that was claimed and never recorded as whole is a run's that was killed.
-        if facts and not self._is_whole(name):
+        if THEIRS in facts or (facts and not self._is_whole(name)):
             return
         path.unlink()
         for parent in path.parents:
@@ -126,12 +150,28 @@ class Output:
                 return
             parent.rmdir()
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """In a shared folder, what others recorded meanwhile is read first, and nobody writes until this is done."""
+        if not self.shared:
+            yield
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be made ({error.strerror}); give another folder") from None
+        with FileLock(self.folder / f"{RECORD}.lock"):
+            self.record = _read_record(self.folder)
+            yield
+
     def _write(self, values: dict[str, Any]) -> None:
         self.record = {"format": FORMAT, WRITTEN_BY: f"condswin {self.step}", **values}
         write_json(self.folder / RECORD, self.record)
 
 
-def open_output(folder: Path, *, step: str, inputs: Iterable[Path], overwrite: bool = False) -> Output:
+def open_output(
+    folder: Path, *, step: str, inputs: Iterable[Path], overwrite: bool = False, shared: bool = False
+) -> Output:
     """Opens a folder for a step's files. Nothing is written before the first `claim`.
 
     Args:
@@ -139,13 +179,14 @@ def open_output(folder: Path, *, step: str, inputs: Iterable[Path], overwrite: b
         step: Name of the command.
         inputs: Files and folders that are read.
         overwrite: Take a folder that holds other files too, and replace those of the same names.
+        shared: Results of several runs gather there.
 
     Raises:
         OutputError: Writing there would hurt something, or is not possible; nothing was changed.
     """
     inputs = list(inputs)
     check_output(folder, step=step, inputs=inputs, overwrite=overwrite)
-    return Output(folder, step, inputs, _read_record(folder), overwrite)
+    return Output(folder, step, inputs, _read_record(folder), overwrite, shared)
 
 
 def check_output(folder: Path, *, step: str, inputs: Iterable[Path], overwrite: bool = False) -> None:
@@ -213,7 +254,8 @@ def remove_output(path: Path) -> bool:
         for name in output.files:
             output.remove(name)
         (path / RECORD).unlink()
-        if not any(path.iterdir()):
+        # Large folders are often links to another disk.
+        if not any(path.iterdir()) and not path.is_symlink():
             path.rmdir()
     elif path.is_file() and _is_ours(path):
         path.unlink()

@@ -10,13 +10,13 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from condswin.errors import BadDataError
-from condswin.files import atomic_file
+from condswin.files import atomic_file, fingerprint
 from condswin.progress import track
 
 
 @contextmanager
 def local_source(source: str, scratch: Path) -> Iterator[Path]:
-    """Yields a folder with the source's files; an S3 prefix is downloaded to `scratch` for as long as the block runs.
+    """Yields a folder with the source's files; an S3 prefix is downloaded beside `scratch` while the block runs.
 
     An interrupted download goes on where it stopped: files that are there with the object's ETag are kept. Endpoint and
     credentials come from the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...), never from parameters.
@@ -32,9 +32,11 @@ def local_source(source: str, scratch: Path) -> Iterator[Path]:
             )
         yield folder
         return
-    _download(source, scratch)
-    yield scratch
-    shutil.rmtree(scratch)
+    # Of this source alone: an interrupted download of another one is not mixed in.
+    folder = scratch.with_name(f"{scratch.name}-{fingerprint(source)[:8]}")
+    _download(source, folder)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def place(folder: Path, source: str, key: str) -> Path:
@@ -59,6 +61,10 @@ def _download(source: str, folder: Path) -> None:
         objects = [entry for page in pages for entry in page.get("Contents", []) if not entry["Key"].endswith("/")]
         if not objects:
             raise BadDataError(f"{source}: no objects under this prefix")
+        listed = {place(folder, source.rstrip("/"), entry["Key"].removeprefix(prefix)) for entry in objects}
+        for path in [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".etag"]:
+            if path not in listed:  # no longer in the bucket
+                path.unlink()
         for entry in track(objects, f"fetch {source}", total=len(objects)):
             target = place(folder, source.rstrip("/"), entry["Key"].removeprefix(prefix))
             mark = target.with_name(f".{target.name}.etag")

@@ -132,7 +132,7 @@ def test_the_champion_predicts_files_without_targets(pipeline: tuple[str, Path],
         scan = tmp_path / source.name
         shutil.copy(source, scan)
     condswin("predict", "--model", f"models:/condswin-{task}@champion", "--out", str(out), str(scan), cwd=folder)
-    (written,) = (path for path in out.iterdir() if path.name != RECORD)
+    (written,) = (path for path in out.iterdir() if not path.name.startswith(RECORD))
     best = json.loads((folder / f"comparison/{task}.json").read_text())["best"]
     pipeline = folder / "evaluation" / task / best / "predictions/test" / written.name
     if task == "reconstruction":

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from condswin.errors import OutputError
-from condswin.outputs import RECORD, check_file, check_output, open_output, refuse_equal, write_result
+from condswin.outputs import RECORD, check_file, check_output, open_output, refuse_equal, remove_output, write_result
 
 
 def write(folder: Path, names: list[str], *, key: str = "k", content: str = "ours", **options: bool) -> None:
@@ -22,7 +22,7 @@ def write(folder: Path, names: list[str], *, key: str = "k", content: str = "our
 
 
 def tree(folder: Path) -> dict[str, str]:
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != RECORD)
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(RECORD))
     return {str(path.relative_to(folder)): path.read_text() for path in paths}
 
 
@@ -104,7 +104,7 @@ def test_overwrite_writes_beside_them_and_replaces_equal_names_only(tmp_path: Pa
     write(tmp_path, ["b"])
     assert tree(tmp_path) == {"b": "ours", "thesis.tex": "years of work"}
     (tmp_path / "c").write_text("mine")
-    with pytest.raises(OutputError, match="c is there and not written by condswin test"):
+    with pytest.raises(OutputError, match="c is there and not what condswin test wrote"):
         write(tmp_path, ["c"])
 
 
@@ -220,3 +220,66 @@ def test_whatever_runs_follow_each_other_files_of_others_stay(
             write(folder, sorted(names))
             left = names
     assert tree(folder) == {**dict.fromkeys(sorted(left), "ours"), **{name: f"mine {name}" for name in mine}}
+
+
+def shared(folder: Path, names: list[str], *, killed: bool = False, overwrite: bool = False) -> None:
+    output = open_output(folder, step="test", inputs=[], overwrite=overwrite, shared=True)
+    output.claim(names)
+    for name in names:
+        (folder / name).write_text("ours")
+    if not killed:
+        output.finish(names)
+
+
+def test_runs_that_share_a_folder_remove_nothing_of_each_other(tmp_path: Path) -> None:
+    shared(tmp_path, ["a", "b"], killed=True)
+    shared(tmp_path, ["c"])
+    assert tree(tmp_path) == {"a": "ours", "b": "ours", "c": "ours"}
+    # Two at once: the second one opens before the first has finished.
+    first, second = (open_output(tmp_path, step="test", inputs=[], shared=True) for _ in range(2))
+    for output, name in ((first, "d"), (second, "e")):
+        output.claim([name])
+        (tmp_path / name).write_text("ours")
+    second.finish(["e"])
+    first.finish(["d"])
+    assert set(tree(tmp_path)) == {"a", "b", "c", "d", "e"}
+    shared(tmp_path, ["a", "d", "e"])  # all of them are known as ours
+
+
+def test_a_prediction_that_somebody_corrected_is_not_replaced(tmp_path: Path) -> None:
+    shared(tmp_path, ["a"])
+    shared(tmp_path, ["a"])
+    (tmp_path / "a").write_text("corrected by hand")
+    with pytest.raises(OutputError, match="a is there and not what condswin test wrote"):
+        shared(tmp_path, ["a"])
+    assert tree(tmp_path) == {"a": "corrected by hand"}
+    shared(tmp_path, ["a"], overwrite=True)
+    assert tree(tmp_path) == {"a": "ours"}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_file_that_was_to_be_replaced_and_was_not_stays(tmp_path: Path, killed: bool) -> None:
+    (tmp_path / "case.png").write_text("mine")
+    output = open_output(tmp_path, step="test", inputs=[], overwrite=True)
+    output.claim(["case.png", "best.png"])
+    (tmp_path / "best.png").write_text("ours")
+    if not killed:
+        output.finish(["best.png"])
+    write(tmp_path, ["c"])
+    assert tree(tmp_path) == {"c": "ours", "case.png": "mine"}
+
+
+def test_what_an_earlier_run_left_is_gone_before_this_one_writes(tmp_path: Path) -> None:
+    """A score that reads the folder would otherwise find it."""
+    write(tmp_path, ["a", "a.unprocessed"])
+    output = open_output(tmp_path, step="test", inputs=[])
+    output.claim(["a"])
+    assert set(tree(tmp_path)) == {"a"}
+
+
+def test_cleaning_goes_through_links_to_other_disks(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    write(tmp_path / "out", ["a"])
+    assert not remove_output(tmp_path / "out")
+    assert not list((tmp_path / "disk").iterdir())

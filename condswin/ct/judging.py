@@ -7,6 +7,7 @@ segmentations are compared by equal names, whoever made them.
 from pathlib import Path
 
 from condswin.ct.cases import case_of_target, target_stem
+from condswin.ct.config import SegmentationConfig
 from condswin.ct.facts import BEFORE, EFFECTS
 from condswin.ct.metrics import score_case
 from condswin.ct.nifti import SUFFIXES, UNPROCESSED, Volume, read_labels, stem
@@ -30,7 +31,9 @@ class SegmentationJudging(Judging):
 
     def prediction_names(self, case: str) -> list[str]:
         """The prediction and, where post-processing is asked for, what the network said."""
-        return [self.prediction_name(case), f"{target_stem(case)}{UNPROCESSED}.nii.gz"]
+        post = self.config.section(SegmentationConfig).predict
+        before = [f"{target_stem(case)}{UNPROCESSED}.nii.gz"] if post.largest_component or post.fill_holes else []
+        return [self.prediction_name(case), *before]
 
     def score(self, targets: Path, predictions: Path) -> list[Row]:
         """Scores every segmentation of one folder against the file of the same name in another.

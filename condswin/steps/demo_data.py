@@ -29,8 +29,10 @@ def demo_data(config: Config, task_name: TaskName, *, out: Path, overwrite: bool
         OutputError: Writing to `out` would hurt something.
     """
     source = config.task(task_name).source
-    output = open_output(out, step="demo-data", inputs=[], overwrite=overwrite)
-    if Path(source).resolve() != out.resolve():
+    generated = Path(source).resolve() == out.resolve()
+    inputs = [] if generated or source.startswith("s3://") else [Path(source)]
+    output = open_output(out, step="demo-data", inputs=inputs, overwrite=overwrite)
+    if not generated:
         output.claim([NOTE])
         (out / NOTE).write_text(f"Nothing was generated: {task_name}.source is {source}\n")
         output.finish([NOTE])

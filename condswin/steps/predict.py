@@ -32,7 +32,7 @@ def predict(
     """
     if missing := [str(path) for path in inputs if not path.is_file()]:
         raise BadDataError(f"{', '.join(missing)}: no such file")
-    output = open_output(out, step="predict", inputs=[*inputs, *local_model(model)], overwrite=overwrite)
+    output = open_output(out, step="predict", inputs=[*inputs, *local_model(model)], overwrite=overwrite, shared=True)
     served = serve(config, model)
     if not force:
         served.refuse_unlike(inputs)
@@ -41,6 +41,5 @@ def predict(
     names = [name for paths in written.values() for name in paths]
     output.claim(names)
     predictions = [served.predict(path, out) for path in track(written, "predict", total=len(written))]
-    # Predictions of other scans may lie beside these.
-    output.finish(names, keep=True)
+    output.finish(names)
     return predictions

@@ -13,7 +13,7 @@ from condswin.code import closure
 from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.errors import BadFileError, ConfigError
-from condswin.files import MANIFEST, read_json, write_json
+from condswin.files import MANIFEST, fingerprint, read_json, write_json
 from condswin.manifest import CaseRecord, FileRecord, Manifest
 from condswin.outputs import open_output
 from condswin.progress import progress
@@ -63,7 +63,8 @@ def prepare(
     keys = {case.name: _key(case, parameters, code) for case in source.cases}
     names = {case.name: _outputs(preparation, case, ingested) for case in source.cases}
     everything = [path for paths in names.values() for path in paths] + [MANIFEST]
-    key = Key(parameters, {name: key.digest for name, key in keys.items()}, code)
+    known = fingerprint([source.rejected, [[case.name, case.patient, case.details] for case in source.cases]])
+    key = Key(parameters, {**{name: key.digest for name, key in keys.items()}, MANIFEST: known}, code)
     output = open_output(out, step="prepare", inputs=[ingested], overwrite=overwrite)
     if output.is_current(key.record()):
         return Manifest.read(out, task_name)
@@ -83,7 +84,8 @@ def prepare(
 
 def _key(case: CaseRecord, parameters: dict[str, Any], code: dict[str, str]) -> Key:
     contents = {role: file.sha256 for role, file in case.files.items()}
-    return Key({**parameters, "split": case.split}, contents, code)
+    # Files name the patient's key, which a new secret changes.
+    return Key({**parameters, "split": case.split, "patient": case.patient}, contents, code)
 
 
 def _outputs(preparation: Preparation, case: CaseRecord, ingested: Path) -> list[str]:

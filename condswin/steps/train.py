@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 
 from condswin.config.names import TaskName
 from condswin.config.root import Config
-from condswin.devices import device
+from condswin.devices import device, ranks
 from condswin.files import atomic_file, fingerprint
 from condswin.layout import HISTORY
 from condswin.manifest import Manifest
@@ -83,12 +83,12 @@ def train(
         "variant": {variant: chosen.model_dump(mode="json")},
         "data": manifest.parameters,
     }
-    # How many processes load slices leaves a result as it is; the kind of device does not.
+    # How many processes load slices leaves a result as it is; what computes it does not.
     decisive = section.train.model_dump(mode="json", exclude={"workers", "device"})
     key = make_key(
         "train",
         task_name,
-        parameters={**parameters, "train": {**decisive, "device": place.type}},
+        parameters={**parameters, "train": {**decisive, "device": place.type, "ranks": ranks(place)}},
         inputs={"data": manifest.fingerprint()},
     )
     output = open_output(out, step="train", inputs=[prepared], overwrite=overwrite)

@@ -102,7 +102,8 @@ def test_it_goes_from_demo_data_to_a_champion(work: tuple[Path, list[str]]) -> N
     assert "the challenger is champion" in promoted
     assert "over the noisy" in promoted
     assert "noisy" in summary
-    registry = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    registry = MlflowClient(tracking_uri=uri, registry_uri=uri)
     assert int(registry.get_model_version_by_alias("condswin-denoising", "champion").version) == 1
     decision = json.loads((folder / "promotion/denoising/promoted.json").read_text())
     assert decision["metrics"]["gain_over_noisy"]["mean"] > 1
