@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from condswin.checksums import checksums
+from condswin.code import closure
 from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.config.task import Study, VariantConfig
 from condswin.devices import device
-from condswin.errors import BadFileError
+from condswin.errors import BadFileError, OutputError
 from condswin.evaluation.run import evaluate_split
 from condswin.files import atomic_file, fingerprint, read_json, write_json
 from condswin.manifest import Manifest
@@ -35,6 +36,8 @@ from condswin.validity import Key, make_key
 
 TABLE = "ablation.md"
 RESULTS = "ablation.json"
+#: What has its place beside the predictions of other cases, or a column in the table.
+TAKEN = ("test", "checkpoints")
 
 
 def ablate(
@@ -66,10 +69,16 @@ def ablate(
         The table as Markdown: a row per network, mean and standard deviation over seeds.
 
     Raises:
-        OutputError: Two networks or folders have one name, or writing to `out` would hurt something.
+        OutputError: Two networks or folders have one name, a folder has one of ours, or writing to `out` would hurt
+            something.
     """
     refuse_equal({Path(name): [_slug(name)] for name in study.variants})
     refuse_equal({folder: [folder.name] for folder in also})
+    for folder in also:
+        if folder.name in TAKEN:
+            raise OutputError(
+                f"{folder}: the name {folder.name} is taken by ablate itself; give a folder of another name"
+            )
     manifest = Manifest.read(prepared, task_name)
     manifest.verify(prepared)
     manifest.require_parameters(config.task(task_name).prepared_with(), prepared)
@@ -78,8 +87,11 @@ def ablate(
     costs = {name: _cost(learning, prepared, study.variants[name], network) for name, network in networks.items()}
     output = open_output(out, step="ablate", inputs=[prepared, *also], overwrite=overwrite)
     output.claim([RESULTS, TABLE])
-    contents = {"data": manifest.fingerprint(), **{folder.name: _content(config, task_name, folder) for folder in also}}
-    test_sets = {"test": prepared, **{folder.name: _prepare(config, task_name, folder, out) for folder in also}}
+    others = {folder.name: _content(config, task_name, folder) for folder in also}
+    contents = {"data": manifest.fingerprint(), **{f"also/{name}": content for name, content in others.items()}}
+    test_sets = {"test": prepared}
+    for folder in also:
+        test_sets[folder.name] = _prepare(config, task_name, folder, others[folder.name], out)
     results: list[dict[str, Any]] = []
     for seed in range(config.seed, config.seed + seeds):
         for name, settings in study.variants.items():
@@ -118,8 +130,10 @@ def _content(config: Config, task_name: TaskName, source: Path) -> str:
     return fingerprint(contents)
 
 
-def _prepare(config: Config, task_name: TaskName, source: Path, out: Path) -> Path:
-    folder = out / "also" / source.name
+def _prepare(config: Config, task_name: TaskName, source: Path, content: str, out: Path) -> Path:
+    """Prepares the cases of a folder of raw files; what other content, parameters or code left lies elsewhere."""
+    decisive = [content, config.task(task_name).prepared_with(), closure("prepare", task_name)]
+    folder = out / "also" / f"{source.name}-{fingerprint(decisive)[:16]}"
     preparation, judging = load(Preparation, task_name, config), load(Judging, task_name, config)
     for case in load(Source, task_name, config).find_cases(source):
         if case.name not in judging.case_files(folder / "test"):
@@ -141,14 +155,21 @@ def _run(
     train = config.task(task_name).train
     place = device(train.device)
     decisive = train.model_dump(mode="json", exclude={"workers", "device"})
-    parameters = {"network": settings.model_dump(mode="json"), "train": decisive, "seed": seed, "device": place.type}
+    facts, learning = load(Facts, task_name, config), load(Learning, task_name, config)
+    judging, prediction = load(Judging, task_name, config), load(Prediction, task_name, config)
+    parameters = {
+        "network": settings.model_dump(mode="json"),
+        "train": decisive,
+        "prepare": config.task(task_name).prepared_with(),
+        "predict": prediction.parameters(),
+        "seed": seed,
+        "device": place.type,
+    }
     key = make_key("ablate", task_name, parameters=parameters, inputs=contents)
     folder = out / f"{_slug(name)}-{seed}"
     done = _known(folder, key, test_sets)
     if done is not None:
         return done
-    facts, learning = load(Facts, task_name, config), load(Learning, task_name, config)
-    judging, prediction = load(Judging, task_name, config), load(Prediction, task_name, config)
     pl.seed_everything(seed, workers=True, verbose=False)
     fitted = fit(
         learning,

@@ -1,18 +1,26 @@
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from condswin.config.root import Config
 from condswin.config.task import Study
+from condswin.errors import OutputError
+from condswin.manifest import Manifest
 from condswin.networks.costs import count_flops
 from condswin.networks.models import create_model
+from condswin.steps import ablate as step
 from condswin.steps.ablate import ablate
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import ingest
 from condswin.steps.prepare import prepare
 from condswin.tasks.learning import Learning
 from condswin.tasks.loading import load
+from condswin.training.fit import Fitted
+from condswin.validity import Key
 
 TASK = "reconstruction"
 SMALL = {"embedding": 16, "heads": [2, 2], "stem_channels": 8}
@@ -65,6 +73,73 @@ def test_networks_are_trained_with_each_seed_and_set_side_by_side(world: tuple[C
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("scores.json")}
 
 
+@pytest.fixture
+def fitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The trainings asked for, which leave networks as they are."""
+    labels: list[str] = []
+
+    def fit(_: object, network: nn.Module, *arguments: object, label: str, **others: object) -> Fitted:
+        labels.append(label)
+        return Fitted(network.eval(), [])
+
+    monkeypatch.setattr(step, "fit", fit)
+    return labels
+
+
+def test_other_cases_are_those_of_the_source_undersampled_as_the_parameters_say(
+    world: tuple[Config, Path], tmp_path: Path, fitted: list[str]
+) -> None:
+    config, folder = world
+    networks = study(swin={"network": "swin", "overrides": SMALL})
+    raw = tmp_path / "other"
+    shutil.copytree(folder / "raw" / "singlecoil_val", raw)
+
+    def scores(config: Config, prepared: Path) -> Mapping[str, Mapping[str, float]]:
+        ablate(config, TASK, networks, prepared=prepared, also=[raw], seeds=1, out=tmp_path / "out")
+        (result,) = json.loads((tmp_path / "out" / "ablation.json").read_text())["results"]
+        found: Mapping[str, Mapping[str, float]] = result["scores"]
+        return found
+
+    before = scores(config, folder / "prepared")
+    settings = config.reconstruction.undersample.model_copy(update={"accelerations": [2], "center_fractions": [0.3]})
+    section = config.reconstruction.model_copy(update={"undersample": settings})
+    config = config.model_copy(update={TASK: section})
+    prepare(config, TASK, ingested=folder / "ingested", out=tmp_path / "prepared")
+    after = scores(config, tmp_path / "prepared")
+    assert after["test"]["psnr"] != pytest.approx(before["test"]["psnr"], abs=1e-3)
+    assert after["other"]["psnr"] == pytest.approx(after["test"]["psnr"], abs=1e-6)
+    # A case that left is not scored any longer.
+    sorted(raw.iterdir())[0].unlink()
+    assert scores(config, tmp_path / "prepared")["other"]["psnr"] != pytest.approx(after["other"]["psnr"], abs=1e-6)
+    assert len(fitted) == 3
+
+
+@pytest.mark.parametrize("name", ["test", "checkpoints"])
+def test_folders_of_other_cases_that_have_a_name_of_ours_are_refused(
+    world: tuple[Config, Path], tmp_path: Path, name: str
+) -> None:
+    config, folder = world
+    networks = study(swin={"network": "swin", "overrides": SMALL})
+    also = [folder / "raw", tmp_path / name]
+    with pytest.raises(OutputError, match=f"{name}: the name {name} is taken"):
+        ablate(config, TASK, networks, prepared=folder / "prepared", also=also, seeds=1, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_called_data_does_not_hide_the_prepared_data(
+    world: tuple[Config, Path], tmp_path: Path, fitted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = world
+    shutil.copytree(folder / "raw" / "singlecoil_val", tmp_path / "data")
+    keys: list[Key] = []
+    make_key = step.make_key
+    monkeypatch.setattr(step, "make_key", lambda *names, **asked: keys.append(make_key(*names, **asked)) or keys[-1])
+    networks = study(swin={"network": "swin", "overrides": SMALL})
+    arguments = {"prepared": folder / "prepared", "also": [tmp_path / "data"], "seeds": 1, "out": tmp_path / "out"}
+    ablate(config, TASK, networks, **arguments)
+    assert keys[0].inputs["data"] == Manifest.read(folder / "prepared", TASK).fingerprint()
+
+
 def test_scores_that_no_case_defines_are_left_open(tiny: Config, tmp_path: Path) -> None:
     section = tiny.segmentation.model_copy(update={"source": str(tmp_path / "raw")})
     # With this seed the one test case has no tumour, so there is no lesion to recall.
@@ -86,3 +161,9 @@ def test_scores_that_no_case_defines_are_left_open(tiny: Config, tmp_path: Path)
     kept.write_text(json.dumps(known))
     row = next(line for line in ablate(config, "segmentation", networks, **arguments).splitlines() if "| swin" in line)
     assert row.endswith(f"| {scores['liver_dice']:.3f} | - |")
+
+    # Other post-processing is another prediction.
+    predict = section.predict.model_copy(update={"largest_component": not section.predict.largest_component})
+    config = config.model_copy(update={"segmentation": section.model_copy(update={"predict": predict})})
+    ablate(config, "segmentation", networks, **arguments)
+    assert json.loads(kept.read_text())["key"] != known["key"]
