@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
@@ -57,7 +58,7 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overw
         with progress(f"check {task_name}", len(cases)) as advance, ThreadPoolExecutor(cpu_count()) as pool:
             asked = [policy.model_dump(mode="json"), closure("ingest", task_name)]
             known = CheckCache(out.with_name(f".{out.name}-checks.json"), fingerprint(asked))
-            results = pool.map(lambda case: known.get(case) or known.put(case, _check(reader.check_case, case)), cases)
+            results = pool.map(lambda case: known.check(case, reader.check_case), cases)
             for case, result in zip(cases, results, strict=True):
                 if isinstance(result, CaseInfo):
                     infos[case.name] = result
@@ -201,19 +202,22 @@ class CheckCache:
         except (BadFileError, KeyError, TypeError):
             self._known = {}
 
-    def get(self, case: Case) -> CaseInfo | None:
-        """What is known of a case whose files have not changed."""
-        entry = self._known.get(case.name)
-        if not entry or entry["files"] != _state(case):
-            return None
-        return CaseInfo(entry["patient"], entry["details"])
+    def check(self, case: Case, check: Callable[[Case], CaseInfo]) -> CaseInfo | BadFileError:
+        """What is known of a case whose files have not changed, else what a check finds, which is kept of sound files.
 
-    def put(self, case: Case, result: CaseInfo | BadFileError) -> CaseInfo | BadFileError:
-        """Keeps the result of a check if the file is sound; bad ones are read again next time."""
-        if isinstance(result, CaseInfo):
-            entry = {"patient": result.patient, "details": dict(result.details), "files": _state(case)}
-            self._known[case.name] = entry
-        return result
+        Bad files are read again next time.
+        """
+        # Asked before the files are read: a change meanwhile is noticed next time.
+        state = _state(case)
+        entry = self._known.get(case.name)
+        if state and entry and entry["files"] == state:
+            return CaseInfo(entry["patient"], entry["details"])
+        try:
+            info = check(case)
+        except BadFileError as error:
+            return error
+        self._known[case.name] = {"patient": info.patient, "details": dict(info.details), "files": state}
+        return info
 
     def write(self) -> None:
         """Writes the file."""
@@ -221,16 +225,12 @@ class CheckCache:
 
 
 def _state(case: Case) -> dict[str, list[Any]]:
-    states = {role: (path, path.stat()) for role, path in case.files.items()}
-    return {role: [str(path), at.st_size, at.st_mtime_ns, at.st_ino] for role, (path, at) in states.items()}
-
-
-def _check(check: object, case: Case) -> CaseInfo | BadFileError:
+    """Of each file what changes when it does; empty if one cannot be asked, which the check then reports."""
     try:
-        info: CaseInfo = check(case)  # type: ignore[operator]
-        return info
-    except BadFileError as error:
-        return error
+        states = {role: (path, path.stat()) for role, path in case.files.items()}
+    except OSError:
+        return {}
+    return {role: [str(path), at.st_size, at.st_mtime_ns, at.st_ino] for role, (path, at) in states.items()}
 
 
 def _relative(path: Path, folder: Path) -> str:

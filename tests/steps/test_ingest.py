@@ -240,3 +240,24 @@ def test_only_new_or_changed_files_are_read_again(
     second = ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
     assert len(read) == 6
     assert not {case.patient for case in first.cases} & {case.patient for case in second.cases}
+
+
+def test_a_file_that_is_replaced_while_it_is_checked_is_read_again(
+    tiny: Config, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sorted((raw / "singlecoil_val").iterdir())[0]
+    read: list[str] = []
+    check = ReconstructionSource.check_case
+
+    def replacing(task: ReconstructionSource, case: Case) -> CaseInfo:
+        found = check(task, case)
+        if case.name == path.stem and len(read) < 6:
+            path.with_suffix(".new").write_bytes(path.read_bytes())
+            path.with_suffix(".new").replace(path)
+        read.append(case.name)
+        return found
+
+    monkeypatch.setattr(ReconstructionSource, "check_case", replacing)
+    for _ in range(2):
+        ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
+    assert read[6:] == [path.stem]
