@@ -75,7 +75,8 @@ pipeline-local: .venv/installed  ## Run the Kubeflow pipeline in processes of th
 lock:  ## Resolve pyproject.toml anew and pin every package
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet '.[dev]'
-	set -o pipefail; build/lock/bin/pip freeze --all --exclude condswin --exclude pip | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' > requirements.lock
+	set -o pipefail; build/lock/bin/pip freeze --all --exclude condswin --exclude pip | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' > build/lock/requirements.lock
+	mv build/lock/requirements.lock requirements.lock
 
 define CLEAN
 from pathlib import Path

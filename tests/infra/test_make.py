@@ -70,6 +70,25 @@ def test_refuses_an_environment_of_another_python(copy: Path) -> None:
     assert "remove it" in make(copy, ".venv/installed").stdout
 
 
+def test_locking_that_fails_leaves_the_lock(copy: Path) -> None:
+    pip = copy / "fakes" / "pip"
+    python = copy / "fakes" / "python3.11"
+    python.parent.mkdir()
+    python.write_text(
+        '#!/bin/sh\ncase "$*" in *venv*) mkdir -p build/lock/bin && cp fakes/pip build/lock/bin ;; esac\n'
+    )
+    pip.write_text('#!/bin/sh\ncase "$1" in freeze) echo torch==2.0.0+cpu; exit $(cat status) ;; esac\n')
+    for path in (python, pip):
+        path.chmod(0o755)
+    before = (copy / "requirements.lock").read_text()
+    (copy / "status").write_text("1")
+    assert make(copy, "lock").returncode
+    assert (copy / "requirements.lock").read_text() == before
+    (copy / "status").write_text("0")
+    assert make(copy, "lock").returncode == 0
+    assert (copy / "requirements.lock").read_text() == "torch==2.0.0\n"
+
+
 def test_cleaning_removes_what_the_pipeline_made_and_nothing_else(copy: Path) -> None:
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, copy)
