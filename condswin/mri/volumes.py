@@ -1,6 +1,5 @@
 """What a dataset must know of prepared files before it reads a slice, remembered from run to run."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from condswin.checksums import cache_folder
 from condswin.errors import BadFileError
 from condswin.files import fingerprint, read_json, write_json
 from condswin.mri.prepared import ZERO_FILLED, read_mask
@@ -42,21 +42,22 @@ class Volume(NamedTuple):
 def read_volumes(paths: Sequence[Path]) -> list[Volume]:
     """Describes the files of one folder; those that did not change since they were last described are not opened.
 
-    A file changed if its size or its time of last change did. Descriptions are remembered in the user's cache folder
-    (`$XDG_CACHE_HOME`, else `~/.cache`), without names; where nothing can be kept there, files are opened every time.
+    A file changed if its size, its time of change (ns) or its inode did. Descriptions are remembered in the user's
+    cache folder (`$XDG_CACHE_HOME`, else `~/.cache`), without names; where nothing can be kept there, files are opened
+    every time.
 
     Raises:
         BadFileError: A file is unusable.
     """
     if not paths:
         return []
-    memory = _cache_folder() / "condswin" / f"volumes-{fingerprint(str(paths[0].parent.resolve()))[:16]}.json"
+    memory = cache_folder() / f"volumes-{fingerprint(str(paths[0].parent.resolve()))[:16]}.json"
     known = _recall(memory)
     volumes, entries = [], {}
     for path in paths:
         # Asked before the file is read: a change meanwhile is noticed next time.
         state = path.stat()
-        mark = [FORMAT, state.st_size, state.st_mtime_ns]
+        mark = [FORMAT, state.st_size, state.st_mtime_ns, state.st_ino]
         name = fingerprint(path.name)
         entry = known.get(name)
         if not isinstance(entry, dict) or entry.get("mark") != mark:
@@ -66,10 +67,6 @@ def read_volumes(paths: Sequence[Path]) -> list[Volume]:
     if entries != known:
         _remember(memory, entries)
     return volumes
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
 
 
 def _recall(memory: Path) -> dict[str, Any]:

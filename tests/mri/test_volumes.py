@@ -59,6 +59,13 @@ def test_a_changed_file_is_noticed(opened, prepared, write_volume):
     os.utime(prepared[1], ns=(0, 0))
     read_volumes(prepared)
     assert opened[-1] == prepared[1]
+    # Other bytes of the same number and time, as a copy with its times beside it, put in its place, would leave.
+    copy = prepared[1].with_name("copy")
+    copy.write_bytes(prepared[1].read_bytes())
+    os.utime(copy, ns=(0, 0))
+    copy.replace(prepared[1])
+    read_volumes(prepared)
+    assert opened[-2:] == 2 * [prepared[1]]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"x": 1}', "not JSON"])
