@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,7 +8,6 @@ import pytest
 from condswin.errors import BadFileError
 from condswin.files import (
     atomic_file,
-    atomic_folder,
     copy_with_sha256,
     fingerprint,
     read_json,
@@ -33,25 +34,18 @@ def test_temporary_files_keep_their_suffixes(tmp_path: Path) -> None:
 
 
 def test_written_files_have_the_users_permissions(tmp_path: Path) -> None:
-    old = os.umask(0o027)
-    try:
-        write_json(tmp_path / "a.json", 1)
-    finally:
-        os.umask(old)
+    code = (
+        "import sys; from pathlib import Path; from condswin.files import write_json; write_json(Path(sys.argv[1]), 1)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "a.json"], check=True, umask=0o027)
     assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o640
 
 
-def test_folders_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with atomic_folder(out) as folder:
-        (folder / "a").write_text("1")
-    with atomic_folder(out) as folder:
-        (folder / "b").write_text("2")
-    with pytest.raises(RuntimeError), atomic_folder(out) as folder:  # noqa: PT012
-        (folder / "c").write_text("3")
-        raise RuntimeError
-    assert [path.name for path in out.iterdir()] == ["b"]
-    assert list(tmp_path.iterdir()) == [out]
+def test_writing_leaves_the_umask_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(os, "umask", lambda mask: asked.append(mask) or 0o022)
+    write_json(tmp_path / "a.json", 1)
+    assert not asked
 
 
 def test_copies_are_equal_and_known_by_checksum(tmp_path: Path) -> None:
