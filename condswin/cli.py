@@ -471,7 +471,7 @@ def ablate(
     """
     config = _read(task, params, settings)
     networks = load_study(study, task)
-    data, others = prepared or layout.prepared(task), also or []
+    data, others = prepared or layout.prepared(task), [folder.resolve() for folder in also or []]
     check_output(out / task, step="ablate", inputs=[data, *others], overwrite=overwrite)
     from condswin.steps.ablate import ablate as step
 

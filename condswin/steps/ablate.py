@@ -14,7 +14,7 @@ from condswin.code import closure
 from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.config.task import Study, VariantConfig
-from condswin.devices import device
+from condswin.devices import device, ranks
 from condswin.errors import BadFileError, OutputError
 from condswin.evaluation.run import evaluate_split
 from condswin.files import atomic_file, fingerprint, read_json, write_json
@@ -164,6 +164,7 @@ def _run(
         "predict": prediction.parameters(),
         "seed": seed,
         "device": place.type,
+        "ranks": ranks(place),
     }
     key = make_key("ablate", task_name, parameters=parameters, inputs=contents)
     folder = out / f"{_slug(name)}-{seed}"
