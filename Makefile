@@ -35,7 +35,6 @@ $(BIN)/python:
 # and the last run of DVC says why where it is seen: at the end.
 repro: .venv/installed  ## Run the pipeline on demo data (or what params.yaml names), or TASK=... alone, and show the results
 	@tasks=$$(condswin params tasks $(TASK)) || exit 1; \
-	dvc repro --quiet code && \
 	$(MAKE) --no-print-directory --jobs=2 $$(printf "repro-%s " $$tasks) || true
 	$(if $(TASK),dvc repro --glob '*$(TASK)*' && dvc repro --single-item report,dvc repro)
 	@condswin summary

@@ -28,6 +28,10 @@ params_app = typer.Typer(no_args_is_help=True, help="Choose, check and show para
 app.add_typer(params_app, name="params")
 
 
+def _part(name: str) -> str:
+    return name if name == "report" else _task(name)
+
+
 def _task(name: str) -> str:
     if name not in TASKS:
         raise typer.BadParameter(unknown("task", name, TASKS))
@@ -586,14 +590,19 @@ def baseline(
 
 
 @app.command()
-def code(out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("code")) -> None:
-    """Write, for each step and task, the checksums of the code that its result depends on.
+def code(
+    what: Annotated[str, typer.Argument(callback=_part, help="A task, or `report` for what is on all tasks.")],
+    out: OptionalPath = None,
+) -> None:
+    """Write, for each step of a task, the checksums of the code that its result depends on.
 
-    DVC's stages depend on these files. Example: condswin code
+    DVC's stages depend on these files. Example: condswin code reconstruction
     """
+    target = out or Path("code", what)
+    check_output(target, step="code", inputs=[])
     from condswin.steps.code import code as step
 
-    for path in step(out=out):
+    for path in step(what, out=target):
         print(path)
 
 

@@ -319,7 +319,7 @@ WRITING = {
         ["data-card", "--out"],
         ["gallery", "scan.h5", "--out"],
         ["predict", "--model", "m", "params.yaml", "--out"],
-        ["code", "--out"],
+        ["code", "reconstruction", "--out"],
     ],
     "file": [
         ["compare", "segmentation", "--out"],

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from condswin.code import closure
-from condswin.config.names import TASKS, TaskName
+from condswin.config.names import OWN, TASKS, TaskName
 from condswin.config.profiles import write_config
 from condswin.config.root import Config
 from condswin.steps.code import STEPS, code
@@ -120,26 +120,28 @@ def test_stages_of_dvc_depend_on_the_code_of_their_step_and_no_other() -> None:
     for name, stage in stages.items():
         body = stage.get("do", stage)
         command = body["cmd"].split()[1]
-        step = steps.get(command, command.replace("-", "_"))
         found = {dep for dep in body.get("deps", []) if dep.startswith("code/")}
-        if command in ("code", "register", "promote"):  # these two act elsewhere, and are run every time
+        if command in ("code", "register", "promote"):  # the last two act elsewhere, and are run every time
             assert not found
-            assert name == "code" or body["always_changed"]
+            assert command == "code" or body["always_changed"]
             continue
-        assert found
-        assert {dep.removeprefix("code/").split("-")[0] for dep in found} == {step}, name
-        asked |= found
-    tasks = {"${item.task}": TASKS, "${key}": TASKS}
-    written = {f"code/{step}-{task}.json" for step, names in STEPS.items() for task in names}
-    expanded = set()
-    for dep in asked:
-        pattern = next((pattern for pattern in tasks if pattern in dep), None)
-        expanded |= {dep.replace(pattern, task) for task in tasks[pattern]} if pattern else {dep}
-    assert expanded == written
+        (dep,) = found
+        task, step = dep.removeprefix("code/").removesuffix(".json").split("/")
+        assert step == steps.get(command, command.replace("-", "_")), name
+        assert task in body["cmd"] or command in ("undersample", "prepare-ct", "baseline", "data-card", "report"), name
+        asked.add(dep)
+    written = {f"code/{task}/{step}.json" for step, tasks in STEPS.items() for task in tasks if task in OWN}
+    assert asked == written | {"code/report/report.json"}
 
 
 def test_files_of_equal_code_are_left_as_they_are(tmp_path: Path) -> None:
-    paths = code(out=tmp_path / "code")
+    paths = code("reconstruction", out=tmp_path / "code")
     before = {path: path.stat().st_mtime_ns for path in paths}
-    assert json.loads((tmp_path / "code/train-reconstruction.json").read_text()) == closure("train", "reconstruction")
-    assert {path: path.stat().st_mtime_ns for path in code(out=tmp_path / "code")} == before
+    assert json.loads((tmp_path / "code/train.json").read_text()) == closure("train", "reconstruction")
+    assert {path: path.stat().st_mtime_ns for path in code("reconstruction", out=tmp_path / "code")} == before
+
+
+def test_the_report_depends_on_the_code_for_all_tasks(tmp_path: Path) -> None:
+    (path,) = code("report", out=tmp_path / "code")
+    files = json.loads(path.read_text())
+    assert {"condswin/mri/facts.py", "condswin/ct/facts.py", "condswin/reporting/report.html"} <= set(files)

@@ -3,23 +3,24 @@
 from pathlib import Path
 
 from condswin.code import closure
-from condswin.config.names import TASKS
+from condswin.config.names import TASKS, TaskName
 from condswin.files import write_json
 from condswin.outputs import open_output
 
 #: Steps whose results are kept, and for which tasks.
-STEPS = {
-    **dict.fromkeys(("demo_data", "ingest", "prepare", "train", "evaluate", "compare", "report"), TASKS),
+STEPS: dict[str, tuple[TaskName, ...]] = {
+    **dict.fromkeys(("demo_data", "ingest", "prepare", "train", "evaluate", "compare"), TASKS),
     **dict.fromkeys(("baseline", "data_card"), ("reconstruction",)),
 }
+#: The step that is on all tasks.
+REPORT = "report"
 
 
-def code(*, out: Path) -> list[Path]:
-    """Writes `<step>-<task>.json`: checksums by file of what the step runs for the task.
-
-    Files of equal content are left as they are: another DVC may be reading them.
+def code(what: TaskName, *, out: Path) -> list[Path]:
+    """Writes `<step>.json` for each step of a task: checksums by file of what it runs for the task.
 
     Args:
+        what: The task, or `report` for the step that is on all of them.
         out: Folder.
 
     Returns:
@@ -28,12 +29,15 @@ def code(*, out: Path) -> list[Path]:
     Raises:
         OutputError: Writing to `out` would hurt something.
     """
-    names = {f"{step}-{task}.json": (step, task) for step, tasks in STEPS.items() for task in tasks}
+    if what == REPORT:
+        merged = {path: digest for task in TASKS for path, digest in closure(REPORT, task).items()}
+        closures = {f"{REPORT}.json": merged}
+    else:
+        closures = {f"{step}.json": closure(step, what) for step, tasks in STEPS.items() if what in tasks}
     output = open_output(out, step="code", inputs=[])
-    closures = {name: closure(*place) for name, place in names.items()}
     if not output.is_current(closures):
-        output.claim(names)
+        output.claim(closures)
         for name, files in closures.items():
             write_json(out / name, files)
-        output.finish(names, closures)
-    return [out / name for name in names]
+        output.finish(closures, closures)
+    return [out / name for name in closures]
