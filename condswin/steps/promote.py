@@ -62,8 +62,9 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
 def decide_promotion(config: Config, task_name: TaskName, registered: Path, prepared: Path, out: Path) -> Promotion:
     """Makes a registered version champion if it works elsewhere and passes the gate.
 
-    1. A version that is champion already, or that the same gate and code rejected against the same champion on the
-       same test cases, is left alone: a rerun changes nothing and writes the same record.
+    1. A version that is champion already, or that the same gate, code and parameters of the prediction rejected
+       against the same champion on the same test cases, is left alone: a rerun changes nothing and writes the same
+       record.
     2. The version's files are fetched once and found to be those that were registered, before any of them is used.
     3. Smoke test: a clean process loads the version and gives this process's output for a golden batch.
     4. Challenger and champion are both evaluated now, on the same test cases; the gate decides.
@@ -113,6 +114,7 @@ def decide_promotion(config: Config, task_name: TaskName, registered: Path, prep
         "reasons": [],
         "metrics": {},
         "gate": config.task(task_name).gate.model_dump(mode="json"),
+        "predict": load(Prediction, task_name, config).parameters(),
         "code_sha256": fingerprint(closure("promote", task_name)),
     }
     if ROLLED_BACK in entry.tags:
@@ -189,7 +191,7 @@ def _settle(client: MlflowClient, name: str, version: str, tags: Mapping[str, st
 
 def _is_rejection(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether a record tells that the gate rejected the version in the circumstances of another record."""
-    same = all(before.get(key) == now[key] for key in ("promoted", "champion", "gate", "code_sha256"))
+    same = all(before.get(key) == now[key] for key in ("promoted", "champion", "gate", "predict", "code_sha256"))
     return same and "test_sha256" in before
 
 

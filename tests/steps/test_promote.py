@@ -13,7 +13,7 @@ from condswin.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, PROMOTED_A
 from condswin.registry.package import load_registered
 from condswin.steps import promote as module
 from condswin.steps.promote import decide_promotion, promote, rollback
-from tests.registry.toy import NAME, World, die_at, make_config
+from tests.registry.toy import NAME, ToyPrediction, World, die_at, make_config
 
 pytest_plugins = ["tests.registry.fixtures"]
 
@@ -239,7 +239,9 @@ def test_a_rejection_is_not_decided_again_until_something_changed(
     out.unlink()
     assert decide() == (False, True, [])
     assert out.read_bytes() == written
-    # Other code, other thresholds, other test cases, another champion: each is another question.
+    # Other parameters, code, thresholds, test cases, another champion: each is another question.
+    monkeypatch.setattr(ToyPrediction, "parameters", lambda _: {"window": 32})
+    assert [decide(), decide()] == [(False, False, both), (False, True, [])]
     monkeypatch.setattr(module, "closure", lambda *_: {"condswin/mri/metrics.py": "edited"})
     assert [decide(), decide()] == [(False, False, both), (False, True, [])]
     strict = make_config(world.config.tracking.uri, min_gain=99.0)
