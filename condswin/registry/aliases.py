@@ -20,6 +20,8 @@ CHALLENGER = "challenger"
 CHAMPION = "champion"
 PREVIOUS = "previous-champion"
 
+#: Version tag: which network it is. Makes registering idempotent.
+KEY = "condswin.key"
 #: Version tags. The record is the JSON that `promote` writes; it stays when the champion moves on.
 RECORD = "condswin.promotion"
 PROMOTED_AT = "condswin.promoted_at"

@@ -20,6 +20,7 @@ from condswin.evaluation.run import evaluate_split
 from condswin.files import fingerprint, read_json
 from condswin.outputs import check_file, write_result
 from condswin.registry.aliases import (
+    KEY,
     PREVIOUS,
     RECORD,
     ROLLED_BACK,
@@ -87,10 +88,11 @@ def decide_promotion(config: Config, task_name: TaskName, registered: Path, prep
         ConfigError: The gate names a metric that the task does not have.
         OutputError: `out` is there and not ours; no alias changed.
         TrackingError: MLflow cannot be reached.
-        GateError: The challenger or the champion cannot be loaded, or the champion moved meanwhile; no alias changed.
+        GateError: The version is not the network that was registered, the challenger or the champion cannot be loaded,
+            or the champion moved meanwhile; no alias changed.
     """
     check_file(out)
-    name, version = _read_registered(registered, task_name)
+    name, version, key = _read_registered(registered, task_name)
     check_metric(load(Facts, task_name, config), config.task(task_name).gate)
     client = connect(config)
     uri = tracking_uri(config)
@@ -98,6 +100,8 @@ def decide_promotion(config: Config, task_name: TaskName, registered: Path, prep
         entry = find_version(client, name, version)
         if entry is None:
             raise GateError(f"{name} has no version {version} (any more); run register again")
+        if entry.tags.get(KEY) != key:  # the registry was replaced, and counts from 1 again
+            raise GateError(f"{registered}: {name} version {version} is another network now; run register again")
         champion = current_champion(client, name)
         if champion == version:
             record = _settle(client, name, version, entry.tags)
@@ -160,14 +164,15 @@ def rollback(config: Config, task_name: TaskName) -> str:
     return champion
 
 
-def _read_registered(path: Path, task_name: TaskName) -> tuple[str, str]:
+def _read_registered(path: Path, task_name: TaskName) -> tuple[str, str, str]:
     values = read_json(path)
-    name, version = (values.get(key) if isinstance(values, dict) else None for key in ("name", "version"))
-    if not isinstance(name, str) or not isinstance(version, str):
+    wanted = ("name", "version", "key")
+    name, version, key = (values.get(field) if isinstance(values, dict) else None for field in wanted)
+    if not isinstance(name, str) or not isinstance(version, str) or not isinstance(key, str):
         raise BadFileError(path, "not written by register; run register again")
     if name != model_name(task_name):
         raise BadFileError(path, f"names the model {name}, expected {model_name(task_name)}")
-    return name, version
+    return name, version, key
 
 
 def _settle(client: MlflowClient, name: str, version: str, tags: Mapping[str, str]) -> dict[str, Any]:

@@ -17,12 +17,9 @@ from condswin.files import fingerprint, read_json, sha256
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model
 from condswin.outputs import check_file, write_result
 from condswin.provenance import git_state
-from condswin.registry.aliases import CHALLENGER
+from condswin.registry.aliases import CHALLENGER, KEY
 from condswin.registry.package import PACKAGE, ModelUnavailableError, fetch, log_package, model_name
 from condswin.registry.tracking import connect, tracked_run, tracking_errors, tracking_uri
-
-#: Version tag that makes registering idempotent.
-KEY = "condswin.key"
 
 
 def register(

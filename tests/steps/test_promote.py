@@ -186,6 +186,15 @@ def test_a_challenger_that_is_gone(world: World, quick_smoke: None) -> None:
         world.promote(registered)
 
 
+def test_no_other_network_is_judged_in_a_registry_that_was_replaced(world: World, quick_smoke: None) -> None:
+    registered = world.register(0.5)
+    world.client.delete_registered_model(NAME)
+    world.register(0.9)
+    with pytest.raises(GateError, match=rf"{registered}: {NAME} version 1 is another network now; run register again"):
+        world.promote(registered)
+    assert world.aliases() == {CHALLENGER: "1"}
+
+
 def test_a_champion_made_by_hand_is_left_alone(world: World, quick_smoke: None) -> None:
     registered = world.register(0.5)
     world.promote(registered, floor=99.0)
@@ -199,13 +208,17 @@ def test_bad_input_is_named(world: World) -> None:
     registered, out = world.folder / "registered.json", world.folder / "promotion.json"
     for content, reason in (
         ({}, "not written by register"),
-        ({"name": NAME, "version": 3}, "not written by register"),
-        ({"name": "condswin-segmentation", "version": "1"}, f"names the model condswin-segmentation, expected {NAME}"),
+        ({"name": NAME, "version": 3, "key": "k"}, "not written by register"),
+        ({"name": NAME, "version": "3"}, "not written by register"),
+        (
+            {"name": "condswin-segmentation", "version": "1", "key": "k"},
+            f"names the model condswin-segmentation, expected {NAME}",
+        ),
     ):
         write_json(registered, content)
         with pytest.raises(BadFileError, match=reason):
             promote(world.config, "reconstruction", registered, world.prepared, out)
-    write_json(registered, {"name": NAME, "version": "1"})
+    write_json(registered, {"name": NAME, "version": "1", "key": "k"})
     with pytest.raises(GateError, match="has no version 1"):
         promote(world.config, "reconstruction", registered, world.prepared, out)
     with pytest.raises(ConfigError, match="no metric 'dice'"):

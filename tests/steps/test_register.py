@@ -8,9 +8,9 @@ import pytest
 from condswin.errors import BadFileError
 from condswin.files import read_json, sha256
 from condswin.outputs import WRITTEN_BY
-from condswin.registry.aliases import CHALLENGER
+from condswin.registry.aliases import CHALLENGER, KEY
 from condswin.registry.package import PACKAGE
-from condswin.steps.register import KEY, log_package, register
+from condswin.steps.register import log_package, register
 from tests.registry.toy import NAME, World
 
 pytest_plugins = ["tests.registry.fixtures"]
