@@ -24,8 +24,8 @@ def compare(config: Config, task_name: TaskName, *, results: dict[str, Any], out
         out: JSON file to write.
 
     Returns:
-        What the file holds: `task`, `best`, `metric`, `chosen_on`, `data_sha256`, `params_sha256` of the best, and
-        under `variants` the splits' summaries.
+        What the file holds: `task`, `best`, `metric`, `chosen_on`, `data_sha256`, `params_sha256` and
+        `weights_sha256` of the best (empty if it is no network), and under `variants` the splits' summaries.
 
     Raises:
         BadDataError: The variants were not evaluated on the same data, or none has the metric.
@@ -47,6 +47,7 @@ def compare(config: Config, task_name: TaskName, *, results: dict[str, Any], out
         "chosen_on": chosen_on,
         "data_sha256": results[best]["data_sha256"],
         "params_sha256": results[best]["params_sha256"],
+        "weights_sha256": results[best].get("weights_sha256", ""),
         "variants": {
             variant: {split: result[split] for split in ("val", "test") if split in result}
             for variant, result in results.items()

@@ -47,11 +47,12 @@ def evaluate(
         raise BadDataError(f"{model}: a model for {spec.task}, {task_name} was asked for")
     prediction = load(Prediction, task_name, config)
     place = device(config.task(task_name).train.device)
+    weights = checksums(model).sha256(model / WEIGHTS)
     key = make_key(
         "evaluate",
         task_name,
         parameters={"predict": prediction.parameters(), "network": spec.recipe(), "device": place.type},
-        inputs={"weights": checksums(model).sha256(model / WEIGHTS), "data": manifest.fingerprint()},
+        inputs={"weights": weights, "data": manifest.fingerprint()},
     )
     output = open_output(out, step="evaluate", inputs=[model, prepared], overwrite=overwrite)
     return known_evaluation(output, key) or write_evaluation(
@@ -63,4 +64,5 @@ def evaluate(
         key=key,
         variant=spec.variant,
         params_sha256=spec.provenance.get("params_sha256", ""),
+        weights_sha256=weights,
     )

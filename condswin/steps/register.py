@@ -41,7 +41,8 @@ def register(
     Args:
         config: All parameters.
         task_name: Which task.
-        comparison: JSON of the compare step: `task`, `best`, `data_sha256`, `params_sha256`, `variants`.
+        comparison: JSON of the compare step: `task`, `best`, `data_sha256`, `params_sha256`, `weights_sha256`,
+            `variants`.
         model: Folder of the best network.
         out: JSON to write: `name`, `version`, `run_id`, `uri`, `key`, `variant`. A rerun writes the same bytes.
         image: Container image that the network was trained in, for a tag; empty outside of containers.
@@ -51,7 +52,8 @@ def register(
         The content of `out`, and `already_registered`.
 
     Raises:
-        BadFileError: The comparison or the network is missing, damaged or belongs to another task.
+        BadFileError: The comparison or the network is missing, damaged or belongs to another task, or the scores are
+            those of other weights.
         OutputError: `out` is there and not ours; nothing was registered.
         TrackingError: MLflow cannot be reached.
     """
@@ -62,6 +64,10 @@ def register(
     if (spec.task, spec.variant) != (task_name, best):
         raise BadFileError(model / DESCRIPTION, f"describes {spec.task}/{spec.variant}, expected {task_name}/{best}")
     weights = sha256(model / WEIGHTS)
+    if compared["weights_sha256"] != weights:
+        raise BadFileError(
+            comparison, f"has the scores of other weights than {model / WEIGHTS}; evaluate and compare again"
+        )
     key = _key(model, weights, compared)
     name = model_name(task_name)
 
@@ -90,7 +96,7 @@ def _read_comparison(path: Path, task_name: TaskName) -> dict[str, Any]:
     compared = read_json(path)
     if not isinstance(compared, dict):
         raise BadFileError(path, "not a comparison; run compare again")
-    for key in ("task", "best", "data_sha256", "params_sha256"):
+    for key in ("task", "best", "data_sha256", "params_sha256", "weights_sha256"):
         if not isinstance(compared.get(key), str):
             raise BadFileError(path, f"{key!r} is missing or no text; run compare again")
     if compared["task"] != task_name:

@@ -22,7 +22,7 @@ from condswin.config.profiles import compose
 from condswin.config.root import Config, TrackingConfig
 from condswin.config.task import GateConfig
 from condswin.files import read_json, sha256, write_json
-from condswin.networks.saving import ModelSpec, save_model
+from condswin.networks.saving import WEIGHTS, ModelSpec, save_model
 from condswin.outputs import WRITTEN_BY
 from condswin.registry.tracking import connect, tracking_uri
 from condswin.steps.promote import promote
@@ -122,20 +122,24 @@ class World:
         save_model(out, model, spec)
         return out
 
-    def comparison(self, data: str = "d" * 64, **changes: Any) -> Path:
+    def comparison(self, data: str = "d" * 64, bias: float = 0.5, **changes: Any) -> Path:
+        """The comparison that a network of known quality won."""
         self.made += 1
         summary = {"mean": 12.5, "std": 1.0, "low": 11.0, "high": 14.0, "cases": 3}
         missing = {"mean": None, "std": None, "low": None, "high": None, "cases": 0}
         path = self.folder / f"comparison-{self.made}.json"
         variants = {"swin": {"val": {"psnr": summary}, "test": {"psnr": summary, "mse": missing}}}
+        model = self.folder / f"model-{bias}"
+        weights = sha256((model if model.exists() else self.network(bias)) / WEIGHTS)
         values = {"task": "reconstruction", "best": "swin", "data_sha256": data, "params_sha256": "p" * 64}
+        values["weights_sha256"] = weights
         write_json(path, {**values, "variants": variants, **changes})
         return path
 
     def register(self, bias: float, **changes: Any) -> Path:
         """Registers a network of known quality; returns the step's JSON."""
         out = self.folder / f"registered-{bias}.json"
-        register(self.config, "reconstruction", self.comparison(**changes), self.network(bias), out)
+        register(self.config, "reconstruction", self.comparison(bias=bias, **changes), self.network(bias), out)
         return out
 
     def promote(self, registered: Path, **gate: Any) -> tuple[bool, dict[str, Any]]:

@@ -150,6 +150,8 @@ def test_two_processes_registering_the_same_agree_on_one_version(world: World, m
         ({"best": "conditional-light"}, "no test results of its best variant 'conditional-light'"),
         ({"best": None}, "'best' is missing or no text"),
         ({"data_sha256": 3}, "'data_sha256' is missing or no text"),
+        ({"weights_sha256": None}, "'weights_sha256' is missing or no text"),
+        ({"weights_sha256": "w" * 64}, "has the scores of other weights than .*; evaluate and compare again"),
         ({"variants": []}, "no test results"),
         ({"variants": {"swin": {"val": {}}}}, "no test results"),
     ],
