@@ -379,7 +379,9 @@ def register(
         model=model or layout.model(task, read_json(compared)["best"]),
         out=target,
     )
-    known = ", registered already: nothing to do" if record["already_registered"] else ""
+    known = ""
+    if record["already_registered"]:
+        known = ", registered already, challenger again" if record["moved"] else ", registered already: nothing to do"
     print(f"{record['name']} version {record['version']}{known}")
 
 

@@ -12,6 +12,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from condswin.cli import main
 from condswin.config.names import TASKS
@@ -72,6 +73,10 @@ def test_an_up_to_date_registry_leaves_nothing_to_do_and_an_empty_one_everything
     task, folder = pipeline
     known = f"condswin-{task} version 1, registered already: nothing to do\n"
     assert condswin("register", task, cwd=folder) == known
+    uri = f"sqlite:///{folder}/mlflow.db"
+    MlflowClient(uri, registry_uri=uri).delete_registered_model_alias(f"condswin-{task}", "challenger")
+    said = condswin("register", task, cwd=folder)
+    assert said == f"condswin-{task} version 1, registered already, challenger again\n"
     again = condswin("promote", task, cwd=folder)
     assert f"promotion/{task}/promoted.json: nothing to do, version 1 is champion already" in again
 

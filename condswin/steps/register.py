@@ -17,7 +17,7 @@ from condswin.files import fingerprint, read_json, sha256
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model
 from condswin.outputs import check_file, write_result
 from condswin.provenance import git_state
-from condswin.registry.aliases import CHALLENGER, KEY
+from condswin.registry.aliases import CHALLENGER, KEY, aliased
 from condswin.registry.package import PACKAGE, ModelUnavailableError, fetch, log_package, model_name
 from condswin.registry.tracking import connect, tracked_run, tracking_errors, tracking_uri
 
@@ -49,7 +49,7 @@ def register(
         pipeline_run: Identifier of the pipeline run that made the network, for a tag; empty outside of pipelines.
 
     Returns:
-        The content of `out`, and `already_registered`.
+        The content of `out`, `already_registered`, and `moved`: the alias pointed elsewhere.
 
     Raises:
         BadFileError: The comparison or the network is missing, damaged or belongs to another task, or the scores are
@@ -79,7 +79,9 @@ def register(
         else:
             tags = _tags(compared, spec, key, weights, {"image": image, "pipeline_run": pipeline_run})
             chosen = _register_new(client, config, name, model, key, tags, compared)
-        client.set_registered_model_alias(name, CHALLENGER, str(chosen.version))
+        moved = aliased(client, name, CHALLENGER) != str(chosen.version)
+        if moved:
+            client.set_registered_model_alias(name, CHALLENGER, str(chosen.version))
     result = {
         "name": name,
         "version": str(chosen.version),
@@ -89,7 +91,7 @@ def register(
         "variant": best,
     }
     write_result(out, "register", result)
-    return {**result, "already_registered": bool(known)}
+    return {**result, "already_registered": bool(known), "moved": moved}
 
 
 def _read_comparison(path: Path, task_name: TaskName) -> dict[str, Any]:

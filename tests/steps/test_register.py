@@ -28,7 +28,7 @@ def test_the_best_network_becomes_challenger_with_its_provenance(world: World, m
     origin = {"image": "registry/condswin@sha256:abc", "pipeline_run": "run-7"}
     result = register(world.config, "reconstruction", world.comparison(), model, out, **origin)
 
-    assert result.pop("already_registered") is False
+    assert (result.pop("already_registered"), result.pop("moved")) == (False, True)
     assert read_json(out) == {WRITTEN_BY: "condswin register", **result}
     assert (result["name"], result["version"], result["uri"]) == (NAME, "1", f"models:/{NAME}/1")
     assert world.aliases() == {CHALLENGER: "1"}
@@ -60,6 +60,7 @@ def test_registering_again_changes_nothing(world: World) -> None:
     written = out.read_bytes()
     again = register(world.config, "reconstruction", comparison, model, out)
     assert (first.pop("already_registered"), again.pop("already_registered")) == (False, True)
+    assert (first.pop("moved"), again.pop("moved")) == (True, False)
     assert first == again
     assert out.read_bytes() == written
     assert versions(world) == ["1"]
@@ -70,7 +71,8 @@ def test_registering_again_changes_nothing(world: World) -> None:
     world.register(0.6)
     assert versions(world) == ["1", "2", "3", "4"]
     assert world.aliases() == {CHALLENGER: "4"}
-    register(world.config, "reconstruction", comparison, model, out)
+    back = register(world.config, "reconstruction", comparison, model, out)
+    assert (back["already_registered"], back["moved"]) == (True, True)
     assert world.aliases() == {CHALLENGER: "1"}
 
 
