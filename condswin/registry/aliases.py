@@ -91,13 +91,28 @@ def move_champion(
                 f"{name}: the champion moved from {_spoken(expected)} to {_spoken(now)} while version {version} was "
                 "compared with it; nothing was changed, promote again"
             )
-        client.set_model_version_tag(name, version, RECORD, json.dumps(record, sort_keys=True))
+        write(client.set_model_version_tag, name, version, RECORD, json.dumps(record, sort_keys=True))
         write(client.set_registered_model_tag, name, LAST_CHAMPION, version)
         if expected is not None:
             write(client.set_registered_model_alias, name, PREVIOUS, expected)
         write(client.set_registered_model_alias, name, CHAMPION, version)
         _confirm(client, name, version)
         journal(client, name, version, previous=expected)
+
+
+def note_rejection(client: MlflowClient, name: str, version: str, record: Mapping[str, Any]) -> None:
+    """Notes on a version why it was rejected.
+
+    Raises:
+        GateError: It became champion meanwhile, and keeps the record of that.
+    """
+    with promotion_lock(client, name) as write:
+        if aliased(client, name, CHAMPION) == version:
+            raise GateError(
+                f"{name}: version {version} became champion while it was judged and rejected; nothing was changed, "
+                "promote again"
+            )
+        write(client.set_model_version_tag, name, version, RECORD, json.dumps(record, sort_keys=True))
 
 
 def journal(client: MlflowClient, name: str, version: str, *, previous: str | None) -> None:

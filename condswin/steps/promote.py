@@ -29,6 +29,7 @@ from condswin.registry.aliases import (
     find_version,
     journal,
     move_champion,
+    note_rejection,
     roll_back,
 )
 from condswin.registry.gate import check_metric, decide
@@ -142,7 +143,7 @@ def decide_promotion(config: Config, task_name: TaskName, registered: Path, prep
             record |= {"champion": version, "previous": champion}
             move_champion(client, name, version, expected=champion, record=record)
         else:
-            client.set_model_version_tag(name, version, RECORD, json.dumps(record, sort_keys=True))
+            note_rejection(client, name, version, record)
     write_result(out, "promote", record)
     return Promotion(champion=bool(record["promoted"]), known=False, record=record)
 

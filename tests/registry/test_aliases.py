@@ -1,7 +1,9 @@
 import json
+from functools import partial
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 from condswin.errors import GateError
 from condswin.registry.aliases import (
@@ -15,8 +17,10 @@ from condswin.registry.aliases import (
     aliased,
     current_champion,
     move_champion,
+    note_rejection,
     roll_back,
 )
+from condswin.registry.lock import PREFIX
 from condswin.registry.tracking import tracking_uri
 from tests.registry.race import race
 from tests.registry.toy import NAME, World, die_at
@@ -71,6 +75,34 @@ def test_a_champion_that_moved_meanwhile_stops_the_promotion(client: MlflowClien
     assert RECORD not in client.get_model_version(NAME, "3").tags
     move_champion(client, NAME, "2", expected="1", record={})  # the same promotion twice at once
     assert state(client) == ("2", "1")
+
+
+def test_a_rejection_does_not_replace_the_record_of_a_champion(client: MlflowClient) -> None:
+    note_rejection(client, NAME, "1", {"promoted": False})
+    assert json.loads(client.get_model_version(NAME, "1").tags[RECORD]) == {"promoted": False}
+    crown(client, "1")
+    with pytest.raises(GateError, match="version 1 became champion while it was judged and rejected"):
+        note_rejection(client, NAME, "1", {"promoted": False})
+    assert json.loads(client.get_model_version(NAME, "1").tags[RECORD]) == {"promoted": True}
+
+
+@pytest.mark.parametrize("promoted", [True, False])
+def test_no_record_is_written_after_others_have_taken_over(
+    promoted: bool, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crown(client, "1")
+    write = partial(move_champion, expected="1", record={}) if promoted else partial(note_rejection, record={})
+
+    def taken_over(name: str, _: str) -> ModelVersion:
+        for tag in client.get_registered_model(NAME).tags:
+            if tag.startswith(PREFIX):
+                client.delete_registered_model_tag(NAME, tag)
+        return client.get_model_version(name, "1")
+
+    monkeypatch.setattr(client, "get_model_version_by_alias", taken_over)
+    with pytest.raises(GateError, match="another one took over"):
+        write(client, NAME, "2")
+    assert RECORD not in client.get_model_version(NAME, "2").tags
 
 
 def test_an_alias_that_another_program_sets_is_noticed(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,23 @@ def test_a_champion_that_moves_during_the_comparison(
     assert RECORD not in world.tags("3")
 
 
+def test_a_challenger_that_becomes_champion_during_its_rejection(
+    world: World, quick_smoke: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered = world.register(0.5)
+    real = module.evaluate_split
+
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(module, "evaluate_split", real)
+        assert world.promote(registered)[0]
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "evaluate_split", meanwhile)
+    with pytest.raises(GateError, match="version 1 became champion"):
+        world.promote(registered, floor=99.0)
+    assert json.loads(world.tags("1")[RECORD])["promoted"] is True
+
+
 @pytest.mark.parametrize("fails_at", range(1, 6))
 def test_an_interrupted_promotion_is_completed(
     fails_at: int, world: World, quick_smoke: None, monkeypatch: pytest.MonkeyPatch
