@@ -50,6 +50,10 @@ class ModelUnavailableError(CondswinError):
     """A registered model is gone, damaged or altered, or this version of condswin cannot build it."""
 
 
+class ModelAlteredError(ModelUnavailableError):
+    """A registered model's files are there, but not as they were registered."""
+
+
 class Logged(NamedTuple):
     """A package in MLflow's artifact store.
 
@@ -182,7 +186,8 @@ def verified_package(uri: str, config: Config) -> Iterator[Path]:
 
     Raises:
         TrackingError: The server does not answer.
-        ModelUnavailableError: It has no such version, its files are gone, or they are not those that were registered.
+        ModelUnavailableError: It has no such version, or its files are gone.
+        ModelAlteredError: They are not those that were registered.
     """
     parts = _URI.fullmatch(uri.rstrip("/"))
     if parts is None:
@@ -205,13 +210,13 @@ def verified_package(uri: str, config: Config) -> Iterator[Path]:
         try:
             found = package_sha256(package)
             if found != expected:
-                raise ModelUnavailableError(
+                raise ModelAlteredError(
                     f"{uri}: its files are not those that were registered (SHA-256 {found[:12]}..., the tag {PACKAGE} "
                     f"says {expected[:12]}...); restore them, or delete version {number} in MLflow"
                 )
             refuse_pickles(package)
         except BadFileError as error:
-            raise ModelUnavailableError(f"{uri}: {str(error).replace(f'{package}/', '')}") from error
+            raise ModelAlteredError(f"{uri}: {str(error).replace(f'{package}/', '')}") from error
         yield package
 
 

@@ -33,7 +33,14 @@ from condswin.registry.aliases import (
     roll_back,
 )
 from condswin.registry.gate import check_metric, decide
-from condswin.registry.package import ModelUnavailableError, load_package, load_registered, model_name, verified_package
+from condswin.registry.package import (
+    ModelAlteredError,
+    ModelUnavailableError,
+    load_package,
+    load_registered,
+    model_name,
+    verified_package,
+)
 from condswin.registry.smoke import smoke
 from condswin.registry.tracking import connect, tracking_errors, tracking_uri
 from condswin.tasks.facts import Facts
@@ -244,6 +251,8 @@ def _unavailable(role: str) -> Iterator[None]:
         yield
     except ModelUnavailableError as error:
         remedy = "run register again"
+        if isinstance(error, ModelAlteredError):  # register takes a version for whole by its description alone
+            remedy = "after deleting the version in MLflow, run register again"
         if role == "champion":
             remedy = "`condswin rollback` restores its predecessor, or delete the alias 'champion' to start without one"
         raise GateError(f"the {role} cannot be loaded, nothing was changed: {error}; {remedy}") from error

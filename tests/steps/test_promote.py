@@ -195,9 +195,27 @@ def test_a_champion_that_is_gone_stops_the_promotion(world: World, quick_smoke: 
 
 def test_a_challenger_that_is_gone(world: World, quick_smoke: None) -> None:
     registered = world.register(0.5)
-    shutil.rmtree(world.weights_of("1").parent)
-    with pytest.raises(GateError, match=r"the challenger cannot be loaded.*run register again"):
+    shutil.rmtree(world.package_of("1"))
+    with pytest.raises(
+        GateError, match=r"the challenger cannot be loaded.* cannot be fetched .*\); run register again"
+    ):
         world.promote(registered)
+    assert read_json(world.register(0.5))["version"] == "2"
+    assert world.promote(registered)[0]
+
+
+def test_a_challenger_without_its_weights(world: World, quick_smoke: None) -> None:
+    registered = world.register(0.5)
+    world.weights_of("1").unlink()
+    assert read_json(world.register(0.5))["version"] == "1"  # so registering again is no remedy
+    with pytest.raises(GateError, match=r"after deleting the version in MLflow, run register again"):
+        world.promote(registered)
+    world.client.delete_model_version(NAME, "1")
+    assert world.promote(world.register(0.5))[0]
+
+
+def test_a_challenger_that_was_deleted(world: World) -> None:
+    registered = world.register(0.5)
     world.client.delete_model_version(NAME, "1")
     with pytest.raises(GateError, match="has no version 1"):
         world.promote(registered)
