@@ -22,6 +22,7 @@ from condswin.config.profiles import compose
 from condswin.config.root import Config, TrackingConfig
 from condswin.config.task import GateConfig
 from condswin.files import read_json, sha256, write_json
+from condswin.mri.config import ReconstructionConfig
 from condswin.networks.saving import WEIGHTS, ModelSpec, save_model
 from condswin.outputs import WRITTEN_BY
 from condswin.registry.tracking import connect, tracking_uri
@@ -78,6 +79,10 @@ def install(patch: pytest.MonkeyPatch) -> None:
         module = ModuleType(f"toy_task.{name}")
         module.PART = part  # type: ignore[attr-defined]
         patch.setitem(sys.modules, f"toy_task.{name}", module)
+    # Its parameters are reconstruction's, read by whichever test asks first.
+    config = ModuleType("toy_task.config")
+    config.SECTION = ReconstructionConfig  # type: ignore[attr-defined]
+    patch.setitem(sys.modules, "toy_task.config", config)
     package = ModuleType("toy_task")
     package.__spec__ = ModuleSpec("toy_task", None)
     patch.setitem(sys.modules, "toy_task", package)

@@ -57,14 +57,29 @@ def test_an_interrupted_download_goes_on_and_notices_changed_objects(bucket: Buc
     client, scratch = bucket.client(), tmp_path / "scratch"
     for name in ("a", "b"):
         client.put_object(Bucket=bucket.name, Key=f"resume/{name}.h5", Body=f"first {name}".encode())
+    client.put_object(Bucket=bucket.name, Key="resume/withdrawn.h5", Body=b"c")
     with pytest.raises(KeyboardInterrupt), local_source(f"s3://{bucket.name}/resume", scratch):
         raise KeyboardInterrupt
-    kept = (scratch / "a.h5").stat().st_mtime_ns
+    (begun,) = tmp_path.iterdir()
+    kept = (begun / "a.h5").stat().st_mtime_ns
     client.put_object(Bucket=bucket.name, Key="resume/b.h5", Body=b"second b")
+    client.delete_object(Bucket=bucket.name, Key="resume/withdrawn.h5")
     with local_source(f"s3://{bucket.name}/resume", scratch) as folder:
+        assert folder == begun
         assert (folder / "a.h5").stat().st_mtime_ns == kept
         assert (folder / "b.h5").read_bytes() == b"second b"
-    assert not scratch.exists()
+        assert not (folder / "withdrawn.h5").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_download_of_another_source_is_not_mixed_in(bucket: Bucket, tmp_path: Path) -> None:
+    client = bucket.client()
+    for name in ("one", "other"):
+        client.put_object(Bucket=bucket.name, Key=f"{name}/{name}.h5", Body=name.encode())
+    with pytest.raises(KeyboardInterrupt), local_source(f"s3://{bucket.name}/one", tmp_path / "scratch"):
+        raise KeyboardInterrupt
+    with local_source(f"s3://{bucket.name}/other", tmp_path / "scratch") as folder:
+        assert [path.name for path in folder.glob("*.h5")] == ["other.h5"]
 
 
 @pytest.mark.parametrize(
