@@ -401,9 +401,9 @@ def promote(
     config = _read(task, params, settings)
     target = out or layout.promoted(task)
     check_file(target)
-    from condswin.steps.promote import decide_promotion
+    from condswin.steps.promote import promote as step
 
-    champion, known, record = decide_promotion(
+    champion, known, record = step(
         config,
         task,
         registered=registered or layout.registered(task),

@@ -147,7 +147,7 @@ def promote(params: str, task: str, registered: str, prepared: str, decision: st
     from condswin.steps.promote import promote as step
 
     config = _read(params, task)
-    return step(config, task, registered=Path(registered), prepared=Path(prepared), out=Path(decision))
+    return step(config, task, registered=Path(registered), prepared=Path(prepared), out=Path(decision)).champion
 
 
 def _read(params: str, task: str) -> Config:

@@ -88,10 +88,7 @@ class Output:
                 f"{self.folder}: {_listed(taken)} {'is' if len(taken) == 1 else 'are'} there and not what "
                 f"condswin {self.step} wrote; give another folder, or --overwrite to replace such files"
             )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be made ({error.strerror}); give another folder") from None
+        self._make()
         if not self.shared:
             for name in sorted(set(self.files) - set(wanted)):
                 self.remove(name)
@@ -156,13 +153,16 @@ class Output:
         if not self.shared:
             yield
             return
+        self._make()
+        with FileLock(self.folder / f"{RECORD}.lock"):
+            self.record = _read_record(self.folder)
+            yield
+
+    def _make(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be made ({error.strerror}); give another folder") from None
-        with FileLock(self.folder / f"{RECORD}.lock"):
-            self.record = _read_record(self.folder)
-            yield
 
     def _write(self, values: dict[str, Any]) -> None:
         self.record = {"format": FORMAT, WRITTEN_BY: f"condswin {self.step}", **values}

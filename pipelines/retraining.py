@@ -56,7 +56,7 @@ def _retrain(config: Config, params: str, task: TaskName) -> None:
     raw = on_cpu(components.demo_data(params=params, task=task), cached=False)
     ingested = on_cpu(components.ingest(params=params, task=task, source=raw.outputs["Output"]), cached=False)
     prepared = on_cpu(components.prepare(params=params, task=task, ingested=ingested.outputs["ingested"]))
-    if task == "reconstruction":
+    if config.task(task).data_card:
         # Data that drifted is not trained on.
         prepared.after(on_cpu(components.data_card(params=params, ingested=ingested.outputs["ingested"])))
     data = prepared.outputs["prepared"]

@@ -112,6 +112,8 @@ class TaskConfig(Section):
     preparation: ClassVar[str]
     #: Whether unrolled networks, which take complex images and a mask, can do the task.
     unrolled: ClassVar[bool] = False
+    #: Whether a data card is made of ingested files, and training waits for it.
+    data_card: ClassVar[bool] = False
 
     source: str
     ingest: IngestConfig = IngestConfig()

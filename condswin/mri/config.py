@@ -102,6 +102,7 @@ class ReconstructionConfig(TaskConfig):
     name: ClassVar[TaskName] = "reconstruction"
     metrics: ClassVar[Mapping[str, bool]] = {"psnr": True, "ssim": True, "nmse": False, "mae": False}
     preparation: ClassVar[str] = "undersample"
+    data_card: ClassVar[bool] = True
     unrolled: ClassVar[bool] = True
 
     source: str = "data/demo/reconstruction"

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from condswin.checksums import checksums
-from condswin.code import closure
 from condswin.config.names import SPLITS, Split, TaskName
 from condswin.config.root import Config
 from condswin.config.task import IngestConfig
 from condswin.errors import BadDataError, BadFileError, OutputError
-from condswin.files import MANIFEST, copy_with_sha256, fingerprint, read_json, write_json
+from condswin.files import MANIFEST, copy_with_sha256, read_json, write_json
 from condswin.manifest import CaseRecord, FileRecord, Manifest
 from condswin.outputs import check_file, check_output, open_output, write_result
 from condswin.patients import patient_key
@@ -56,8 +55,11 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overw
         infos: dict[str, CaseInfo] = {}
         rejected: list[dict[str, str]] = []
         with progress(f"check {task_name}", len(cases)) as advance, ThreadPoolExecutor(cpu_count()) as pool:
-            asked = [policy.model_dump(mode="json"), closure("ingest", task_name)]
-            known = CheckCache(out.with_name(f".{out.name}-checks.json"), fingerprint(asked))
+            # The patients' keys are made with a secret, which another run may not share.
+            asked = make_key(
+                "ingest", task_name, parameters=policy.model_dump(mode="json"), inputs={"secret": patient_key("")}
+            )
+            known = CheckCache(out.with_name(f".{out.name}-checks.json"), asked.digest)
             results = pool.map(lambda case: known.check(case, reader.check_case), cases)
             for case, result in zip(cases, results, strict=True):
                 if isinstance(result, CaseInfo):
@@ -105,13 +107,7 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overw
     )
     manifest = Manifest(task_name, records, policy.model_dump(mode="json"), rejected)
     manifest.write(out)
-    key = make_key(
-        "ingest",
-        task_name,
-        parameters={"seed": config.seed, "ingest": policy.model_dump(mode="json")},
-        inputs={f"{name}/{role}": digest for name, digests in contents.items() for role, digest in digests.items()},
-    )
-    output.finish([*copies, SPLIT_FILE, MANIFEST], key.record())
+    output.finish([*copies, SPLIT_FILE, MANIFEST])
     return manifest
 
 
@@ -190,12 +186,11 @@ class CheckCache:
 
     Args:
         path: JSON file; damaged or missing ones are started anew.
-        asked: Fingerprint of the parameters and the code that decide the result of a check.
+        asked: Digest of all else that decides the result of a check.
     """
 
     def __init__(self, path: Path, asked: str) -> None:
-        # The patients' keys are made with a secret, which another run may not share.
-        self._path, self._asked = path, fingerprint([asked, patient_key("")])
+        self._path, self._asked = path, asked
         try:
             stored = read_json(path)
             self._known: dict[str, Any] = stored["cases"] if stored["asked"] == self._asked else {}

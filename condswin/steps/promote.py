@@ -50,7 +50,7 @@ from condswin.tasks.prediction import Prediction
 
 
 class Promotion(NamedTuple):
-    """What `decide_promotion` found.
+    """What `promote` found.
 
     Attributes:
         champion: The version is champion now.
@@ -63,12 +63,7 @@ class Promotion(NamedTuple):
     record: dict[str, Any]
 
 
-def promote(config: Config, task_name: TaskName, registered: Path, prepared: Path, out: Path) -> bool:
-    """As `decide_promotion`; returns whether the version is champion now."""
-    return decide_promotion(config, task_name, registered, prepared, out).champion
-
-
-def decide_promotion(config: Config, task_name: TaskName, registered: Path, prepared: Path, out: Path) -> Promotion:
+def promote(config: Config, task_name: TaskName, registered: Path, prepared: Path, out: Path) -> Promotion:
     """Makes a registered version champion if it works elsewhere and passes the gate.
 
     1. A version that is champion already, or that the same gate, code and parameters of the prediction rejected

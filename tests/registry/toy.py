@@ -151,7 +151,7 @@ class World:
         """Promotes; returns the result and the record."""
         out = self.folder / "promotion.json"
         config = make_config(self.config.tracking.uri, **gate)
-        promoted = promote(config, "reconstruction", registered, self.prepared, out)
+        promoted = promote(config, "reconstruction", registered, self.prepared, out).champion
         record = read_json(out)
         assert record.pop(WRITTEN_BY) == "condswin promote"
         return promoted, record

@@ -48,7 +48,8 @@ def together(*arguments):
     return rows
 module.evaluate_split = together
 try:
-    print(module.promote(make_config(uri), "reconstruction", Path(registered), Path(prepared), Path(me + ".json")))
+    paths = (Path(registered), Path(prepared), Path(me + ".json"))
+    print(module.promote(make_config(uri), "reconstruction", *paths).champion)
 except GateError as error:
     print(error)
     sys.exit(3)

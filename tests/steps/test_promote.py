@@ -12,7 +12,7 @@ from condswin.outputs import WRITTEN_BY
 from condswin.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, PROMOTED_AT, RECORD, ROLLED_BACK
 from condswin.registry.package import load_registered
 from condswin.steps import promote as module
-from condswin.steps.promote import decide_promotion, promote, rollback
+from condswin.steps.promote import promote, rollback
 from tests.registry.toy import NAME, ToyPrediction, World, die_at, make_config
 
 pytest_plugins = ["tests.registry.fixtures"]
@@ -277,7 +277,7 @@ def test_a_rejection_is_not_decided_again_until_something_changed(
 
     def decide(config: Config = world.config) -> tuple[bool, bool, list[str]]:
         evaluated.clear()
-        decided = decide_promotion(config, "reconstruction", registered, world.prepared, out)
+        decided = promote(config, "reconstruction", registered, world.prepared, out)
         assert read_json(out) == {WRITTEN_BY: "condswin promote", **decided.record}
         return decided.champion, decided.known, list(evaluated)
 
