@@ -8,12 +8,11 @@ import numpy as np
 
 from condswin.errors import BadDataError, BadFileError
 from condswin.fourier import FloatArray
+from condswin.mri.config import ReconstructionConfig
 from condswin.mri.metrics import WINDOW, volume_metrics
 from condswin.mri.prepared import MASK, ZERO_FILLED, prepared_files, read_mask, read_zero_filled
 from condswin.mri.reading import PREDICTION, TARGETS, VolumeReader, acquisition
 from condswin.tasks.facts import Row
-
-METRICS = ("psnr", "ssim", "nmse", "mae")
 
 
 class Truth(NamedTuple):
@@ -48,7 +47,7 @@ def score_case(case: str, target_file: Path, prediction_file: Path) -> Row:
     row: Row = {"case": case, "acquisition": truth.acquisition, "acceleration": truth.acceleration}
     row.update(volume_metrics(truth.target, prediction))
     if truth.zero_filled is None:
-        zero_filled = dict.fromkeys(METRICS, math.nan)
+        zero_filled = dict.fromkeys(ReconstructionConfig.metrics, math.nan)
     else:
         zero_filled = volume_metrics(truth.target, truth.zero_filled)
     row.update({f"zero_filled_{name}": value for name, value in zero_filled.items()})

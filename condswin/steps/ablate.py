@@ -14,7 +14,7 @@ from condswin.code import closure
 from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.config.task import Study, VariantConfig
-from condswin.devices import device, ranks
+from condswin.devices import device
 from condswin.errors import BadFileError, OutputError
 from condswin.evaluation.run import evaluate_split
 from condswin.files import atomic_file, fingerprint, read_json, write_json
@@ -30,7 +30,7 @@ from condswin.tasks.loading import load
 from condswin.tasks.prediction import Prediction
 from condswin.tasks.preparation import Preparation
 from condswin.tasks.source import Source
-from condswin.training import fit
+from condswin.training import decisive, fit
 from condswin.training.checkpoints import training_folder
 from condswin.validity import Key, make_key
 
@@ -132,8 +132,8 @@ def _content(config: Config, task_name: TaskName, source: Path) -> str:
 
 def _prepare(config: Config, task_name: TaskName, source: Path, content: str, out: Path) -> Path:
     """Prepares the cases of a folder of raw files; what other content, parameters or code left lies elsewhere."""
-    decisive = [content, config.task(task_name).prepared_with(), closure("prepare", task_name)]
-    folder = out / "also" / f"{source.name}-{fingerprint(decisive)[:16]}"
+    origin = [content, config.task(task_name).prepared_with(), closure("prepare", task_name)]
+    folder = out / "also" / f"{source.name}-{fingerprint(origin)[:16]}"
     preparation, judging = load(Preparation, task_name, config), load(Judging, task_name, config)
     for case in load(Source, task_name, config).find_cases(source):
         if case.name not in judging.case_files(folder / "test"):
@@ -153,18 +153,14 @@ def _run(
     out: Path,
 ) -> dict[str, Any]:
     train = config.task(task_name).train
-    place = device(train.device)
-    decisive = train.model_dump(mode="json", exclude={"workers", "device"})
     facts, learning = load(Facts, task_name, config), load(Learning, task_name, config)
     judging, prediction = load(Judging, task_name, config), load(Prediction, task_name, config)
     parameters = {
         "network": settings.model_dump(mode="json"),
-        "train": decisive,
+        "train": decisive(train),
         "prepare": config.task(task_name).prepared_with(),
         "predict": prediction.parameters(),
         "seed": seed,
-        "device": place.type,
-        "ranks": ranks(place),
     }
     key = make_key("ablate", task_name, parameters=parameters, inputs=contents)
     folder = out / f"{_slug(name)}-{seed}"
@@ -185,7 +181,7 @@ def _run(
         label=f"{name}, seed {seed}",
         loggers=[],
     )
-    network = fitted.network.to(place)
+    network = fitted.network.to(device(train.device))
     scores = {
         name: _gains(facts, evaluate_split(judging, partial(prediction.predict, network), data, "test", folder / name))
         for name, data in test_sets.items()

@@ -10,7 +10,6 @@ from lightning.pytorch.loggers import MLFlowLogger
 
 from condswin.config.names import TaskName
 from condswin.config.root import Config
-from condswin.devices import device, ranks
 from condswin.files import atomic_file, fingerprint
 from condswin.layout import HISTORY
 from condswin.manifest import Manifest
@@ -21,7 +20,7 @@ from condswin.registry.tracking import tracked_run, tracking_uri
 from condswin.tasks.facts import Facts
 from condswin.tasks.learning import Learning
 from condswin.tasks.loading import load
-from condswin.training import fit
+from condswin.training import decisive, fit
 from condswin.training.checkpoints import training_folder
 from condswin.validity import make_key
 
@@ -76,19 +75,16 @@ def train(
     manifest.verify(prepared)
     manifest.require_parameters(section.prepared_with(), prepared)
     in_channels, out_channels = learning.channels(chosen.network)
-    place = device(section.train.device)
     parameters = {
         "seed": config.seed,
         "train": section.train.model_dump(mode="json"),
         "variant": {variant: chosen.model_dump(mode="json")},
         "data": manifest.parameters,
     }
-    # How many processes load slices leaves a result as it is; what computes it does not.
-    decisive = section.train.model_dump(mode="json", exclude={"workers", "device"})
     key = make_key(
         "train",
         task_name,
-        parameters={**parameters, "train": {**decisive, "device": place.type, "ranks": ranks(place)}},
+        parameters={**parameters, "train": decisive(section.train)},
         inputs={"data": manifest.fingerprint()},
     )
     output = open_output(out, step="train", inputs=[prepared], overwrite=overwrite)

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from condswin.config.train import TrainConfig
+from condswin.devices import device
 from condswin.progress import progress
 from condswin.tasks.learning import Learning
 from condswin.training.checkpoints import MovableCheckpoint
@@ -73,6 +74,17 @@ class _History(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = list(state["rows"])
+
+
+def decisive(train: TrainConfig) -> dict[str, Any]:
+    """The settings that decide a training's result, JSON-able: what computes it, and not how slices are loaded.
+
+    That is the kind of device, and the number of processes that train together, one for each GPU: every one has batches
+    of its own.
+    """
+    place = device(train.device)
+    ranks = torch.cuda.device_count() if place.type == "cuda" else 1
+    return {**train.model_dump(mode="json", exclude={"workers"}), "device": place.type, "ranks": ranks}
 
 
 def fit(

@@ -1,3 +1,5 @@
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,3 +140,21 @@ def test_data_of_other_parameters_is_not_trained_on(tiny: Config, ingested: Path
     with pytest.raises(BadDataError, match=rf"other parameters than now \({next(iter(change))}\).*prepare {task}"):
         train(other, task, "swin", **arguments)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_new_secret_and_new_rejections_reach_prepared_data(tiny: Config, ingested: Path, tmp_path: Path) -> None:
+    task = ingested.name
+    shutil.copytree(ingested, tmp_path / "in")
+    source = Manifest.read(tmp_path / "in", task)
+    first = prepare(tiny, task, ingested=tmp_path / "in", out=tmp_path / "out")
+    assert first is not None
+    case = source.cases[0]
+    others = [replace(case, patient="another key"), *source.cases[1:]]
+    replace(source, cases=others, rejected=[{"file": "bad", "reason": "damaged"}]).write(tmp_path / "in")
+    path = tmp_path / "out" / first.cases[0].files[f"{case.name}.h5"].path
+    before = path.stat().st_mtime_ns
+    second = prepare(tiny, task, ingested=tmp_path / "in", out=tmp_path / "out")
+    assert second is not None
+    assert second.rejected == [{"file": "bad", "reason": "damaged"}]
+    assert second.cases[0].patient == "another key"
+    assert path.stat().st_mtime_ns > before

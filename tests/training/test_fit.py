@@ -20,7 +20,7 @@ from condswin.steps.ingest import ingest
 from condswin.steps.prepare import prepare
 from condswin.tasks.learning import Learning
 from condswin.tasks.loading import load
-from condswin.training import fit
+from condswin.training import decisive, fit
 from condswin.training.checkpoints import training_folder
 from condswin.training.fit import TERMINATED
 from condswin.training.module import learning_rates
@@ -219,3 +219,23 @@ def test_learning_rates_follow_their_schedule(name: Literal["constant", "step", 
         optimizer.step()
         scheduler.step()
     assert rates == pytest.approx([0.1 * expected(step) for step in range(steps + 1)], rel=1e-9, abs=1e-12)
+
+
+def test_what_loads_slices_decides_nothing_and_what_computes_does(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = tiny.task(TASK).train
+    known = decisive(train)
+    assert known["device"] == "cpu"
+    assert decisive(train.model_copy(update={"workers": 7})) == known
+    assert decisive(train.model_copy(update={"precision": "bf16-mixed"})) != known
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    found = []
+    for gpus in (1, 8):
+        monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        found.append(decisive(train))
+    # Each of eight has batches of its own: another training.
+    assert [{"device": each["device"], "ranks": each["ranks"]} for each in found] == [
+        {"device": "cuda", "ranks": 1},
+        {"device": "cuda", "ranks": 8},
+    ]
