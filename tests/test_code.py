@@ -1,6 +1,7 @@
 """What a step's result depends on: no module that it runs is missed, none that it leaves alone is named."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,29 +20,27 @@ from condswin.steps.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
 
-#: Runs one command and lists the modules of condswin that were loaded for it.
+#: Runs a step with the parameters of a folder; prints the modules of condswin that were loaded once these were read.
 SCRIPT = """
 import sys
-from condswin.cli import main
-try:
-    main()
-except SystemExit as ended:
-    assert not ended.code, ended.code
-print("LOADED", *sorted(name for name in sys.modules if name.split(".")[0] == "condswin"))
+from pathlib import Path
+from condswin.config.reading import load_config
+config, task = load_config(Path("params.yaml")), sys.argv[1]
+before = set(sys.modules)
+{call}
+print("LOADED", *(name for name in set(sys.modules) - before if name.split(".")[0] == "condswin"))
 """
-#: What every command loads.
-FRONT = {"condswin.cli", "condswin.layout", "condswin.outputs", "condswin.checksums", "condswin.reporting"}
-FRONT |= {"condswin.reporting.text", "condswin.evaluation.results", "condswin.registry.tracking", "condswin.registry"}
-#: What reads and checks parameters, of all tasks; a step depends on the sections that it uses, and on none of this.
-FRONT |= {f"condswin.config.{name}" for name in ("profiles", "reading", "study")}
-FRONT |= {
-    "condswin.suggest",
-    "condswin.networks",
-    "condswin.networks.presets",
-    "condswin.mri.config",
-    "condswin.ct.config",
+#: The steps, each on what those before it left.
+CALLS = {
+    "demo_data": 'demo_data(config, task, out=Path("new/demo", task))',
+    "ingest": 'ingest(config, task, source=f"data/demo/{task}", out=Path("new/ingested", task))',
+    "prepare": 'prepare(config, task, ingested=Path("data/ingested", task), out=Path("new/prepared", task))',
+    "train": 'train(config, task, "swin", prepared=Path("data/prepared", task), checkpoints=Path("c", task), '
+    'out=Path("model", task))',
+    "evaluate": 'evaluate(config, task, model=Path("model", task), prepared=Path("data/prepared", task), '
+    'out=Path("evaluation", task))',
+    "baseline": 'baseline(config, prepared=Path("data/prepared", task), out=Path("baseline"))',
 }
-FRONT |= {"condswin.mri", "condswin.ct"}
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +57,14 @@ def world(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def loaded(folder: Path, *arguments: str) -> set[str]:
-    """Modules that a command loads in a process of its own."""
-    command = [sys.executable, "-c", SCRIPT, *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), check=False)
+def loaded(folder: Path, step: str, task: TaskName) -> set[str]:
+    """Modules that a step loads in a process of its own."""
+    script = SCRIPT.replace("{call}", f"from condswin.steps.{step} import {step}; {CALLS[step]}")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", script, task]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.rpartition("LOADED ")[2].split())
-
-
-def environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def modules(step: str, task: TaskName) -> set[str]:
@@ -79,18 +74,10 @@ def modules(step: str, task: TaskName) -> set[str]:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_no_module_that_a_step_loads_is_missed(world: Path, task: TaskName) -> None:
-    commands = {
-        "demo_data": ["demo-data", task, "--out", f"new/{task}/demo"],
-        "ingest": ["ingest", task, "--out", f"new/{task}/ingested"],
-        "prepare": ["prepare", task, "--out", f"new/{task}/prepared"],
-        "train": ["train", task, "swin"],
-        "evaluate": ["evaluate", task, "swin"],
-    }
-    if task == "reconstruction":
-        commands["baseline"] = ["baseline"]
-    for step, arguments in commands.items():
-        missed = loaded(world, *arguments) - modules(step, task) - FRONT
-        assert not missed, f"{step} runs what its key does not know of"
+    for step in CALLS:
+        if task in STEPS[step]:
+            missed = loaded(world, step, task) - modules(step, task)
+            assert not missed, f"{step} runs what its key does not know of"
 
 
 def test_closures_follow_what_is_imported_and_stop_there() -> None:

@@ -128,12 +128,6 @@ class IterativeRouter(Router):
         straight_through: float = 0.1,
     ) -> None:
         super().__init__(dim, k=k)
-        if (iterations is not None and iterations < 1) or not 0 < epsilon <= epsilon_init or not 0 < epsilon_decay <= 1:
-            raise ValueError(
-                f"iterations={iterations}, epsilon={epsilon}, epsilon_init={epsilon_init}, "
-                f"epsilon_decay={epsilon_decay}: needs iterations >= 1 (or null, to converge), "
-                "0 < epsilon <= epsilon_init and 0 < epsilon_decay <= 1"
-            )
         self.iterations = iterations
         self.epsilon = epsilon
         self.epsilon_init = epsilon_init
