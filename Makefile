@@ -36,7 +36,7 @@ $(BIN)/python:
 repro: .venv/installed  ## Run the pipeline on demo data (or what params.yaml names), or TASK=... alone, and show the results
 	@tasks=$$(condswin params tasks $(TASK)) || exit 1; \
 	$(MAKE) --no-print-directory --jobs=2 $$(printf "repro-%s " $$tasks) || true
-	$(if $(TASK),dvc repro --glob '*$(TASK)*' && dvc repro --single-item report,dvc repro)
+	$(if $(TASK),dvc repro --glob '*$(TASK)*' && dvc repro --single-item code-report report,dvc repro)
 	@condswin summary
 
 repro-%: .venv/installed

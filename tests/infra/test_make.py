@@ -1,12 +1,14 @@
 """What `make` says before it downloads anything, and what it removes; in copies of the tree, with pretended Pythons."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from condswin.outputs import open_output, write_result
 
@@ -130,3 +132,13 @@ def test_cleaning_removes_what_the_pipeline_made_and_nothing_else(copy: Path) ->
     }
     assert not [name for name in made if (copy / name).exists()]
     assert all((copy / name).exists() for name in ours)
+
+
+def test_a_run_of_one_task_makes_what_the_report_needs_beside_it() -> None:
+    """The report belongs to no task, so nothing of it is made with a task's stages."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    *before, last = re.search(r"--single-item ([\w -]+),", (ROOT / "Makefile").read_text())[1].split()
+    made = {place for name in before for out in stages[name]["outs"] for place in out}
+    needed = {dep for dep in stages[last]["deps"] if dep.startswith("code/")}
+    assert needed
+    assert {str(Path(dep).parent) for dep in needed} <= made
