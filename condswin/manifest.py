@@ -1,7 +1,7 @@
 """Manifests: what a folder of ingested or prepared cases holds, with checksums, split and provenance."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +53,22 @@ class Manifest:
         cases: The cases.
         parameters: Those that decided the content.
         rejected: File names and reasons of cases that were left out.
+        objects: Of fetched files by path the object that they came from (`condswin.sources.local.Origin`); written
+            where there are any.
     """
 
     task: TaskName
     cases: list[CaseRecord]
     parameters: dict[str, Any]
     rejected: list[dict[str, str]]
+    objects: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Writes `manifest.json`, last of all files of the folder."""
-        write_json(folder / MANIFEST, {"format": 1, **asdict(self)})
+        values = asdict(self)
+        if not self.objects:
+            del values["objects"]
+        write_json(folder / MANIFEST, {"format": 1, **values})
 
     @classmethod
     def read(cls, folder: Path, task: TaskName) -> "Manifest":
@@ -78,7 +84,7 @@ class Manifest:
                 CaseRecord(**{**case, "files": {role: FileRecord(**file) for role, file in case["files"].items()}})
                 for case in values["cases"]
             ]
-            manifest = cls(values["task"], cases, values["parameters"], values["rejected"])
+            manifest = cls(values["task"], cases, values["parameters"], values["rejected"], values.get("objects", {}))
         except (KeyError, TypeError, AttributeError) as error:
             raise BadFileError(path, f"not a condswin manifest ({error}); run the step that writes it again") from None
         if manifest.task != task:

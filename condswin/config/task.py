@@ -23,6 +23,8 @@ class IngestConfig(Section):
         folds: Deal the patients that are not in the test split into as many folds instead of drawing `val_fraction`
             of them; 0 for none.
         fold: The fold that validates, from 0.
+        unchecked_objects: Refuse or accept objects of an S3 source for which the server tells no checksum that can be
+            compared, so that their size alone says that they are whole.
     """
 
     on_bad_file: Literal["fail", "quarantine"] = "fail"
@@ -31,6 +33,7 @@ class IngestConfig(Section):
     test_fraction: Fraction = 0.2
     folds: Natural = 0
     fold: Natural = 0
+    unchecked_objects: Literal["refuse", "accept"] = "refuse"
 
     @model_validator(mode="after")
     def _folds(self) -> Self:

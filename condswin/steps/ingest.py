@@ -2,8 +2,9 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from condswin.manifest import CaseRecord, FileRecord, Manifest
 from condswin.outputs import check_file, check_output, open_output, write_result
 from condswin.patients import patient_key
 from condswin.progress import progress
-from condswin.sources import local_source
+from condswin.sources.contents import SIZE
+from condswin.sources.local import Fetched, Origin, local_source
 from condswin.tasks.loading import load
 from condswin.tasks.source import Case, CaseInfo, Source
 from condswin.validity import make_key
@@ -50,7 +52,12 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overw
     report = out.with_name(f"{out.name}-{BAD_FILES}")
     check_file(report)
     report.unlink(missing_ok=True)
-    with local_source(source, out.with_name(f".{out.name}-download")) as folder:
+    with local_source(
+        source,
+        out.with_name(f".{out.name}-download"),
+        earlier=_fetched(out, task_name),
+        accept_unchecked=policy.unchecked_objects == "accept",
+    ) as (folder, origins):
         cases = reader.find_cases(folder)
         infos: dict[str, CaseInfo] = {}
         rejected: list[dict[str, str]] = []
@@ -63,7 +70,7 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overw
             results = pool.map(lambda case: known.check(case, reader.check_case), cases)
             for case, result in zip(cases, results, strict=True):
                 if isinstance(result, CaseInfo):
-                    infos[case.name] = result
+                    infos[case.name] = _with_unchecked(result, case, origins)
                 else:
                     rejected.append({"file": _relative(result.path, folder), "reason": result.reason})
                 advance()
@@ -105,7 +112,13 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overw
             "folds": by_split if policy.folds else [],
         },
     )
-    manifest = Manifest(task_name, records, policy.model_dump(mode="json"), rejected)
+    objects = {
+        targets[case.name][role]: asdict(origins[path])
+        for case in good
+        for role, path in case.files.items()
+        if path in origins
+    }
+    manifest = Manifest(task_name, records, policy.model_dump(mode="json"), rejected, objects)
     manifest.write(out)
     output.finish([*copies, SPLIT_FILE, MANIFEST])
     return manifest
@@ -196,6 +209,7 @@ class CheckCache:
             self._known: dict[str, Any] = stored["cases"] if stored["asked"] == self._asked else {}
         except (BadFileError, KeyError, TypeError):
             self._known = {}
+        self._asked_for: set[str] = set()
 
     def check(self, case: Case, check: Callable[[Case], CaseInfo]) -> CaseInfo | BadFileError:
         """What is known of a case whose files have not changed, else what a check finds, which is kept of sound files.
@@ -203,6 +217,7 @@ class CheckCache:
         Bad files are read again next time.
         """
         # Asked before the files are read: a change meanwhile is noticed next time.
+        self._asked_for.add(case.name)
         state = _state(case)
         entry = self._known.get(case.name)
         if state and entry and entry["files"] == state:
@@ -215,8 +230,9 @@ class CheckCache:
         return info
 
     def write(self) -> None:
-        """Writes the file."""
-        write_json(self._path, {"asked": self._asked, "cases": self._known})
+        """Writes the file, without cases that left the source."""
+        cases = {name: entry for name, entry in self._known.items() if name in self._asked_for}
+        write_json(self._path, {"asked": self._asked, "cases": cases})
 
 
 def _state(case: Case) -> dict[str, list[Any]]:
@@ -226,6 +242,25 @@ def _state(case: Case) -> dict[str, list[Any]]:
     except OSError:
         return {}
     return {role: [str(path), at.st_size, at.st_mtime_ns, at.st_ino] for role, (path, at) in states.items()}
+
+
+def _fetched(out: Path, task_name: TaskName) -> list[Fetched]:
+    """Files of an earlier ingestion that came from objects."""
+    try:
+        manifest = Manifest.read(out, task_name)
+        checksums = {file.path: file.sha256 for case in manifest.cases for file in case.files.values()}
+        return [Fetched(out / path, checksums[path], Origin(**origin)) for path, origin in manifest.objects.items()]
+    except (BadFileError, KeyError, TypeError):
+        return []
+
+
+def _with_unchecked(info: CaseInfo, case: Case, origins: Mapping[Path, Origin]) -> CaseInfo:
+    """Says of a case which of its files were compared with the server's by size alone."""
+    unchecked = any(path in origins and origins[path].compared_by == SIZE for path in case.files.values())
+    if not unchecked:
+        return info
+    sentence = "the S3 server tells no checksum: the file is taken for whole by its size"
+    return CaseInfo(info.patient, {**info.details, "assumed": [*info.details.get("assumed", []), sentence]})
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -3,6 +3,8 @@
 Each has its own folder and free ports, and is stopped by its process id.
 """
 
+import contextlib
+import dataclasses
 import json
 import os
 import secrets
@@ -22,6 +24,9 @@ import boto3
 import pytest
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
+
+from condswin.sources import s3 as fetching
+from tests.services.proxy import Proxy, proxy_to
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 START_WITHIN = 120.0
@@ -160,6 +165,33 @@ def s3(services_folder: Path) -> Iterator[Bucket]:
         yield bucket
     finally:
         stop(process)
+
+
+@pytest.fixture
+def bucket(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """The bucket of raw files, empty before and after, which clients find in the environment."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    # Outside, patience is a matter of minutes.
+    monkeypatch.setattr(fetching, "READ_TIMEOUT", 0.5)
+    monkeypatch.setattr(fetching, "REQUESTS", 2)
+    monkeypatch.setattr(fetching, "STREAMS", 2)
+    client = s3.client()
+    own = dataclasses.replace(s3, name="scans")
+    with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+        client.create_bucket(Bucket=own.name)
+    yield own
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=own.name):
+        for entry in page.get("Contents", []):
+            client.delete_object(Bucket=own.name, Key=entry["Key"])
+
+
+@pytest.fixture
+def proxy(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """What clients find in the place of the bucket's server."""
+    with proxy_to(bucket.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
 
 
 @dataclass

@@ -1,26 +1,24 @@
 """Raw files in a bucket: fetched, resumed, and refused in words."""
 
+import itertools
+import sys
 from pathlib import Path
 
 import pytest
 
+from condswin import cli
 from condswin.config.root import Config
 from condswin.errors import BadDataError
+from condswin.files import read_json
 from condswin.manifest import Manifest
-from condswin.sources import local_source
+from condswin.sources.local import local_source
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import ingest
 from tests.services.conftest import Bucket
+from tests.services.proxy import LOGIN, Proxy, login_page
 
 pytestmark = pytest.mark.services
 TASK = "reconstruction"
-
-
-@pytest.fixture
-def bucket(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    return s3
 
 
 @pytest.fixture
@@ -61,11 +59,11 @@ def test_an_interrupted_download_goes_on_and_notices_changed_objects(bucket: Buc
     with pytest.raises(KeyboardInterrupt), local_source(f"s3://{bucket.name}/resume", scratch):
         raise KeyboardInterrupt
     (begun,) = tmp_path.iterdir()
-    kept = (begun / "a.h5").stat().st_mtime_ns
+    kept = (begun / "files" / "a.h5").stat().st_mtime_ns
     client.put_object(Bucket=bucket.name, Key="resume/b.h5", Body=b"second b")
     client.delete_object(Bucket=bucket.name, Key="resume/withdrawn.h5")
-    with local_source(f"s3://{bucket.name}/resume", scratch) as folder:
-        assert folder == begun
+    with local_source(f"s3://{bucket.name}/resume", scratch) as (folder, _):
+        assert folder == begun / "files"
         assert (folder / "a.h5").stat().st_mtime_ns == kept
         assert (folder / "b.h5").read_bytes() == b"second b"
         assert not (folder / "withdrawn.h5").exists()
@@ -78,13 +76,13 @@ def test_an_interrupted_download_of_another_source_is_not_mixed_in(bucket: Bucke
         client.put_object(Bucket=bucket.name, Key=f"{name}/{name}.h5", Body=name.encode())
     with pytest.raises(KeyboardInterrupt), local_source(f"s3://{bucket.name}/one", tmp_path / "scratch"):
         raise KeyboardInterrupt
-    with local_source(f"s3://{bucket.name}/other", tmp_path / "scratch") as folder:
+    with local_source(f"s3://{bucket.name}/other", tmp_path / "scratch") as (folder, _):
         assert [path.name for path in folder.glob("*.h5")] == ["other.h5"]
 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
-    [("s3://models/nothing-here", "no objects under this prefix"), ("s3://no-such-bucket/knee", "NoSuchBucket")],
+    [("s3://scans/nothing-here", "no objects under this prefix"), ("s3://no-such-bucket/knee", "NoSuchBucket")],
 )
 def test_what_s3_does_not_hold_is_named(bucket: Bucket, tmp_path: Path, source: str, reason: str) -> None:
     with pytest.raises(BadDataError, match=f"{source}: .*{reason}"), local_source(source, tmp_path / "scratch"):
@@ -96,3 +94,77 @@ def test_wrong_keys_are_named(bucket: Bucket, tmp_path: Path, monkeypatch: pytes
     source = f"s3://{bucket.name}/knee"
     with pytest.raises(BadDataError, match="credentials in the environment"), local_source(source, tmp_path / "s"):
         pass
+
+
+def test_ingesting_again_fetches_what_is_new_and_drops_what_is_gone(
+    bucket: Bucket,
+    proxy: Proxy,
+    raw: Path,
+    tiny: Config,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source, out = f"s3://{bucket.name}/knee", tmp_path / "out"
+    keys = sorted(f"knee/{path.relative_to(raw)}" for path in raw.rglob("*.h5"))
+    upload(bucket, raw, "knee")
+    first = ingest(tiny, TASK, source=source, out=out)
+    assert sorted(proxy.gets()) == keys
+    assert {origin["url"] for origin in first.objects.values()} == {f"s3://{bucket.name}/{key}" for key in keys}
+    assert ingest(tiny, TASK, source=source, out=out) == first
+    assert proxy.gets() == []
+
+    # One is withdrawn, one replaced by another scan, one copy damaged here.
+    withdrawn, replaced = sorted((raw / "singlecoil_train").iterdir())[:2]
+    damaged = next((raw / "singlecoil_val").iterdir())
+    client = bucket.client()
+    client.delete_object(Bucket=bucket.name, Key=f"knee/{withdrawn.relative_to(raw)}")
+    content = replaced.read_bytes()
+    client.put_object(Bucket=bucket.name, Key=f"knee/{replaced.relative_to(raw)}", Body=content + bytes(8))
+    (held,) = out.rglob(damaged.name)
+    held.write_bytes(content[:-1])
+    capsys.readouterr()
+    second = ingest(tiny, TASK, source=source, out=out)
+    assert sorted(proxy.gets()) == sorted(f"knee/{path.relative_to(raw)}" for path in (replaced, damaged))
+    assert f"{source}/{withdrawn.relative_to(raw)}: ingested before and not listed any more" in capsys.readouterr().err
+    assert {case.name for case in second.cases} == {case.name for case in first.cases} - {withdrawn.stem}
+    assert not list(out.rglob(withdrawn.name))
+    assert withdrawn.stem not in (tmp_path / ".out-checks.json").read_text()
+    assert withdrawn.stem not in (out / "splits.json").read_text()
+    second.verify(out)
+
+
+def test_the_command_ends_in_one_line_and_goes_on(
+    bucket: Bucket,
+    proxy: Proxy,
+    raw: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    upload(bucket, raw, "knee")
+    monkeypatch.chdir(tmp_path)
+    command = ["condswin", "ingest", TASK, "--set", f"{TASK}.source=s3://{bucket.name}/knee", "--out", "out"]
+    monkeypatch.setattr(sys, "argv", ["condswin", "params", "use", "demo", "tiny"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    monkeypatch.setattr(sys, "argv", command)
+    bad = f"knee/{sorted(path.relative_to(raw) for path in raw.rglob('*.h5'))[-1]}"
+    proxy.plan(f"GET {bad}", itertools.repeat(login_page))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: s3://{bucket.name}/{bad}: {len(LOGIN)} bytes come, ")
+    assert not (tmp_path / "out").exists()
+    proxy.faults.clear()
+    proxy.gets()
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert proxy.gets() == [bad]
+    assert len(Manifest.read(tmp_path / "out", TASK).cases) == len(list(raw.rglob("*.h5")))
+    assert {origin["compared_by"] for origin in read_json(tmp_path / "out/manifest.json")["objects"].values()} == {
+        "MD5"
+    }
+    assert not list(tmp_path.glob(".out-download*"))

@@ -1,0 +1,182 @@
+"""A proxy on loopback between a client and an S3 server, which does to chosen answers what networks and servers do."""
+
+import http.client
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+LOGIN = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><form>[b]$\\frac{1}{$</form></body></html>"
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+
+    def do_GET(self) -> None:
+        proxy = self.server.proxy
+        path = urlsplit(self.path)
+        name = "LIST" if "list-type=2" in path.query else f"{self.command} {unquote(path.path).split('/', 2)[2]}"
+        proxy.requests.append(name)
+        fault = next(proxy.faults.get(name, iter(())), None)
+        if fault is not None:
+            fault(self)
+        else:
+            self.reply(self.forward())
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def forward(self) -> Answer:
+        # With the client's own Host, which it signed.
+        connection = http.client.HTTPConnection(self.server.proxy.upstream, timeout=30)
+        try:
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for header, value in self.headers.items():
+                connection.putheader(header, value)
+            connection.endheaders()
+            response = connection.getresponse()
+            hop = {"connection", "transfer-encoding"}
+            headers = [(header, value) for header, value in response.getheaders() if header.lower() not in hop]
+            return Answer(response.status, headers, response.read())
+        finally:
+            connection.close()
+
+    def reply(self, answer: Answer, *, cut_after: int | None = None) -> None:
+        self.send_response_only(answer.status)
+        for header, value in answer.headers:
+            if header.lower() != "content-length" or self.command == "HEAD":
+                self.send_header(header, value)
+        if self.command != "HEAD":
+            self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body[:cut_after])
+        if cut_after is not None:
+            self.wfile.flush()
+            self.reset()
+
+    def reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def finish(self) -> None:
+        if self.connection.fileno() >= 0:
+            super().finish()
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    proxy: "Proxy"
+
+    def handle_error(self, *_: object) -> None:  # clients that gave up
+        pass
+
+
+Fault = Callable[[Handler], None]
+
+
+@dataclass
+class Proxy:
+    """Requests in order (`LIST`, `GET key`, `HEAD key`), and iterators of faults by such names."""
+
+    endpoint: str
+    upstream: str
+    requests: list[str] = field(default_factory=list)
+    faults: dict[str, Iterator[Fault]] = field(default_factory=dict)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def plan(self, name: str, faults: Iterable[Fault]) -> None:
+        self.faults[name] = iter(faults)
+
+    def gets(self) -> list[str]:
+        """Keys of objects that were asked for since this was last called."""
+        keys = [name.removeprefix("GET ") for name in self.requests if name.startswith("GET ")]
+        self.requests.clear()
+        return keys
+
+
+@contextmanager
+def proxy_to(endpoint: str) -> Iterator[Proxy]:
+    server = Server(("127.0.0.1", 0), Handler)
+    server.proxy = Proxy(f"http://127.0.0.1:{server.server_address[1]}", urlsplit(endpoint).netloc)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server.proxy
+    finally:
+        server.proxy.ended.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def whole(handler: Handler) -> None:
+    handler.reply(handler.forward())
+
+
+def shortened(handler: Handler) -> None:
+    """A shorter body, and the length says so."""
+    answer = handler.forward()
+    handler.reply(Answer(answer.status, answer.headers, answer.body[:-7]))
+
+
+def flipped(handler: Handler) -> None:
+    """One bit differs."""
+    answer = handler.forward()
+    middle = len(answer.body) // 2
+    body = answer.body[:middle] + bytes([answer.body[middle] ^ 1]) + answer.body[middle + 1 :]
+    handler.reply(Answer(answer.status, answer.headers, body))
+
+
+def login_page(handler: Handler) -> None:
+    handler.reply(Answer(200, [("Content-Type", "text/html")], LOGIN))
+
+
+def slow_down(handler: Handler) -> None:
+    body = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate: AKIDSECRET</Message></Error>"
+    handler.reply(Answer(503, [("Content-Type", "application/xml")], body))
+
+
+def reset(handler: Handler) -> None:
+    handler.reset()
+
+
+def cut_off(handler: Handler) -> None:
+    """The connection is reset in the middle of the body."""
+    answer = handler.forward()
+    handler.reply(answer, cut_after=len(answer.body) // 2)
+
+
+def hanging(handler: Handler) -> None:
+    handler.server.proxy.ended.wait(30)
+    handler.close_connection = True
+
+
+def saying(answer: Answer) -> Fault:
+    """The same answer whatever is asked."""
+    return lambda handler: handler.reply(answer)
+
+
+def after(change: Callable[[], object], then: Fault = whole) -> Fault:
+    """Something happens between request and answer."""
+
+    def fault(handler: Handler) -> None:
+        change()
+        then(handler)
+
+    return fault
