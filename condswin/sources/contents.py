@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from condswin.sources.crc import crc32c, crc64_nvme
+
 MIB = 1 << 20
 #: What upload tools take for the size of parts, for servers that do not tell it.
 COMMON_PARTS = [size * MIB for size in (5, 8, 10, 15, 16, 20, 25, 32, 50, 64, 100, 128, 200, 256, 512, 1024)]
@@ -50,9 +52,13 @@ def _md5() -> Digest:
 
 #: By their names in S3's answers, the strongest first.
 CHECKSUMS: dict[str, Callable[[], Digest]] = {
+    "ChecksumSHA512": hashlib.sha512,
     "ChecksumSHA256": hashlib.sha256,
     "ChecksumSHA1": lambda: hashlib.sha1(usedforsecurity=False),
+    "ChecksumCRC64NVME": crc64_nvme,
+    "ChecksumCRC32C": crc32c,
     "ChecksumCRC32": _Crc32,
+    "ChecksumMD5": _md5,
 }
 
 
@@ -160,10 +166,10 @@ def _opaque(head: Mapping[str, Any]) -> bool:
 
 def _told_sizes(first: Mapping[str, Any], listed: Listed, count: int, server: Server) -> Iterator[list[int]]:
     """Parts of the first one's size, which is nearly always so, else as the server tells of each."""
-    length = int(first["ContentLength"])
+    length = int(first.get("ContentLength", 0))
     if _fits(length, listed.size, count):
         yield _equal_parts(length, listed.size, count)
-    yield [length, *(int(server.head(listed.key, part)["ContentLength"]) for part in range(2, count + 1))]
+    yield [length, *(int(server.head(listed.key, part).get("ContentLength", 0)) for part in range(2, count + 1))]
 
 
 def _usual_sizes(listed: Listed, count: int) -> Iterator[list[int]]:

@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ NOT_S3 = "the answer is not one of S3's, but perhaps a login page"
         (faults.login_page, NOT_S3),
         (faults.saying(Answer(200, [], b"<html><body/></html>")), NOT_S3),
         (faults.saying(Answer(200, [], b"")), NOT_S3),
-        (faults.saying(Answer(403, [], faults.LOGIN)), NOT_S3),
+        (faults.saying(Answer(403, [], faults.LOGIN)), "the server answers an error (HTTP 403)"),
         (listing("<Key>elsewhere/a</Key><Size>1</Size>"), NOT_S3),
         (listing("<Key>knee/a</Key>"), NOT_S3),
         (listing("<Key>knee/a</Key><Size>big</Size>"), NOT_S3),
@@ -195,19 +196,13 @@ def test_an_object_in_parts_comes_in_parts_of_one_version(bucket: Bucket, proxy:
     assert fetched(source, tmp_path / "scratch") == {"a.h5": second}
 
 
-def without_checksums(handler: faults.Handler) -> None:
-    """As of an object under SSE-KMS that was uploaded without a checksum."""
-    answer = handler.forward()
-    kept = [(name, value) for name, value in answer.headers if not name.lower().startswith("x-amz-checksum")]
-    handler.reply(Answer(answer.status, [*kept, ("x-amz-server-side-encryption", "aws:kms")], answer.body))
-
-
 def test_what_no_checksum_vouches_for_is_taken_only_if_that_is_asked_for(
     bucket: Bucket, proxy: Proxy, tmp_path: Path
 ) -> None:
     source = put(bucket, a=A)
     proxy.plan("GET knee/a.h5", ALWAYS(faults.flipped))
-    proxy.plan("HEAD knee/a.h5", ALWAYS(without_checksums))
+    proxy.plan("LIST", ALWAYS(faults.opaque))
+    proxy.plan("HEAD knee/a.h5", ALWAYS(faults.opaque))
     message = refusal(source, tmp_path / "scratch")
     assert message.startswith(f"{source}/a.h5: the server tells no checksum")
     assert "ingest.unchecked_objects to accept" in message
@@ -274,6 +269,22 @@ def test_wrong_settings_are_named_without_secrets(
     source = put(bucket, a=A)
     monkeypatch.setenv(name, value)
     assert reason in refusal(source, tmp_path / "scratch")
+
+
+def test_a_full_disk_is_one_line(bucket: Bucket, tmp_path: Path) -> None:
+    source = put(bucket, a=bytes(3 << 20))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, limits[1]))
+    try:
+        message = refusal(source, tmp_path / "scratch")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert message.startswith(f"{source}/a.h5: it cannot be stored (File too large)")
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+def test_an_empty_object_is_an_empty_file(bucket: Bucket, tmp_path: Path) -> None:
+    assert fetched(put(bucket, a=b"", b=B), tmp_path / "scratch") == {"a.h5": b"", "b.h5": B}
 
 
 def test_what_does_not_fit_is_refused_before_it_is_fetched(bucket: Bucket, proxy: Proxy, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from condswin.sources.local import local_source
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import ingest
 from tests.services.conftest import Bucket
-from tests.services.proxy import LOGIN, Proxy, login_page
+from tests.services.proxy import LOGIN, Proxy, login_page, opaque
 
 pytestmark = pytest.mark.services
 TASK = "reconstruction"
@@ -112,6 +112,8 @@ def test_ingesting_again_fetches_what_is_new_and_drops_what_is_gone(
     assert {origin["url"] for origin in first.objects.values()} == {f"s3://{bucket.name}/{key}" for key in keys}
     assert ingest(tiny, TASK, source=source, out=out) == first
     assert proxy.gets() == []
+    # The other name of each file went with the download.
+    assert {path.stat().st_nlink for path in out.rglob("*.h5")} == {1}
 
     # One is withdrawn, one replaced by another scan, one copy damaged here.
     withdrawn, replaced = sorted((raw / "singlecoil_train").iterdir())[:2]
@@ -131,6 +133,26 @@ def test_ingesting_again_fetches_what_is_new_and_drops_what_is_gone(
     assert withdrawn.stem not in (tmp_path / ".out-checks.json").read_text()
     assert withdrawn.stem not in (out / "splits.json").read_text()
     second.verify(out)
+
+
+def test_what_was_taken_by_size_alone_is_said_of_each_case_and_refused_when_it_is_not_asked_for(
+    bucket: Bucket, proxy: Proxy, raw: Path, tiny: Config, tmp_path: Path
+) -> None:
+    upload(bucket, raw, "knee")
+    source, out = f"s3://{bucket.name}/knee", tmp_path / "out"
+    for name in ("LIST", *(f"HEAD knee/{path.relative_to(raw)}" for path in raw.rglob("*.h5"))):
+        proxy.plan(name, itertools.repeat(opaque))
+    section = tiny.reconstruction.ingest.model_copy(update={"unchecked_objects": "accept"})
+    accepting = tiny.model_copy(update={TASK: tiny.reconstruction.model_copy(update={"ingest": section})})
+    first = ingest(accepting, TASK, source=source, out=out)
+    for case in first.cases:
+        assert case.details["assumed"] == ["the S3 server tells no checksum: the file is taken for whole by its size"]
+    proxy.gets()
+    assert ingest(accepting, TASK, source=source, out=out) == first
+    assert proxy.gets() == []
+    with pytest.raises(BadDataError, match=r"\.h5: the server tells no checksum of this object"):
+        ingest(tiny, TASK, source=source, out=out)
+    assert Manifest.read(out, TASK) == first
 
 
 def test_the_command_ends_in_one_line_and_goes_on(

@@ -65,7 +65,15 @@ EQUAL = [5 * MIB, len(CONTENT) - 5 * MIB]
 UNEQUAL = [6 * MIB, 1000, MIB - 1000, 24]
 SHA256 = text(hashlib.sha256(CONTENT).digest())
 OF_PARTS = f"{text(crc32(b''.join(map(crc32, split(UNEQUAL)))))}-4"
+#: Of CONTENT, from google-crc32c and from a bit-by-bit computation.
+CRC64_NVME, CRC32C = "07pOluhLPqM=", "J3P2qw=="
 CASES = {
+    "directory bucket": (
+        Server("0" * 32, StorageClass="EXPRESS_ONEZONE", ChecksumCRC64NVME=CRC64_NVME),
+        "CRC64NVME",
+        [None],
+    ),
+    "parts as one whole": (Server("0" * 32 + "-2", ChecksumCRC32C=CRC32C, **KMS), "CRC32C", [None]),
     "MD5 of the content": (Server(MD5), "MD5", []),
     "an ETag that is none, beside a SHA-256": (Server("0x8D4B2AE97754E88", ChecksumSHA256=SHA256), "SHA256", [None]),
     "SSE-KMS with a CRC32": (Server("0" * 32, ChecksumCRC32=text(crc32(CONTENT)), **KMS), "CRC32", [None]),
@@ -105,7 +113,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(file: Path, server: Server, at: i
         Server("0x8D4B2AE97754E88"),
         Server("0" * 32, **KMS),
         Server("0" * 32, SSECustomerAlgorithm="AES256"),
-        Server("0" * 32, StorageClass="EXPRESS_ONEZONE", ChecksumCRC64NVME="rosUhgyiXnI="),
+        Server("0" * 32, StorageClass="EXPRESS_ONEZONE", ChecksumXXHASH64="rosUhgyiXnI="),
         Server("0" * 32 + "-2", EQUAL, **KMS),
         Server(parts_etag(UNEQUAL)),
         Server(""),
@@ -137,3 +145,13 @@ def test_an_object_that_changed_since_the_listing_is_named_so(file: Path) -> Non
 def test_nonsense_of_a_server_is_no_match(file: Path, checksum: str) -> None:
     server = Server("0" * 32, ChecksumCRC32=checksum, **KMS)
     assert compared_by(file, server.listed, server) == "size"
+
+
+def test_a_server_that_tells_a_number_of_parts_but_not_their_sizes_is_not_believed(file: Path) -> None:
+    class Terse(Server):
+        def head(self, key: str, part: int | None = None) -> Mapping[str, Any]:
+            return {"PartsCount": 2} if part else super().head(key)
+
+    server = Terse(parts_etag(EQUAL))
+    with pytest.raises(DiffersError, match="the checksum of its parts"):
+        compared_by(file, server.listed, server)
