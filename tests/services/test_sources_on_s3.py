@@ -60,12 +60,12 @@ def test_an_interrupted_download_goes_on_and_notices_changed_objects(bucket: Buc
         raise KeyboardInterrupt
     (begun,) = tmp_path.iterdir()
     kept = (begun / "files" / "a.h5").stat().st_mtime_ns
-    client.put_object(Bucket=bucket.name, Key="resume/b.h5", Body=b"second b")
+    client.put_object(Bucket=bucket.name, Key="resume/b.h5", Body=b"third b")
     client.delete_object(Bucket=bucket.name, Key="resume/withdrawn.h5")
     with local_source(f"s3://{bucket.name}/resume", scratch) as (folder, _):
         assert folder == begun / "files"
         assert (folder / "a.h5").stat().st_mtime_ns == kept
-        assert (folder / "b.h5").read_bytes() == b"second b"
+        assert (folder / "b.h5").read_bytes() == b"third b"
         assert not (folder / "withdrawn.h5").exists()
     assert not list(tmp_path.iterdir())
 
