@@ -53,8 +53,7 @@ class Manifest:
         cases: The cases.
         parameters: Those that decided the content.
         rejected: File names and reasons of cases that were left out.
-        objects: Of fetched files by path the object that they came from (`condswin.sources.local.Origin`); written
-            where there are any.
+        objects: Of fetched files by path the object that they came from (`condswin.sources.local.Origin`).
     """
 
     task: TaskName
@@ -65,10 +64,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Writes `manifest.json`, last of all files of the folder."""
-        values = asdict(self)
-        if not self.objects:
-            del values["objects"]
-        write_json(folder / MANIFEST, {"format": 1, **values})
+        write_json(folder / MANIFEST, {"format": 1, **asdict(self)})
 
     @classmethod
     def read(cls, folder: Path, task: TaskName) -> "Manifest":
@@ -84,7 +80,7 @@ class Manifest:
                 CaseRecord(**{**case, "files": {role: FileRecord(**file) for role, file in case["files"].items()}})
                 for case in values["cases"]
             ]
-            manifest = cls(values["task"], cases, values["parameters"], values["rejected"], values.get("objects", {}))
+            manifest = cls(values["task"], cases, values["parameters"], values["rejected"], values["objects"])
         except (KeyError, TypeError, AttributeError) as error:
             raise BadFileError(path, f"not a condswin manifest ({error}); run the step that writes it again") from None
         if manifest.task != task:
