@@ -637,7 +637,7 @@ def data_card(
 
 @app.command()
 def gallery(
-    inputs: Annotated[list[Path], typer.Argument(help="Fully sampled fastMRI files.")],
+    inputs: Annotated[list[Path], typer.Argument(help="fastMRI files, undersampled or not, with or without target.")],
     out: Annotated[Path, typer.Option(help="Folder for the table and the pictures.")],
     model: Annotated[list[str] | None, typer.Option(help="A network to add; may be given several times.")] = None,
     weight: Annotated[

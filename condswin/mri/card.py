@@ -14,8 +14,10 @@ from condswin.config.names import SPLITS
 from condswin.errors import BadDataError
 from condswin.fourier import FloatArray
 from condswin.manifest import Manifest
+from condswin.mri.coils import Multicoil, open_volume
 from condswin.mri.config import UndersampleConfig
-from condswin.mri.masks import draw_mask, name_seed
+from condswin.mri.extent import Extent
+from condswin.mri.masks import Mask, draw_mask, name_seed
 from condswin.mri.reading import KSPACE, VolumeReader
 
 #: Statistics of a volume whose distribution is compared: name, and what it is for the page.
@@ -36,7 +38,7 @@ SAMPLES = 8
 _CORNER = 0.08
 
 
-def volume_statistics(path: Path) -> dict[str, float]:
+def volume_statistics(path: Path, multicoil: Multicoil = "refuse") -> dict[str, float]:
     """Statistics of one ingested volume, by the names of `STATISTICS`; the signal is the middle slice's.
 
     Signal to noise is the mean of what is brighter than 5 % of the largest value over the rms of the darkest of the
@@ -45,7 +47,7 @@ def volume_statistics(path: Path) -> dict[str, float]:
     Raises:
         BadFileError: The file is unusable.
     """
-    with VolumeReader(path) as reader:
+    with open_volume(path, multicoil) as reader:
         slices, rows, columns = reader.shape(KSPACE)
         image = _middle_slice(reader)
     largest = float(image.max()) or 1.0
@@ -66,7 +68,7 @@ def volume_statistics(path: Path) -> dict[str, float]:
     }
 
 
-def describe(folder: Path, manifest: Manifest) -> dict[str, Any]:
+def describe(folder: Path, manifest: Manifest, multicoil: Multicoil = "refuse") -> dict[str, Any]:
     """Numbers of an ingested dataset, JSON-able, without anything that identifies a person.
 
     Raises:
@@ -75,7 +77,8 @@ def describe(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """
     paths = {case.name: folder / next(iter(case.files.values())).path for case in manifest.cases}
     with ThreadPoolExecutor(cpu_count()) as pool:
-        statistics = dict(zip(paths, pool.map(volume_statistics, paths.values()), strict=True))
+        found = pool.map(lambda path: volume_statistics(path, multicoil), paths.values())
+        statistics = dict(zip(paths, found, strict=True))
     return {
         "format": 1,
         "data_sha256": manifest.fingerprint(),
@@ -138,17 +141,25 @@ def noise_floor(cases: int, others: int) -> float:
 
 
 def figures(
-    folder: Path, manifest: Manifest, card: dict[str, Any], undersample: UndersampleConfig
+    folder: Path,
+    manifest: Manifest,
+    card: dict[str, Any],
+    undersample: UndersampleConfig,
+    multicoil: Multicoil = "refuse",
 ) -> dict[str, Figure]:
     """Histograms, masks and sample slices by caption."""
     cases = manifest.cases[:: max(len(manifest.cases) // SAMPLES, 1)][:SAMPLES]
     paths = [folder / next(iter(case.files.values())).path for case in cases]
     shown = {"Statistics of the volumes.": _histograms(card)}
     titles = [f"{case.name}\n{case.split}, {case.details['acquisition']}" for case in cases]
-    shown["Middle slices, each scaled to its largest value."] = _images(paths, titles)
-    shown["Masks that these files' names draw (white is measured), with the true acceleration."] = _masks(
-        [(path.name, int(case.details["shape"][2])) for path, case in zip(paths, cases, strict=True)], undersample
-    )
+    shown["Middle slices, each scaled to its largest value."] = _images(paths, titles, multicoil)
+    masks = [
+        draw_mask(undersample, int(case.details["shape"][2]), name_seed(path.name)).within(
+            Extent(*case.details["measured_columns"])
+        )
+        for path, case in zip(paths, cases, strict=True)
+    ]
+    shown["Masks that these files' names draw (white is measured), with nominal and true acceleration."] = _masks(masks)
     return shown
 
 
@@ -175,25 +186,25 @@ def _histograms(card: dict[str, Any]) -> Figure:
     return figure
 
 
-def _images(paths: list[Path], titles: list[str]) -> Figure:
+def _images(paths: list[Path], titles: list[str], multicoil: Multicoil) -> Figure:
     figure = Figure(figsize=(11, 6.2), layout="constrained")
     axes = figure.subplots(2, SAMPLES // 2).ravel()
     for axis in axes:
         axis.axis("off")
     for axis, path, title in zip(axes, paths, titles, strict=False):
-        with VolumeReader(path) as reader:
+        with open_volume(path, multicoil) as reader:
             axis.imshow(_middle_slice(reader), cmap="gray")
         axis.set_title(title, fontsize=8)
     return figure
 
 
-def _masks(files: list[tuple[str, int]], undersample: UndersampleConfig) -> Figure:
-    figure = Figure(figsize=(11, 0.45 * len(files) + 0.6), layout="constrained")
-    axes = figure.subplots(len(files), 1, squeeze=False)[:, 0]
-    for axis, (name, width) in zip(axes, files, strict=True):
-        mask = draw_mask(undersample, width, name_seed(name))
+def _masks(masks: list[Mask]) -> Figure:
+    figure = Figure(figsize=(11, 0.45 * len(masks) + 0.6), layout="constrained")
+    axes = figure.subplots(len(masks), 1, squeeze=False)[:, 0]
+    for axis, mask in zip(axes, masks, strict=True):
         axis.imshow(mask.sampled[None], cmap="gray", aspect="auto", interpolation="nearest")
         axis.set_yticks([])
         axis.set_xticks([])
-        axis.set_ylabel(f"{mask.true_acceleration:.2f}x", rotation=0, ha="right", va="center", fontsize=9)
+        label = f"{mask.acceleration}x, {mask.true_acceleration:.2f}x"
+        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
     return figure

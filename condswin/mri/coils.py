@@ -3,6 +3,10 @@
 After Tygert and Zbontar (2020), "Simulating single-coil MRI from the responses of multiple coils": one complex weight
 per coil, the same for the whole volume, such that the magnitude of the weighted sum comes as close as possible, in the
 least-squares sense, to the root-sum-of-squares image. Nothing of parallel imaging is left in the result.
+
+That image is the file's `reconstruction_rss`, else what its own coils give. Of an undersampled file these are only
+known without aliasing at low resolution, from the fully sampled centre of k-space, which is enough for a weight per
+coil: sensitivities are smooth.
 """
 
 from pathlib import Path
@@ -13,7 +17,10 @@ from numpy.typing import NDArray
 
 from condswin.errors import BadFileError
 from condswin.fourier import ComplexArray, center_crop, ifft2c, magnitude_image
-from condswin.mri.reading import KSPACE, TARGETS, Array, VolumeReader
+from condswin.mri.masks import center
+from condswin.mri.prepared import image_size, read_mask
+from condswin.mri.reading import KSPACE, MASK, TARGETS, VolumeReader, target_shape
+from condswin.mri.storage import Array
 
 #: What to do with multi-coil files.
 Multicoil = Literal["refuse", "combine"]
@@ -40,11 +47,13 @@ def open_volume(path: Path, multicoil: Multicoil = "refuse") -> VolumeReader:
 
 
 class CombinedReader(VolumeReader):
-    """A multi-coil file that reads like a single-coil one: a weighted sum over coils, and the image of that as target.
+    """A multi-coil file that reads like a single-coil one: a weighted sum over coils.
+
+    The target of a fully sampled file is the image of that sum; an undersampled file keeps what target it has.
 
     Args:
-        reader: Of a file with k-space (slices, coils, H, W) and `reconstruction_rss` (slices, h, w); this one takes it
-            over.
+        reader: Of a file with k-space (slices, coils, H, W), `reconstruction_rss` (slices, h, w) or not; this one takes
+            it over.
 
     Raises:
         BadFileError: The file has not these, or they do not fit.
@@ -52,33 +61,43 @@ class CombinedReader(VolumeReader):
 
     def __init__(self, reader: VolumeReader) -> None:
         self.path, self._bytes, self._file = reader.path, reader._bytes, reader._file
-        self._coils = super().shape(KSPACE)
-        self._images = super().shape(ROOT_SUM_OF_SQUARES)
-        if super().dtype(KSPACE).newbyteorder("=") != np.dtype(np.complex64):
-            raise BadFileError(self.path, f"kspace holds {super().dtype(KSPACE).name}, only complex64 is accepted")
-        if len(self._images) != 3 or self._images[0] != self._coils[0] or 0 in (*self._coils, *self._images):
-            raise BadFileError(self.path, f"{ROOT_SUM_OF_SQUARES} {self._images} is no image of kspace {self._coils}")
-        if any(image > full for image, full in zip(self._images[1:], self._coils[2:], strict=True)):
-            raise BadFileError(self.path, f"{ROOT_SUM_OF_SQUARES} {self._images} is larger than kspace {self._coils}")
+        self._coils, self._full = reader.shape(KSPACE), MASK not in reader
+        if 0 in self._coils:
+            raise BadFileError(self.path, f"kspace has shape {self._coils}: there is nothing in it")
+        self._known = self._full and ROOT_SUM_OF_SQUARES in reader
+        self._size = target_shape(reader, ROOT_SUM_OF_SQUARES)[1:] if self._known else image_size(reader)
         first = max((self._coils[0] - FIT_SLICES) // 2, 0)
-        kspace = super().read(KSPACE, first, first + FIT_SLICES)
-        target = super().read(ROOT_SUM_OF_SQUARES, first, first + FIT_SLICES)
-        if not (np.isfinite(kspace).all() and np.isfinite(target).all()):
+        kspace = reader.read(KSPACE, first, first + FIT_SLICES)
+        wanted = reader.read(ROOT_SUM_OF_SQUARES, first, first + FIT_SLICES) if self._known else None
+        if not self._full:
+            kspace = kspace * _centre(reader)
+        if not (np.isfinite(kspace).all() and (wanted is None or np.isfinite(wanted).all())):
             raise BadFileError(self.path, "kspace or the target has NaN or infinite values")
-        self._weights = fit_weights(kspace, target)
+        self._weights = fit_weights(kspace, self._size, wanted)
 
     def __contains__(self, name: str) -> bool:
+        if not self._full:
+            return super().__contains__(name)
         return name == EMULATED or (name != ROOT_SUM_OF_SQUARES and super().__contains__(name))
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a dataset, that of the combined volume for k-space and target."""
         if name == KSPACE:
             return self._coils[0], *self._coils[2:]
-        return self._images if name == EMULATED else super().shape(name)
+        return (self._coils[0], *self._size) if self._emulated(name) else super().shape(name)
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Element type of a dataset."""
-        return np.dtype(np.float32) if name == EMULATED else super().dtype(name)
+        return np.dtype(np.float32) if self._emulated(name) else super().dtype(name)
+
+    def assumed(self, name: str) -> tuple[str, ...]:
+        """What reading k-space or the target takes for granted."""
+        if self._emulated(name):
+            return ()
+        if name != KSPACE:
+            return super().assumed(name)
+        said = "coils combined to an emulated single coil (reconstruction.ingest.multicoil: combine)"
+        return (*super().assumed(KSPACE), said if self._known else f"{said}, fitted to their own root sum of squares")
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Array:
         """Entries of a dataset along its first axis, combined over coils."""
@@ -87,31 +106,48 @@ class CombinedReader(VolumeReader):
             kspace = super().read(KSPACE, start, stop)
             combined: Array = np.einsum("scyx,c->syx", kspace, self._weights, optimize=True)
             return combined
-        if name == EMULATED:
-            return magnitude_image(self.read(KSPACE, start, stop), (self._images[1], self._images[2]))
+        if self._emulated(name):
+            return magnitude_image(self.read(KSPACE, start, stop), self._size)
         return super().read(name, start, stop)
 
     def _dataset(self, name: str) -> Any:
         # Blocks of the emulated target are as long as those of the k-space it is made from.
-        return super()._dataset(KSPACE if name == EMULATED else name)
+        return super()._dataset(KSPACE if self._emulated(name) else name)
+
+    def _emulated(self, name: str) -> bool:
+        return self._full and name == EMULATED
 
 
-def fit_weights(kspace: ComplexArray, target: NDArray[Any]) -> NDArray[np.complex64]:
-    """Weights (coils,) whose sum's magnitude fits root-sum-of-squares images (slices, h, w) best.
+def _centre(reader: VolumeReader) -> NDArray[np.bool_]:
+    """The fully sampled columns (W,) around frequency zero."""
+    sampled = read_mask(reader)
+    columns = center(sampled).within(sampled)
+    if not columns.any():
+        raise BadFileError(
+            reader.path, "its mask leaves out frequency zero: without a fully sampled centre no coils can be combined"
+        )
+    return columns
+
+
+def fit_weights(
+    kspace: ComplexArray, size: tuple[int, int], target: NDArray[Any] | None = None
+) -> NDArray[np.complex64]:
+    """Weights (coils,) whose sum's magnitude fits root-sum-of-squares images best.
 
     Alternates between the phase of the sum and the weights for that phase, which is linear least squares; starts from
     the strongest component of the coils.
 
     Args:
         kspace: (slices, coils, H, W).
-        target: (slices, h, w).
+        size: Rows and columns of the images.
+        target: (slices, *size); what the coils themselves give if None.
     """
     import torch
 
-    images = center_crop(ifft2c(torch.from_numpy(kspace)), (target.shape[1], target.shape[2])).numpy()
+    images = center_crop(ifft2c(torch.from_numpy(kspace)), size).numpy()
     # A row per pixel, a column per coil.
     pixels = np.moveaxis(images, 1, -1).reshape(-1, kspace.shape[1]).astype(np.complex128)
-    wanted = target.reshape(-1).astype(np.float64)
+    wanted = np.linalg.norm(pixels, axis=1) if target is None else target.reshape(-1).astype(np.float64)
     normal = pixels.conj().T @ pixels
     values, vectors = np.linalg.eigh(normal)
     inverse = np.linalg.pinv(normal, rcond=1e-6, hermitian=True)

@@ -20,8 +20,8 @@ from condswin.errors import BadFileError
 from condswin.files import atomic_file
 from condswin.fourier import ComplexArray, FloatArray, crop_start, fftc, ifftc, readout_hybrid
 from condswin.mri.metrics import psnr
-from condswin.mri.prepared import MASK, read_mask, read_zero_filled
-from condswin.mri.reading import KSPACE, PREDICTION, VolumeReader
+from condswin.mri.prepared import read_mask, read_zero_filled
+from condswin.mri.reading import KSPACE, MASK, PREDICTION, VolumeReader
 
 #: Weights of the total variation to choose from, relative to the largest zero-filled magnitude of a volume.
 WEIGHTS = (0.0003, 0.001, 0.003, 0.01, 0.03)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from condswin.errors import BadDataError, BadFileError
+from condswin.errors import BadDataError
 from condswin.fourier import (
     ComplexArray,
     crop_start,
@@ -18,11 +18,11 @@ from condswin.fourier import (
     magnitude_image,
     readout_hybrid,
 )
+from condswin.mri.coils import Multicoil, open_volume
 from condswin.mri.config import UndersampleConfig
-from condswin.mri.header import parse_header
 from condswin.mri.masks import draw_mask, name_seed
-from condswin.mri.prepared import MASK, ZERO_FILLED, prepared_files, read_mask
-from condswin.mri.reading import KSPACE, VolumeReader, checked_blocks, kspace_shape, target_shape
+from condswin.mri.prepared import image_size, prepared_files, read_extent, read_mask
+from condswin.mri.reading import KSPACE, MASK, ZERO_FILLED, VolumeReader, checked_blocks, kspace_shape
 from condswin.mri.volumes import Volume, read_volumes
 from condswin.networks.unrolled import INPUT_CHANNELS, OUTPUT_CHANNELS
 from condswin.tasks.slices import Batch, Slices
@@ -64,7 +64,7 @@ def normalise(zero_filled: Tensor, maximum: Tensor | float) -> Normalised:
     return Normalised(image, mean, std)
 
 
-def zero_filled_volume(path: Path, undersample: UndersampleConfig) -> Tensor:
+def zero_filled_volume(path: Path, undersample: UndersampleConfig, multicoil: Multicoil = "refuse") -> Tensor:
     """Zero-filled magnitudes (slices, H, W) of a prepared file, float32.
 
     Read if the file has them; else computed, of the size of the target or, without one, of the header's reconstructed
@@ -73,10 +73,10 @@ def zero_filled_volume(path: Path, undersample: UndersampleConfig) -> Tensor:
     Raises:
         BadFileError: The file is unusable.
     """
-    with VolumeReader(path) as reader:
+    with open_volume(path, multicoil) as reader:
         if ZERO_FILLED in reader:
             return torch.from_numpy(reader.read(ZERO_FILLED))
-        sampled, size = _sampled(reader, undersample), _image_size(reader)
+        sampled, size = _sampled(reader, undersample), image_size(reader)
         blocks = [magnitude_image(block, size, sampled) for _, block in checked_blocks(reader, KSPACE)]
     return torch.from_numpy(np.concatenate(blocks))
 
@@ -114,14 +114,17 @@ def complex_inputs(hybrid: ComplexArray, sampled: np.ndarray, columns: int, maxi
     return ComplexInputs(torch.stack([scaled.real, scaled.imag, mask], dim=-3), std, columns)
 
 
-def complex_volume(path: Path, undersample: UndersampleConfig) -> ComplexInputs:
+def complex_volume(path: Path, undersample: UndersampleConfig, multicoil: Multicoil = "refuse") -> ComplexInputs:
     """Inputs of an unrolled network for all slices of a file; masks and sizes as in `zero_filled_volume`.
+
+    Its mask leaves out columns that the scan did not go over.
 
     Raises:
         BadFileError: The file is unusable.
     """
-    with VolumeReader(path) as reader:
-        sampled, (rows, columns) = _sampled(reader, undersample), _image_size(reader)
+    with open_volume(path, multicoil) as reader:
+        sampled, (rows, columns) = _sampled(reader, undersample), image_size(reader)
+        sampled = read_extent(reader, sampled if MASK in reader else None).within(sampled)
         hybrid = np.concatenate([readout_hybrid(block, rows) for _, block in checked_blocks(reader, KSPACE)])
     return complex_inputs(hybrid * sampled, sampled, columns, None)
 
@@ -209,7 +212,7 @@ class SliceDataset(Slices):
         if volume.sampled is not None:
             return volume.sampled
         seed = _fresh_seed() if self._training else name_seed(volume.path.name)
-        return draw_mask(self._undersample, hybrid.shape[-1], seed).sampled
+        return volume.extent.within(draw_mask(self._undersample, hybrid.shape[-1], seed).sampled)
 
     def _bytes(self, volume: Volume) -> int:
         """What holding a volume in memory takes."""
@@ -266,21 +269,6 @@ def _fresh_seed() -> tuple[int, int]:
 
 def _distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _image_size(reader: VolumeReader) -> tuple[int, int]:
-    target = reader.target_name()
-    if target is not None:
-        return target_shape(reader, target)[1:]
-    raw = reader.header()
-    try:
-        recon = parse_header(raw).recon if raw is not None else None
-    except ValueError as error:
-        raise BadFileError(reader.path, f"ismrmrd_header: {error}") from None
-    _, rows, columns = kspace_shape(reader)
-    if recon is None or recon[0] > rows or recon[1] > columns:
-        raise BadFileError(reader.path, "neither a target nor a usable header says how large the image is")
-    return recon[0], recon[1]
 
 
 def magnitude(output: Tensor, columns: int) -> Tensor:

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from condswin.mri.coils import Multicoil, open_volume
 from condswin.mri.config import UndersampleConfig
-from condswin.mri.masks import draw_mask
-from condswin.mri.prepared import MASK, read_mask
-from condswin.mri.reading import KSPACE, VolumeReader, check_kspace
+from condswin.mri.masks import center, draw_mask
+from condswin.mri.prepared import read_sampling
+from condswin.mri.reading import KSPACE, MASK, VolumeReader, check_kspace
 
 #: Accelerations and widths of the centre may differ from those trained on by this factor, either way.
 TOLERANCE = 1.5
@@ -17,39 +18,33 @@ TOLERANCE = 1.5
 _DRAWS = 24
 
 
-def refusals(path: Path, undersample: UndersampleConfig) -> list[str]:
+def refusals(path: Path, undersample: UndersampleConfig, multicoil: Multicoil = "refuse") -> list[str]:
     """Why a network trained with these masks should not be trusted with a file; nothing if it may.
 
     Args:
-        path: A single-coil file; a fully sampled one, which is undersampled as in training, is always fine.
+        path: A file; a fully sampled one, which is undersampled as in training, is always fine.
         undersample: The masks that training drew.
+        multicoil: What to do with a multi-coil file.
 
     Raises:
         BadFileError: The file is unusable, or its mask is none.
     """
-    with VolumeReader(path) as reader:
-        check_kspace(reader)
+    with open_volume(path, multicoil) as reader:
+        held = check_kspace(reader)
         if MASK not in reader:
             return _unmarked(reader)
-        sampled = read_mask(reader)
-    width = sampled.size
-    trained = [draw_mask(undersample, width, seed).sampled for seed in range(_DRAWS)]
+        sampled, extent = read_sampling(reader, held)
+    trained = [draw_mask(undersample, sampled.size, seed).within(extent) for seed in range(_DRAWS)]
+    accelerations, masks = [mask.true_acceleration for mask in trained], [mask.sampled for mask in trained]
     return [
-        *_far("its true acceleration is {:.1f}x", width / sampled.sum(), [width / mask.sum() for mask in trained]),
-        *_far("its fully sampled centre is {:.0f} columns wide", center(sampled), [center(mask) for mask in trained]),
-        *_pattern(sampled, trained, undersample.mask),
+        *_far("its true acceleration is {:.1f}x", extent.width / sampled.sum(), accelerations),
+        *_far(
+            "its fully sampled centre is {:.0f} columns wide",
+            center(sampled).width,
+            [center(mask).width for mask in masks],
+        ),
+        *_pattern(sampled, masks, undersample.mask),
     ]
-
-
-def center(sampled: NDArray[np.bool_]) -> int:
-    """Columns of the fully sampled centre of a mask (W,); zero if frequency zero was not measured."""
-    middle = sampled.size // 2
-    below, above = sampled[:middle][::-1], sampled[middle:]
-    return int(_run(below) + _run(above)) if sampled[middle] else 0
-
-
-def _run(values: NDArray[np.bool_]) -> int:
-    return int(values.argmin()) if not values.all() else values.size
 
 
 def _far(what: str, value: float, trained: list[float] | list[int]) -> list[str]:
@@ -71,7 +66,7 @@ def _pattern(sampled: NDArray[np.bool_], trained: list[NDArray[np.bool_]], kind:
 
 def _irregularity(sampled: NDArray[np.bool_]) -> float:
     """Spread of the distances between neighbouring lines relative to their mean, the centre left out; 1 is random."""
-    middle, wide = sampled.size // 2, center(sampled)
+    middle, wide = sampled.size // 2, center(sampled).width
     lines = np.flatnonzero(sampled)
     sides = [lines[lines < middle - wide // 2 - 1], lines[lines > middle + wide // 2 + 1]]
     gaps = np.concatenate([np.diff(side) for side in sides])

@@ -42,6 +42,13 @@ class Header(NamedTuple):
     padding: tuple[int, int] | None = None
     patient_id: str | None = None
 
+    def measured(self, width: int) -> tuple[int, int] | None:
+        """First and one past the last measured column of k-space of so many; None if it does not say of such."""
+        if self.padding is None or self.encoded is None or self.encoded[1] != width:
+            return None
+        first, last = self.padding
+        return self.padding if 0 <= first < last <= width else None
+
 
 def parse_header(raw: bytes) -> Header:
     """Reads an ISMRMRD XML header.

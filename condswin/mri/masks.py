@@ -12,8 +12,9 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from condswin.errors import ConfigError
+from condswin.errors import BadDataError, ConfigError
 from condswin.mri.config import UndersampleConfig
+from condswin.mri.extent import Extent
 
 Seed = int | Sequence[int]
 Columns = NDArray[np.bool_]
@@ -30,7 +31,7 @@ class Mask(NamedTuple):
         num_low_frequencies: Width of the fully sampled centre, columns.
         acceleration: The nominal acceleration that was drawn.
         center_fraction: The nominal centre fraction drawn with it.
-        true_acceleration: Width divided by the number of columns measured.
+        true_acceleration: Columns that can be measured, all of them unless `within` says which, by columns measured.
     """
 
     sampled: Columns
@@ -38,6 +39,18 @@ class Mask(NamedTuple):
     acceleration: int
     center_fraction: float
     true_acceleration: float
+
+    def within(self, extent: Extent) -> "Mask":
+        """The same mask for a scan that went over some columns only, the others taken out as fastMRI does.
+
+        Raises:
+            BadDataError: It samples none of these.
+        """
+        sampled = extent.within(self.sampled)
+        measured = int(sampled.sum())
+        if not measured:
+            raise BadDataError(f"the mask samples none of the {extent.width} columns that the scan went over")
+        return self._replace(sampled=sampled, true_acceleration=extent.width / measured)
 
 
 def name_seed(name: str) -> tuple[int, ...]:
@@ -85,6 +98,18 @@ def draw_mask(settings: UndersampleConfig, width: int, seed: Seed, *, offset: in
             f"{fraction} samples none of {width} columns"
         )
     return Mask(sampled, center, acceleration, fraction, width / int(sampled.sum()))
+
+
+def center(sampled: Columns) -> Extent:
+    """The fully sampled columns of a mask (W,) around frequency zero; none if that was not measured."""
+    middle = sampled.size // 2
+    if not sampled[middle]:
+        return Extent(middle, middle)
+    return Extent(middle - _run(sampled[:middle][::-1]), middle + _run(sampled[middle:]))
+
+
+def _run(values: Columns) -> int:
+    return int(values.argmin()) if not values.all() else values.size
 
 
 def _random(generator: RandomState, width: int, acceleration: int, center: int, _: int | None) -> Columns:

@@ -1,6 +1,5 @@
 """Pictures of reconstructions."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,11 +7,12 @@ import matplotlib.figure
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from condswin.errors import BadDataError
 from condswin.fourier import FloatArray
 from condswin.mri.metrics import psnr, ssim
-from condswin.mri.scoring import read_prediction, read_truth, score_pairs
+from condswin.mri.scoring import read_case, score_pairs
 from condswin.tasks.pictures import Pictures
 
 #: Error maps are shown this many times brighter than the images.
@@ -36,11 +36,11 @@ def picture_case(case: str, target_file: Path, prediction_file: Path) -> Figure:
     Raises:
         BadFileError: As in `score_case`.
     """
-    truth = read_truth(target_file)
-    images = {"zero-filled": truth.zero_filled, "reconstruction": read_prediction(prediction_file, truth)}
+    truth, prediction = read_case(target_file, prediction_file)
+    images = {"zero-filled": truth.zero_filled, "reconstruction": prediction}
     shown = {name: volume for name, volume in images.items() if volume is not None}
-    faster = f", {truth.acceleration:.2f}x" if math.isfinite(truth.acceleration) else ""
-    return picture_images(f"{case} ({truth.acquisition}{faster})", truth.target, shown)
+    about = ", ".join(filter(None, (truth.acquisition, truth.faster)))
+    return picture_images(f"{case} ({about})", truth.target, shown)
 
 
 def picture_images(title: str, target: FloatArray, images: Mapping[str, FloatArray]) -> Figure:
@@ -73,6 +73,30 @@ def picture_images(title: str, target: FloatArray, images: Mapping[str, FloatArr
         axes[0, column].set_title(f"{name}\n{decibels:.2f} dB, SSIM {similarity:.3f}")
         axes[1, column].imshow(np.abs(image - truth)[0], cmap="gray", vmin=0, vmax=white / ERROR_GAIN)
     figure.suptitle(f"{title}, slice {middle + 1} of {len(target)}")
+    return figure
+
+
+def picture_scan(title: str, mask: NDArray[np.bool_], images: Mapping[str, FloatArray]) -> Figure:
+    """Middle slice of a scan without target: the images, and above them the mask, white where it measured.
+
+    Args:
+        title: Of the whole.
+        mask: (W,), the measured columns.
+        images: (slices, H, W) each, by name.
+    """
+    first = next(iter(images.values()))
+    middle, (rows, columns) = len(first) // 2, first.shape[1:]
+    figure = Figure(figsize=(3 * len(images), 3 * rows / columns + 1.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, len(images), squeeze=False, height_ratios=[1, 12])
+    white = float(np.quantile(first[middle], 0.998)) or 1.0
+    for axis, shown, (name, volume) in zip(axes[0], axes[1], images.items(), strict=True):
+        axis.imshow(mask[None], cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        axis.set_title(name)
+        axis.axis("off")
+        shown.imshow(volume[middle], cmap="gray", vmin=0, vmax=white)
+        shown.axis("off")
+    figure.suptitle(f"{title}, slice {middle + 1} of {len(first)}")
     return figure
 
 

@@ -24,12 +24,13 @@ class ReconstructionPrediction(Prediction):
     def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:
         """Writes `reconstruction` (slices, H, W) float32 in the units of the input, as fastMRI's scripts read it."""
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        undersample = self.config.section(ReconstructionConfig).undersample
+        section = self.config.section(ReconstructionConfig)
+        undersample, multicoil = section.undersample, section.ingest.multicoil
         if isinstance(model, UnrolledNetwork):
-            image, std, columns = complex_volume(case_file, undersample)
+            image, std, columns = complex_volume(case_file, undersample, multicoil)
             mean = torch.zeros_like(std)
         else:
-            zero_filled = zero_filled_volume(case_file, undersample)
+            zero_filled = zero_filled_volume(case_file, undersample, multicoil)
             image, mean, std = normalise(zero_filled, float(zero_filled.max()))
             image, columns = image[:, None], zero_filled.shape[-1]
         with torch.inference_mode():

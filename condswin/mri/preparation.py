@@ -28,9 +28,9 @@ class ReconstructionPreparation(Preparation):
             prepare_undersampled(files["kspace"], out, section.undersample, section.ingest.multicoil)
 
     def details(self, folder: Path, outputs: list[str]) -> dict[str, Any]:
-        """The true acceleration, one for training files."""
+        """Nominal and true acceleration, one for training files."""
         with VolumeReader(folder / outputs[0]) as reader:
-            return {"true_acceleration": reader.attribute("true_acceleration") or 1.0}
+            return {name: reader.attribute(name) or 1.0 for name in ("acceleration", "true_acceleration")}
 
 
 PART = ReconstructionPreparation

@@ -1,28 +1,35 @@
-"""Reading fastMRI single-coil HDF5 files from sources nobody vouches for, in constant memory."""
+"""Reading fastMRI HDF5 files from sources nobody vouches for, in constant memory."""
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from condswin.errors import BadFileError
+from condswin.mri.extent import Extent
 from condswin.mri.header import MAX_BYTES, Header, parse_header
-from condswin.patients import patient_key
+from condswin.mri.storage import Array, Stored, image_layout, kspace_layout
 
 T = TypeVar("T")
-Array = NDArray[Any]
 
 KSPACE = "kspace"
 HEADER = "ismrmrd_header"
+MASK = "mask"
+ZERO_FILLED = "zero_filled"
 PREDICTION = "reconstruction"
 #: Names of the fully sampled magnitude image, the first one present is the target.
 TARGETS = ("reconstruction_esc", "reconstruction_rss")
+#: Datasets of magnitude images.
+IMAGES = (*TARGETS, PREDICTION, ZERO_FILLED)
 SUFFIXES = (".h5", ".hdf5")
+
+#: Kind of scan of a file that does not say.
+UNKNOWN = "unknown"
 
 #: Largest uncompressed slice or chunk that is read, bytes.
 _MAX_BLOCK = 1 << 28
@@ -30,26 +37,6 @@ _MAX_BLOCK = 1 << 28
 _BLOCK = 1 << 21
 #: Largest factor of compression believed: noise hardly compresses, and padding or empty slices do not explain more.
 _MAX_RATIO = 100
-
-
-class VolumeInfo(NamedTuple):
-    """What checking a file found.
-
-    Attributes:
-        shape: Of k-space: slices, rows (readout), columns (phase encoding).
-        target: Dataset name of the fully sampled magnitude image.
-        target_shape: Slices, rows, columns of it.
-        acquisition: FastMRI's attribute (`CORPD_FBK`), "unknown" if there is none.
-        patient: Hashed key of the person; never the identifier.
-        header: Geometry from the ISMRMRD header; empty if there is none. Its `patient_id` is removed.
-    """
-
-    shape: tuple[int, int, int]
-    target: str
-    target_shape: tuple[int, int, int]
-    acquisition: str
-    patient: str
-    header: Header
 
 
 class VolumeReader:
@@ -90,18 +77,28 @@ class VolumeReader:
         return next((name for name in TARGETS if name in self), None)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a dataset."""
+        """Shape of a dataset as it is read: slices first of k-space and images, then coils if there are several."""
         dataset = self._dataset(name)
-        return self._guard(lambda: tuple(int(length) for length in dataset.shape))
+        stored = self._stored(name, dataset)
+        return stored.shape if stored else self._guard(lambda: tuple(int(length) for length in dataset.shape))
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        """Element type of a dataset."""
+        """Element type of a dataset in the file."""
         dataset = self._dataset(name)
         return self._guard(lambda: np.dtype(dataset.dtype))
 
+    def assumed(self, name: str) -> tuple[str, ...]:
+        """What reading k-space or images takes for granted, a sentence each."""
+        stored = self._stored(name, self._dataset(name))
+        return stored.assumed if stored else ()
+
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Array:
-        """Entries `start` to `stop` of a dataset along its first axis."""
+        """Entries `start` to `stop` of a dataset along its first axis; k-space as complex64, images as float32."""
         dataset = self._dataset(name)
+        if (stored := self._stored(name, dataset)) is not None:
+            fetched = self._guard(lambda: stored.fetch(dataset, start, stop))
+            with self._named(name):
+                return stored.decode(fetched)
 
         def values() -> Array:
             array = np.asarray(dataset[start:stop])
@@ -112,7 +109,7 @@ class VolumeReader:
     def blocks(self, name: str) -> Iterator[tuple[int, Array]]:
         """Yields (first slice, slices) until the end, in blocks of bounded size, each stored chunk read once."""
         dataset = self._dataset(name)
-        slices, per_slice, chunk = self._guard(lambda: _layout(dataset))
+        slices, (per_slice, chunk) = self.shape(name)[0], self._guard(lambda: _layout(dataset))
         step = math.ceil(max(_BLOCK // max(per_slice, 1), 1) / chunk) * chunk
         for start in range(0, slices, step):
             yield start, self.read(name, start, start + step)
@@ -162,6 +159,21 @@ class VolumeReader:
 
         return self._guard(find)
 
+    def _stored(self, name: str, dataset: Any) -> Stored | None:
+        """How k-space or images lie in the file; None for anything else."""
+        if name not in (KSPACE, *IMAGES):
+            return None
+        dtype, shape = self._guard(lambda: (np.dtype(dataset.dtype), tuple(int(length) for length in dataset.shape)))
+        with self._named(name):
+            return kspace_layout(dtype, shape) if name == KSPACE else image_layout(name, dtype, shape)
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            raise BadFileError(self.path, f"{name} {error}") from None
+
     def _plausible(self, name: str, dataset: Any) -> None:
         """Refuses, before any read, what would allocate far more than the file holds."""
         if dataset.shape is None or dataset.dtype.hasobject:
@@ -176,8 +188,8 @@ class VolumeReader:
                 f"{name} declares {declared} bytes in shape {dataset.shape} but stores {stored}: "
                 f"not believed beyond {_MAX_RATIO} to 1",
             )
-        per_slice = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
-        block = per_slice * (dataset.chunks[0] if dataset.chunks else 1)
+        per_slice, chunk = _layout(dataset)
+        block = per_slice * chunk
         if block > _MAX_BLOCK:
             raise BadFileError(self.path, f"{name} can only be read {block} bytes at a time, at most {_MAX_BLOCK} are")
 
@@ -193,57 +205,42 @@ class VolumeReader:
             raise BadFileError(self.path, message) from error
 
 
-def check_volume(reader: VolumeReader) -> VolumeInfo:
-    """Reads a fully sampled single-coil file to its last value, block by block.
+def read_header(reader: VolumeReader) -> Header:
+    """A file's ISMRMRD header; an empty one if it has none.
 
     Raises:
-        BadFileError: The file cannot be trusted; the message says why.
+        BadFileError: It has one that cannot be read.
     """
-    info = read_info(reader)
-    for name in (KSPACE, info.target):
-        for _ in checked_blocks(reader, name):
-            pass
-    return info
+    raw = reader.header()
+    try:
+        return parse_header(raw) if raw is not None else Header()
+    except ValueError as error:
+        raise BadFileError(reader.path, f"{HEADER}: {error}") from None
 
 
-def read_info(reader: VolumeReader) -> VolumeInfo:
-    """What a fully sampled single-coil file says of itself; its values are not read.
-
-    Raises:
-        BadFileError: It says what cannot be used.
-    """
-    path = reader.path
-    if "mask" in reader:
-        raise BadFileError(path, "is already undersampled (it has a mask): predict it, do not ingest it")
-    shape = kspace_shape(reader)
-    target = reader.target_name()
-    if target is None:
-        raise BadFileError(path, f"has neither {' nor '.join(TARGETS)}: nothing to train on or compare with")
-    header = Header()
-    if (raw := reader.header()) is not None:
-        try:
-            header = parse_header(raw)
-        except ValueError as error:
-            raise BadFileError(path, f"{HEADER}: {error}") from None
-    return VolumeInfo(
-        shape=shape,
-        target=target,
-        target_shape=target_shape(reader, target),
-        acquisition=acquisition(reader),
-        patient=patient_key(str(reader.attribute("patient_id") or header.patient_id or path.stem)),
-        header=header._replace(patient_id=None),
-    )
-
-
-def check_kspace(reader: VolumeReader) -> None:
+def check_kspace(reader: VolumeReader) -> Extent:
     """Reads the k-space of a single-coil file to its last value; undersampled or not, with or without a target.
+
+    Returns:
+        The columns that hold anything.
 
     Raises:
         BadFileError: It cannot be reconstructed; the message says why.
     """
     kspace_shape(reader)
-    for _ in checked_blocks(reader, KSPACE):
-        pass
+    return held_columns(reader)
+
+
+def held_columns(reader: VolumeReader) -> Extent:
+    """The columns that hold anything, of single-coil or multi-coil k-space, which is read to its last value.
+
+    Raises:
+        BadFileError: It cannot be reconstructed.
+    """
+    held = Extent.nothing(reader.shape(KSPACE)[-1])
+    for _, block in checked_blocks(reader, KSPACE):
+        held = held.seen(block)
+    return held
 
 
 def checked_blocks(reader: VolumeReader, name: str) -> Iterator[tuple[int, Array]]:
@@ -270,7 +267,7 @@ def checked_blocks(reader: VolumeReader, name: str) -> Iterator[tuple[int, Array
 def acquisition(reader: VolumeReader) -> str:
     """FastMRI's name for the kind of scan, "unknown" if the file does not say."""
     value = reader.attribute("acquisition")
-    return value if isinstance(value, str) else "unknown"
+    return value if isinstance(value, str) else UNKNOWN
 
 
 def kspace_shape(reader: VolumeReader) -> tuple[int, int, int]:
@@ -279,36 +276,46 @@ def kspace_shape(reader: VolumeReader) -> tuple[int, int, int]:
     Raises:
         BadFileError: It is multi-coil, of another type or empty.
     """
-    shape = _volume_shape(reader, KSPACE)
-    if reader.dtype(KSPACE).newbyteorder("=") != np.dtype(np.complex64):
-        raise BadFileError(reader.path, f"kspace holds {reader.dtype(KSPACE).name}, only complex64 is accepted")
-    return shape
+    shape = reader.shape(KSPACE)
+    if len(shape) == 4:
+        target = reader.target_name()
+        if target is not None and reader.shape(target)[:1] == shape[1:2] != shape[:1]:
+            raise BadFileError(
+                reader.path,
+                f"kspace {shape} has as many coils as {target} has slices: store it as (slices, coils, rows, columns)",
+            )
+        raise BadFileError(
+            reader.path,
+            f"kspace {shape} is multi-coil (slices, coils, rows, columns); set reconstruction.ingest.multicoil to "
+            "combine to read it as an emulated single coil",
+        )
+    return _volume_shape(reader, KSPACE)
 
 
 def target_shape(reader: VolumeReader, name: str) -> tuple[int, int, int]:
-    """Slices, rows and columns of a target.
+    """Slices, rows and columns of a target, of single-coil or multi-coil k-space.
 
     Raises:
         BadFileError: It cannot be the magnitude of an image of the file's k-space.
     """
-    shape, scanned = _volume_shape(reader, name), kspace_shape(reader)
-    if reader.dtype(name).kind != "f":
-        raise BadFileError(reader.path, f"{name} holds {reader.dtype(name).name}, expected float32")
+    shape, scanned = _volume_shape(reader, name), reader.shape(KSPACE)
+    if len(scanned) != 4:
+        scanned = kspace_shape(reader)
     if shape[0] != scanned[0]:
-        raise BadFileError(reader.path, f"{name} has {shape[0]} slices, kspace {scanned[0]}")
-    if shape[1] > scanned[1] or shape[2] > scanned[2]:
-        raise BadFileError(reader.path, f"{name} of {shape[1:]} is larger than the image of kspace {scanned[1:]}")
+        raise BadFileError(
+            reader.path, f"{name} has {shape[0]} slices, kspace {scanned[0]}; slices are the first axis of both"
+        )
+    if shape[1] > scanned[-2] or shape[2] > scanned[-1]:
+        raise BadFileError(
+            reader.path,
+            f"{name} of {shape[1:]} is larger than the image of kspace {scanned[-2:]}: crop it to that size, or give "
+            "k-space as wide as it",
+        )
     return shape
 
 
 def _volume_shape(reader: VolumeReader, name: str) -> tuple[int, int, int]:
     shape = reader.shape(name)
-    if name == KSPACE and len(shape) == 4:
-        raise BadFileError(
-            reader.path,
-            f"kspace {shape} is multi-coil (slices, coils, rows, columns); set reconstruction.ingest.multicoil to "
-            "combine to ingest it as an emulated single coil",
-        )
     if len(shape) != 3:
         raise BadFileError(reader.path, f"{name} has shape {shape}, expected (slices, rows, columns)")
     if 0 in shape:
@@ -316,7 +323,9 @@ def _volume_shape(reader: VolumeReader, name: str) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def _layout(dataset: Any) -> tuple[int, int, int]:
-    """Slices, bytes per slice, slices per chunk."""
+def _layout(dataset: Any) -> tuple[int, int]:
+    """Bytes per slice, slices per chunk."""
+    if len(dataset.shape) < 3:  # one slice
+        return math.prod(dataset.shape) * dataset.dtype.itemsize, 1
     per_slice = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
-    return dataset.shape[0], per_slice, dataset.chunks[0] if dataset.chunks else 1
+    return per_slice, dataset.chunks[0] if dataset.chunks else 1

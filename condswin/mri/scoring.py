@@ -2,16 +2,16 @@
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from condswin.errors import BadDataError, BadFileError
-from condswin.fourier import FloatArray
+from condswin.fourier import FloatArray, crop_start
 from condswin.mri.config import ReconstructionConfig
 from condswin.mri.metrics import WINDOW, volume_metrics
-from condswin.mri.prepared import MASK, ZERO_FILLED, prepared_files, read_mask, read_zero_filled
-from condswin.mri.reading import PREDICTION, TARGETS, VolumeReader, acquisition
+from condswin.mri.prepared import prepared_files, read_sampling, read_zero_filled
+from condswin.mri.reading import MASK, PREDICTION, TARGETS, ZERO_FILLED, VolumeReader, acquisition
 from condswin.tasks.facts import Row
 
 
@@ -23,12 +23,21 @@ class Truth(NamedTuple):
         zero_filled: The same shape; None where the file has neither it nor masked k-space.
         acquisition: Kind of scan.
         acceleration: The true one; NaN if unknown.
+        nominal: The acceleration that the mask was drawn for; NaN if unknown.
     """
 
     target: FloatArray
     zero_filled: FloatArray | None
     acquisition: str
     acceleration: float
+    nominal: float
+
+    @property
+    def faster(self) -> str:
+        """Both accelerations for a caption, as far as they are known."""
+        if not math.isfinite(self.acceleration):
+            return ""
+        return f"{self.acceleration:.2f}x" + (f", nominally {self.nominal:g}x" if math.isfinite(self.nominal) else "")
 
 
 def score_case(case: str, target_file: Path, prediction_file: Path) -> Row:
@@ -37,14 +46,19 @@ def score_case(case: str, target_file: Path, prediction_file: Path) -> Row:
     That image is the target file's, else computed from its k-space and mask; without these its metrics are NaN.
 
     Returns:
-        `case`, `acquisition`, `acceleration` (the true one; NaN if the file does not say) and metric columns.
+        `case`, `acquisition`, `acceleration` (the true one, of the columns that could be measured),
+        `nominal_acceleration` (both NaN if the file does not say) and metric columns.
 
     Raises:
         BadFileError: A file is unusable, or the prediction has another shape than the target or is not finite.
     """
-    truth = read_truth(target_file)
-    prediction = read_prediction(prediction_file, truth)
-    row: Row = {"case": case, "acquisition": truth.acquisition, "acceleration": truth.acceleration}
+    truth, prediction = read_case(target_file, prediction_file)
+    row: Row = {
+        "case": case,
+        "acquisition": truth.acquisition,
+        "acceleration": truth.acceleration,
+        "nominal_acceleration": truth.nominal,
+    }
     row.update(volume_metrics(truth.target, prediction))
     if truth.zero_filled is None:
         zero_filled = dict.fromkeys(ReconstructionConfig.metrics, math.nan)
@@ -52,6 +66,27 @@ def score_case(case: str, target_file: Path, prediction_file: Path) -> Row:
         zero_filled = volume_metrics(truth.target, truth.zero_filled)
     row.update({f"zero_filled_{name}": value for name, value in zero_filled.items()})
     return row
+
+
+def read_case(target_file: Path, prediction_file: Path) -> tuple[Truth, FloatArray]:
+    """A target and its prediction, of one shape.
+
+    Where a prediction is the square of the target's columns, the target is cropped to it, as fastMRI's evaluation does
+    with scans whose k-space is narrower than their header's matrix.
+
+    Raises:
+        BadFileError: One is unusable, or they are of other shapes.
+    """
+    truth = read_truth(target_file)
+    with VolumeReader(prediction_file) as reader:
+        prediction = _read_images(reader, PREDICTION)
+    slices, rows, columns = truth.target.shape
+    if prediction.shape == (slices, columns, columns) and columns < rows:
+        top = crop_start(rows, columns)
+        zero_filled = None if truth.zero_filled is None else truth.zero_filled[:, top : top + columns]
+        truth = truth._replace(target=truth.target[:, top : top + columns], zero_filled=zero_filled)
+    _require_shape(prediction_file, prediction, truth.target)
+    return truth, prediction
 
 
 def read_truth(path: Path) -> Truth:
@@ -64,10 +99,11 @@ def read_truth(path: Path) -> Truth:
         name = reader.target_name()
         if name is None:
             raise BadFileError(path, f"has neither {' nor '.join(TARGETS)} to score against")
-        kind, acceleration = acquisition(reader), reader.attribute("true_acceleration")
-        if not isinstance(acceleration, int | float) and MASK in reader:
-            sampled = read_mask(reader)
-            acceleration = sampled.size / int(sampled.sum())
+        kind = acquisition(reader)
+        acceleration, nominal = (_number(reader.attribute(name)) for name in ("true_acceleration", "acceleration"))
+        if math.isnan(acceleration) and MASK in reader:
+            sampled, extent = read_sampling(reader)
+            acceleration = extent.width / int(sampled.sum())
         zero_filled = read_zero_filled(reader)
         target = _read_images(reader, name)
     if float(target.max()) <= 0:
@@ -76,30 +112,20 @@ def read_truth(path: Path) -> Truth:
         _require_shape(path, zero_filled, target)
         if not np.isfinite(zero_filled).all():
             raise BadFileError(path, f"{ZERO_FILLED} or kspace has NaN or infinite values")
-    known = isinstance(acceleration, int | float)
-    return Truth(target, zero_filled, kind, float(acceleration) if known else math.nan)
+    return Truth(target, zero_filled, kind, acceleration, nominal)
 
 
-def read_prediction(path: Path, truth: Truth) -> FloatArray:
-    """Images (slices, H, W) of a prediction file, of the target's shape.
-
-    Raises:
-        BadFileError: They cannot be scored.
-    """
-    with VolumeReader(path) as reader:
-        prediction = _read_images(reader, PREDICTION)
-    _require_shape(path, prediction, truth.target)
-    return prediction
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def _read_images(reader: VolumeReader, name: str) -> FloatArray:
-    shape, dtype = reader.shape(name), reader.dtype(name)
-    if len(shape) != 3 or 0 in shape or min(shape[1:]) < WINDOW or dtype.kind != "f":
+    shape = reader.shape(name)
+    if len(shape) != 3 or 0 in shape or min(shape[1:]) < WINDOW:
         raise BadFileError(
-            reader.path,
-            f"{name} is {dtype.name} {shape}, expected real (slices, rows, columns) of at least {WINDOW}x{WINDOW}",
+            reader.path, f"{name} is {shape}, expected (slices, rows, columns) of at least {WINDOW}x{WINDOW}"
         )
-    images: FloatArray = reader.read(name).astype(np.float32, copy=False)
+    images: FloatArray = reader.read(name)
     if not np.isfinite(images).all():
         raise BadFileError(reader.path, f"{name} has NaN or infinite values; predict it again with a sound model")
     return images

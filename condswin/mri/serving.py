@@ -26,7 +26,8 @@ class ReconstructionServing(Serving):
 
     def refusals(self, source: Path) -> list[str]:
         """A mask unlike those trained with; see `guard.refusals`."""
-        return refusals(source, self.config.section(ReconstructionConfig).undersample)
+        section = self.config.section(ReconstructionConfig)
+        return refusals(source, section.undersample, section.ingest.multicoil)
 
 
 PART = ReconstructionServing

@@ -6,12 +6,13 @@ from pathlib import Path
 from condswin.errors import BadDataError, BadFileError
 from condswin.mri.coils import open_volume
 from condswin.mri.config import ReconstructionConfig
-from condswin.mri.reading import SUFFIXES, VolumeReader, acquisition, check_volume
+from condswin.mri.info import check_volume
+from condswin.mri.reading import SUFFIXES, VolumeReader, acquisition
 from condswin.tasks.source import Case, CaseInfo, Source
 
 
 class ReconstructionSource(Source):
-    """Single-coil k-space files."""
+    """K-space files, single-coil or combined to that."""
 
     def find_cases(self, source: Path) -> list[Case]:
         """Every `.h5` and `.hdf5` file below `source` that is not hidden and that `ingest` wants, named by its stem.
@@ -41,17 +42,23 @@ class ReconstructionSource(Source):
         return chosen
 
     def check_case(self, case: Case) -> CaseInfo:
-        """Reads the whole file; the details are shapes, acquisition and dtype."""
+        """Reads the whole file; the details are shapes, dtype, acquisition and what was assumed.
+
+        `measured_columns` are the first and one past the last column that hold values.
+        """
         with open_volume(case.files["kspace"], self.config.section(ReconstructionConfig).ingest.multicoil) as reader:
             info = check_volume(reader)
         details = {
             "shape": list(info.shape),
-            "dtype": "complex64",
+            "dtype": info.dtype,
             "target": info.target,
             "target_shape": list(info.target_shape),
             "acquisition": info.acquisition,
             "encoded_matrix": list(info.header.encoded) if info.header.encoded else None,
             "recon_matrix": list(info.header.recon) if info.header.recon else None,
+            "measured_columns": list(info.held),
+            "patient_from": info.patient_from,
+            "assumed": list(info.assumed),
         }
         return CaseInfo(info.patient, details)
 

@@ -1,8 +1,9 @@
 """From a checked, fully sampled file to a prepared one.
 
 Validation and test files come out in the layout of fastMRI's own test set (masked `kspace`, `mask`, attributes
-`acceleration` and `num_low_frequency`), with the target and the zero-filled image beside them. Training files stay
-fully sampled, because each epoch draws fresh masks. Neither holds anything that identifies a person: the header is
+`acceleration` and `num_low_frequency`), with the target and the zero-filled image beside them. Masks are drawn over all
+columns, and those that the scan did not go over are taken out then. Training files stay fully sampled, because each
+epoch draws fresh masks. Neither holds anything that identifies a person: the header is
 copied without it and `patient` is a hashed key.
 """
 
@@ -13,15 +14,17 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from condswin.errors import BadFileError
+from condswin.errors import BadDataError, BadFileError
 from condswin.files import atomic_file
 from condswin.fourier import ComplexArray, FloatArray, magnitude_image
 from condswin.mri.coils import Multicoil, open_volume
 from condswin.mri.config import UndersampleConfig
+from condswin.mri.extent import Extent
 from condswin.mri.header import strip_header
+from condswin.mri.info import read_info
 from condswin.mri.masks import Mask, draw_mask, name_seed
-from condswin.mri.prepared import MASK, ZERO_FILLED
-from condswin.mri.reading import HEADER, KSPACE, VolumeReader, checked_blocks, kspace_shape, read_info
+from condswin.mri.prepared import PADDING, image_size, read_sampling
+from condswin.mri.reading import HEADER, KSPACE, MASK, ZERO_FILLED, VolumeReader, checked_blocks, kspace_shape
 
 
 def prepare_full(source: Path, out: Path, multicoil: Multicoil = "refuse") -> None:
@@ -50,16 +53,49 @@ def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig, m
         multicoil: What to do with a multi-coil file.
 
     Returns:
-        The mask, with its true acceleration.
+        The mask, without columns that the scan did not go over, and its true acceleration.
 
     Raises:
         BadFileError: The source is unusable; nothing is written.
         ConfigError: The settings cannot be met.
     """
     with open_volume(source, multicoil) as reader:
-        mask = draw_mask(settings, kspace_shape(reader)[-1], name_seed(out.name))
-        _prepare(reader, out, mask)
-    return mask
+        drawn = draw_mask(settings, kspace_shape(reader)[-1], name_seed(out.name))
+        mask = _prepare(reader, out, drawn)
+    return mask or drawn
+
+
+def prepare_scan(source: Path, out: Path, settings: UndersampleConfig, multicoil: Multicoil = "refuse") -> None:
+    """Prepares any scan as a test file, for a look at it, without header and patient.
+
+    One that was undersampled keeps its mask; another is undersampled as `prepare_undersampled` does. Either may lack a
+    target, and then so does what is written; its images are as large as the header says.
+
+    Args:
+        source: File with k-space.
+        out: The file to write, atomically.
+        settings: Masks for files that have none.
+        multicoil: What to do with a multi-coil file.
+
+    Raises:
+        BadFileError: The source is unusable; nothing is written.
+        ConfigError: The settings cannot be met.
+    """
+    with open_volume(source, multicoil) as reader:
+        if MASK not in reader and reader.target_name() is not None:
+            _prepare(reader, out, draw_mask(settings, kspace_shape(reader)[-1], name_seed(out.name)))
+            return
+        with atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
+            if MASK in reader:
+                sampled, extent = read_sampling(reader)
+                _copy(reader, file, sampled)
+                file.attrs["true_acceleration"] = extent.width / int(sampled.sum())
+                file[MASK] = sampled
+            else:
+                drawn = draw_mask(settings, kspace_shape(reader)[-1], name_seed(out.name))
+                extent = _copy(reader, file, drawn.sampled)
+                _write_mask(reader, file, drawn, extent)
+            file.attrs.update(zip(PADDING, extent, strict=True))
 
 
 def undersample(kspace: ComplexArray, sampled: NDArray[np.bool_], size: tuple[int, int]) -> FloatArray:
@@ -79,11 +115,11 @@ def undersample(kspace: ComplexArray, sampled: NDArray[np.bool_], size: tuple[in
     return magnitude_image(kspace, size, sampled)
 
 
-def _prepare(reader: VolumeReader, out: Path, mask: Mask | None) -> None:
+def _prepare(reader: VolumeReader, out: Path, mask: Mask | None) -> Mask | None:
+    """Writes a prepared file; returns the mask without the columns that the scan did not go over."""
     with atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
         info = read_info(reader)
-        _copy_target(reader, file, info.target)
-        _copy_kspace(reader, file, info.shape, info.target_shape, mask)
+        extent = _copy(reader, file, mask.sampled if mask else None)
         if (raw := reader.header()) is not None:
             try:
                 file[HEADER] = strip_header(raw)
@@ -91,12 +127,36 @@ def _prepare(reader: VolumeReader, out: Path, mask: Mask | None) -> None:
                 raise BadFileError(reader.path, f"{HEADER}: {error}") from None
         file.attrs["acquisition"] = info.acquisition
         file.attrs["patient"] = info.patient
-        if mask is not None:
-            file[MASK] = mask.sampled
-            file.attrs["acceleration"] = mask.acceleration
-            file.attrs["center_fraction"] = mask.center_fraction
-            file.attrs["num_low_frequency"] = mask.num_low_frequencies
-            file.attrs["true_acceleration"] = mask.true_acceleration
+        file.attrs.update(zip(PADDING, extent, strict=True))
+        return _write_mask(reader, file, mask, extent) if mask else None
+
+
+def _write_mask(reader: VolumeReader, file: h5py.File, drawn: Mask, extent: Extent) -> Mask:
+    try:
+        mask = drawn.within(extent)
+    except BadDataError as error:
+        raise BadFileError(reader.path, str(error)) from None
+    file[MASK] = mask.sampled
+    file.attrs["acceleration"] = mask.acceleration
+    file.attrs["center_fraction"] = mask.center_fraction
+    file.attrs["num_low_frequency"] = mask.num_low_frequencies
+    file.attrs["true_acceleration"] = mask.true_acceleration
+    return mask
+
+
+def _copy(reader: VolumeReader, file: h5py.File, sampled: NDArray[np.bool_] | None) -> Extent:
+    """Copies target, if there is one, and k-space, undersampled if `sampled`; returns the columns that hold values."""
+    if (target := reader.target_name()) is not None:
+        _copy_target(reader, file, target)
+    shape, size = kspace_shape(reader), image_size(reader)
+    kspace, held = file.create_dataset(KSPACE, shape, np.complex64), Extent.nothing(shape[-1])
+    zero_filled = None if sampled is None else file.create_dataset(ZERO_FILLED, (shape[0], *size), np.float32)
+    for start, block in checked_blocks(reader, KSPACE):
+        end, held = start + len(block), held.seen(block)
+        if sampled is not None and zero_filled is not None:
+            zero_filled[start:end] = undersample(block, sampled, size)
+        kspace[start:end] = block
+    return held
 
 
 def _copy_target(reader: VolumeReader, file: h5py.File, name: str) -> None:
@@ -109,23 +169,3 @@ def _copy_target(reader: VolumeReader, file: h5py.File, name: str) -> None:
         squares += float(np.square(block, dtype=np.float64).sum())
     file.attrs["max"] = largest
     file.attrs["norm"] = math.sqrt(squares)
-
-
-def _copy_kspace(
-    reader: VolumeReader,
-    file: h5py.File,
-    shape: tuple[int, int, int],
-    image_shape: tuple[int, int, int],
-    mask: Mask | None,
-) -> None:
-    kspace = file.create_dataset(KSPACE, shape, np.complex64)
-    if mask is None:
-        for start, block in checked_blocks(reader, KSPACE):
-            kspace[start : start + len(block)] = block
-        return
-    zero_filled = file.create_dataset(ZERO_FILLED, image_shape, np.float32)
-    size = (image_shape[1], image_shape[2])
-    for start, block in checked_blocks(reader, KSPACE):
-        end = start + len(block)
-        zero_filled[start:end] = undersample(block, mask.sampled, size)
-        kspace[start:end] = block

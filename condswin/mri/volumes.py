@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from condswin.checksums import cache_folder
 from condswin.errors import BadFileError
 from condswin.files import fingerprint, read_json, write_json
-from condswin.mri.prepared import ZERO_FILLED, read_mask
-from condswin.mri.reading import VolumeReader, kspace_shape, target_shape
+from condswin.mri.extent import Extent
+from condswin.mri.prepared import read_extent, read_mask
+from condswin.mri.reading import ZERO_FILLED, VolumeReader, kspace_shape, target_shape
 
 #: Raise it when `Volume` changes, so that what was remembered is forgotten.
-FORMAT = 1
+FORMAT = 2
 
 
 class Volume(NamedTuple):
@@ -28,6 +29,7 @@ class Volume(NamedTuple):
         size: Rows and columns of the target.
         maximum: Largest value of the target.
         sampled: (W,), the measured columns of an undersampled file; None for a fully sampled one.
+        extent: The columns that the scan went over.
     """
 
     path: Path
@@ -37,6 +39,7 @@ class Volume(NamedTuple):
     size: tuple[int, int]
     maximum: float
     sampled: NDArray[np.bool_] | None
+    extent: Extent
 
 
 def read_volumes(paths: Sequence[Path]) -> list[Volume]:
@@ -93,12 +96,14 @@ def _describe(path: Path) -> dict[str, Any]:
         maximum = reader.attribute("max")
         if not isinstance(maximum, int | float) or maximum <= 0:
             maximum = float(reader.read(target).max())
+        sampled = read_mask(reader) if ZERO_FILLED in reader else None
         return {
             "kspace": list(kspace_shape(reader)[1:]),
             "target": target,
             "shape": list(shape),
             "maximum": float(maximum),
-            "sampled": np.flatnonzero(read_mask(reader)).tolist() if ZERO_FILLED in reader else None,
+            "sampled": None if sampled is None else np.flatnonzero(sampled).tolist(),
+            "extent": list(read_extent(reader, sampled)),
         }
 
 
@@ -108,4 +113,5 @@ def _volume(path: Path, entry: dict[str, Any]) -> Volume:
     if entry["sampled"] is not None:
         sampled = np.zeros(width, np.bool_)
         sampled[entry["sampled"]] = True
-    return Volume(path, slices, (height, width), entry["target"], (rows, columns), entry["maximum"], sampled)
+    size, extent = (rows, columns), Extent(*entry["extent"])
+    return Volume(path, slices, (height, width), entry["target"], size, entry["maximum"], sampled, extent)

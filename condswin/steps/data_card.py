@@ -41,12 +41,13 @@ def data_card(
     """
     manifest = Manifest.read(ingested, "reconstruction")
     manifest.verify(ingested)
-    settings = config.section(ReconstructionConfig).drift
+    section = config.section(ReconstructionConfig)
+    settings, multicoil = section.drift, section.ingest.multicoil
     if reference is None and settings.reference is not None:
         reference = Path(settings.reference)
     inputs = [ingested, *([reference] if reference else [])]
     output = open_output(out, step="data-card", inputs=inputs, overwrite=overwrite)
-    card = describe(ingested, manifest)
+    card = describe(ingested, manifest, multicoil)
     if reference is not None:
         known = read_json(reference)
         if not isinstance(known, dict) or set(known.get("statistics", {})) != set(STATISTICS):
@@ -55,7 +56,7 @@ def data_card(
         limit = max(settings.threshold, noise_floor(card["cases"], known["cases"]))
         largest = max(distances.values())
         card["drift"] = {"distances": distances, "largest": largest, "limit": limit, "exceeded": largest > limit}
-    shown = figures(ingested, manifest, card, config.section(ReconstructionConfig).undersample)
+    shown = figures(ingested, manifest, card, section.undersample, multicoil)
     output.claim([PAGE, CARD])
     write_page(
         out / PAGE,

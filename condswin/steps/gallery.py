@@ -1,4 +1,4 @@
-"""Step: reconstruct some fully sampled files by every means, for one table and one picture per file."""
+"""Step: reconstruct some scans by every means, for one table and one picture per file."""
 
 import io
 import tempfile
@@ -14,13 +14,14 @@ from condswin.errors import ConfigError
 from condswin.evaluation.results import METRICS
 from condswin.evaluation.run import Predictor
 from condswin.files import atomic_file, read_json
+from condswin.fourier import FloatArray
 from condswin.mri.compressed_sensing import write_reconstruction
 from condswin.mri.config import ReconstructionConfig
 from condswin.mri.metrics import volume_metrics
-from condswin.mri.pictures import picture_images
-from condswin.mri.prepared import ZERO_FILLED
-from condswin.mri.reading import PREDICTION, VolumeReader
-from condswin.mri.undersample import prepare_undersampled
+from condswin.mri.pictures import picture_images, picture_scan
+from condswin.mri.prepared import read_mask
+from condswin.mri.reading import PREDICTION, ZERO_FILLED, VolumeReader
+from condswin.mri.undersample import prepare_scan
 from condswin.outputs import open_output, refuse_equal
 from condswin.serving import Served, local_model, serve
 
@@ -38,9 +39,13 @@ def gallery(
 ) -> list[Path]:
     """Writes a Markdown table of volume metrics and a picture of a middle slice per file.
 
+    Fully sampled files are undersampled first, others keep their mask. Without a target there are no metrics, and the
+    picture shows the mask in place of errors.
+
     Args:
-        config: Parameters; `reconstruction.undersample` names the masks.
-        inputs: Fully sampled single-coil files.
+        config: Parameters; `reconstruction.undersample` names the masks, `reconstruction.ingest.multicoil` what to do
+            with multi-coil files.
+        inputs: Files with k-space.
         models: Folders or registry addresses of networks; a row and a column each, named by their last part.
         weight: Of the total variation; None for the one that `condswin baseline` chose on validation cases.
         out: Folder.
@@ -68,29 +73,28 @@ def gallery(
     output.claim(names)
     lines = ["| file | reconstruction | PSNR | SSIM | NMSE |", "|---|---|---|---|---|"]
     written = []
+    section = config.section(ReconstructionConfig)
     with tempfile.TemporaryDirectory() as scratch:
         for path in inputs:
             prepared = Path(scratch) / path.name
-            mask = prepare_undersampled(path, prepared, config.section(ReconstructionConfig).undersample)
+            prepare_scan(path, prepared, section.undersample, section.ingest.multicoil)
             with VolumeReader(prepared) as reader:
-                target, zero_filled = reader.read(reader.target_name() or ""), reader.read(ZERO_FILLED)
-            images = {"zero-filled": zero_filled}
+                name = reader.target_name()
+                target, mask = reader.read(name) if name else None, read_mask(reader)
+                images, faster = {"zero-filled": reader.read(ZERO_FILLED)}, reader.attribute("true_acceleration")
             for name, method in methods.items():
                 predicted = Path(scratch, name, f"{path.stem}.h5")
                 method(prepared, predicted)
                 with VolumeReader(predicted) as reader:
                     images[name] = reader.read(PREDICTION)
             for name, volume in images.items():
-                scores = volume_metrics(target, volume)
-                lines.append(
-                    f"| {path.name}, {mask.true_acceleration:.2f}x | {name} | {scores['psnr']:.2f} | "
-                    f"{scores['ssim']:.3f} | {scores['nmse']:.4f} |"
-                )
+                lines.append(f"| {path.name}, {faster:.2f}x | {name} | {_scores(target, volume)} |")
             written.append(out / f"{path.stem}.png")
+            title = f"{path.stem} ({faster:.2f}x)"
+            figure = picture_scan(title, mask, images) if target is None else picture_images(title, target, images)
             with atomic_file(written[-1]) as temporary:
                 drawn = io.BytesIO()
-                title = f"{path.stem} ({mask.true_acceleration:.2f}x)"
-                picture_images(title, target, images).savefig(drawn, dpi=70)
+                figure.savefig(drawn, dpi=70)
                 # Grey is all there is: a third of the bytes.
                 Image.open(drawn).convert("L").save(temporary, format="PNG", optimize=True)
     written.append(out / TABLE)
@@ -98,6 +102,14 @@ def gallery(
         temporary.write_text("\n".join(lines) + "\n")
     output.finish(names)
     return written
+
+
+def _scores(target: FloatArray | None, volume: FloatArray) -> str:
+    """Cells of the table."""
+    if target is None:
+        return "- | - | -"
+    scores = volume_metrics(target, volume)
+    return f"{scores['psnr']:.2f} | {scores['ssim']:.3f} | {scores['nmse']:.4f}"
 
 
 def _guarded(network: Served) -> Predictor:

@@ -10,7 +10,8 @@ import pytest
 
 from condswin.config.reading import parse_config
 from condswin.config.root import Config
-from condswin.mri.reading import VolumeInfo, VolumeReader, check_volume
+from condswin.mri.info import VolumeInfo, check_volume
+from condswin.mri.reading import VolumeReader
 from tests.whole import Whole
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ import pytest
 from condswin.errors import BadDataError, BadFileError
 from condswin.mri.coils import fit_weights, open_volume
 from condswin.mri.config import UndersampleConfig
-from condswin.mri.reading import check_volume
+from condswin.mri.info import check_volume
 from condswin.mri.source import ReconstructionSource
 from condswin.mri.undersample import prepare_undersampled
 
@@ -63,7 +63,7 @@ def test_weights_are_found_where_they_exist():
     kspace[:, 1:] *= 0.2
     weights = np.array([1, 0.3j, -0.2 + 0.1j])
     target = centred_image(np.einsum("scyx,c->syx", kspace, weights), (12, 12))
-    found = fit_weights(kspace, target)
+    found = fit_weights(kspace, (12, 12), target)
     # A common phase is free.
     found = found * np.exp(-1j * np.angle(found[0]))
     np.testing.assert_allclose(found, weights, atol=0.02)
@@ -80,11 +80,12 @@ def test_prepared_file_is_single_coil(multicoil, tmp_path):
 @pytest.mark.parametrize(
     ("datasets", "reason"),
     [
-        ({"reconstruction_rss": None}, "no dataset 'reconstruction_rss'"),
-        ({"reconstruction_rss": np.ones((4, 20, 22), np.float32)}, "is no image of kspace"),
-        ({"reconstruction_rss": np.ones((5, 20, 40), np.float32)}, "larger than kspace"),
+        ({"reconstruction_rss": None, "ismrmrd_header": None}, "neither a target nor a reconstructed matrix"),
+        ({"reconstruction_rss": np.ones((4, 20, 22), np.float32)}, "has 4 slices, kspace 5"),
+        ({"reconstruction_rss": np.ones((5, 20, 40), np.float32)}, "larger than the image of kspace"),
         ({"kspace": np.full((5, 2, 42, 31), np.nan, np.complex64)}, "NaN"),
-        ({"kspace": np.ones((5, 2, 42, 31), np.complex128)}, "only complex64"),
+        ({"kspace": np.full((5, 2, 42, 31), 1e300, np.complex128)}, "up to 1e\\+300"),
+        ({"mask": np.arange(31) % 4 == 0}, "leaves out frequency zero"),
     ],
 )
 def test_refuses_what_cannot_be_combined(write_volume, datasets, reason):

@@ -7,8 +7,8 @@ import pytest
 from condswin.config.profiles import compose
 from condswin.errors import BadDataError, BadFileError
 from condswin.mri.config import UndersampleConfig
-from condswin.mri.guard import center, refusals
-from condswin.mri.masks import draw_mask
+from condswin.mri.guard import refusals
+from condswin.mri.masks import center, draw_mask
 from condswin.mri.undersample import prepare_undersampled
 from condswin.networks.saving import ModelSpec, save_model
 from condswin.steps.predict import predict
@@ -79,9 +79,9 @@ def test_masks_may_have_singleton_axes(write_volume):
 
 
 def test_centre_of_a_mask():
-    assert center(np.array([1, 0, 1, 1, 1, 0, 1, 0], bool)) == 3
-    assert center(np.array([1, 1, 0, 0, 1, 1], bool)) == 0
-    assert center(np.ones(5, bool)) == 5
+    assert center(np.array([1, 0, 1, 1, 1, 0, 1, 0], bool)).width == 3
+    assert center(np.array([1, 1, 0, 0, 1, 1], bool)).width == 0
+    assert center(np.ones(5, bool)).width == 5
 
 
 def test_predict_refuses_before_it_reconstructs_and_can_be_told_to(undersampled, tmp_path):

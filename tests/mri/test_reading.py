@@ -22,6 +22,10 @@ def with_value(array, value):
     return changed
 
 
+def records(kind, *names):
+    return np.ones(KSPACE.shape, [(name, kind) for name in names])
+
+
 def test_sound_file(write_volume):
     info = check(write_volume())
     assert info.shape == (3, 42, 31)
@@ -96,12 +100,20 @@ def test_chunked_compressed_and_big_endian_are_read(write_volume):
 
 BAD_DATASETS = {
     "no kspace": ({"kspace": None}, "no dataset 'kspace'"),
-    "kspace of rank 2": ({"kspace": KSPACE[0]}, "expected \\(slices, rows, columns\\)"),
+    "kspace of rank 2": ({"kspace": KSPACE[0]}, "3 slices, kspace 1"),
     "multi-coil": ({"kspace": np.ones((3, 2, 42, 31), np.complex64)}, "multi-coil"),
     "scalar": ({"kspace": np.complex64(1)}, "expected \\(slices"),
-    "complex128": ({"kspace": KSPACE.astype(np.complex128)}, "complex128, only complex64"),
-    "real kspace": ({"kspace": KSPACE.real}, "float32, only complex64"),
-    "text": ({"kspace": "hello"}, "expected \\(slices"),
+    "too large for complex64": (
+        {"kspace": with_value(KSPACE.astype(np.complex128), 1e39)},
+        "kspace holds values up to 1e\\+39, more than single precision can",
+    ),
+    "real kspace": ({"kspace": KSPACE.real}, "holds real numbers .*: store both parts"),
+    "whole numbers": ({"kspace": KSPACE.real.astype(np.int16)}, "holds int16 .*: store it as complex64"),
+    "pairs in front": ({"kspace": np.ones((2, 3, 42, 31), np.float32)}, "move axis 0, of length 2, to the end"),
+    "records of whole numbers": ({"kspace": records("i2", "r", "i")}, "2 fields \\('r' int16, 'i' int16\\)"),
+    "records of three": ({"kspace": records("f4", "r", "i", "weight")}, "records of 3 fields"),
+    "records of other names": ({"kspace": records("f4", "x", "y")}, "call the parts r and i"),
+    "text": ({"kspace": "hello"}, "holds text"),
     "no slices": ({"kspace": KSPACE[:0], "reconstruction_esc": TARGET[:0]}, "nothing in it"),
     "NaN": ({"kspace": with_value(KSPACE, np.nan)}, "kspace has NaN or infinite values, first in slice 1"),
     "infinite": ({"kspace": with_value(KSPACE, complex(0, -np.inf))}, "kspace has NaN or infinite"),
@@ -111,7 +123,15 @@ BAD_DATASETS = {
     "target zero": ({"reconstruction_esc": 0 * TARGET}, "reconstruction_esc is zero"),
     "other slices": ({"reconstruction_esc": TARGET[:2]}, "2 slices, kspace 3"),
     "large target": ({"reconstruction_esc": np.ones((3, 20, 32), np.float32)}, "larger than the image"),
-    "integer target": ({"reconstruction_esc": TARGET.astype(int)}, "expected float32"),
+    "integer target": ({"reconstruction_esc": TARGET.astype(int)}, "holds int64 .*, expected magnitudes"),
+    "complex target": ({"reconstruction_esc": TARGET.astype(np.complex64)}, "holds complex64 .*, expected magnitudes"),
+    "target too large for float32": (
+        {"reconstruction_esc": with_value(TARGET.astype(np.float64), 1e39)},
+        "reconstruction_esc holds values up to 1e\\+39",
+    ),
+    "coils before slices": ({"kspace": np.ones((2, 3, 42, 31), np.complex64)}, "as many coils as reconstruction_esc"),
+    "sides exchanged": ({"kspace": np.ones((3, 31, 42), np.complex64)}, "encoded matrix \\(42, 31\\) .* other order"),
+    "slices last": ({"kspace": np.ones((42, 31, 3), np.complex64)}, "slices are the first axis of both"),
     "target of rank 4": ({"reconstruction_esc": TARGET[None]}, "expected \\(slices"),
     "undersampled": ({"mask": np.ones(31, bool)}, "already undersampled"),
     "entities": ({"ismrmrd_header": b"<!DOCTYPE a []><a/>"}, "ismrmrd_header: declares"),

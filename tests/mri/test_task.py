@@ -102,6 +102,9 @@ def test_details_are_plain_and_name_nobody(task, write_volume, tmp_path):
         "acquisition": "CORPD_FBK",
         "encoded_matrix": [42, 31, 1],
         "recon_matrix": [20, 22, 1],
+        "measured_columns": [0, 31],
+        "patient_from": "patient_id attribute",
+        "assumed": ["columns with values outside the header's encoding limits taken as measured"],
     }
     assert "PERSON" not in str(info)
 
@@ -160,9 +163,10 @@ def test_scores_any_pair_of_folders(task, tmp_path):
     ("prediction", "reason"),
     [
         ({"reconstruction": np.ones((9, 20, 21), np.float32)}, "the target has"),
-        ({"reconstruction": np.ones((9, 20, 22), np.complex64)}, "expected real"),
+        ({"reconstruction": np.ones((9, 20, 22), np.complex64)}, "expected magnitudes"),
         ({"reconstruction": np.full((9, 20, 22), np.nan, np.float32)}, "NaN"),
-        ({"reconstruction": np.ones((20, 22), np.float32)}, "expected real"),
+        ({"reconstruction": np.ones((20, 22), np.float32)}, "the target has"),
+        ({"reconstruction": np.ones((9, 2, 20, 22), np.float32)}, "expected \\(slices, rows, columns\\)"),
         ({"images": np.ones((9, 20, 22), np.float32)}, "no dataset 'reconstruction'"),
     ],
 )
