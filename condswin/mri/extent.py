@@ -55,7 +55,8 @@ def measurable(
 ) -> Extent:
     """The columns that a scan went over.
 
-    Columns that hold values were. Of the others, what should have been measured and is zero in every slice was not.
+    Those that hold values were measured, so a header that denies it is wrong. Of the others, what should have been
+    measured and is zero in every slice was not.
 
     Args:
         held: The columns that hold values.
@@ -65,10 +66,12 @@ def measurable(
     """
     sampled = np.ones(width, np.bool_) if sampled is None else sampled
     first, last = claimed or (0, width)
+    if held.first < first or held.last > last:
+        first, last = 0, width
     before, after = np.flatnonzero(sampled[: held.first]), np.flatnonzero(sampled[held.last :])
     return Extent(
-        max(min(first, held.first), int(before[-1]) + 1 if before.size else 0),
-        min(max(last, held.last), held.last + int(after[0]) if after.size else width),
+        max(first, int(before[-1]) + 1 if before.size else 0),
+        min(last, held.last + int(after[0]) if after.size else width),
     )
 
 

@@ -91,7 +91,7 @@ def read_sampling(reader: VolumeReader, held: Extent | None = None) -> tuple[NDA
     extent = read_extent(reader, sampled, held)
     sampled = extent.within(sampled)
     if not sampled.any():
-        raise BadFileError(reader.path, "mask has no column that the scan went over by the header's encoding limits")
+        raise BadFileError(reader.path, "mask samples none of the columns that the scan went over")
     return sampled, extent
 
 

@@ -2,12 +2,18 @@ import h5py
 import numpy as np
 import pytest
 
+from condswin.config.profiles import compose
 from condswin.errors import BadDataError, BadFileError
+from condswin.mri.card import volume_statistics
 from condswin.mri.coils import fit_weights, open_volume
 from condswin.mri.config import UndersampleConfig
 from condswin.mri.info import check_volume
+from condswin.mri.metrics import volume_metrics
+from condswin.mri.scoring import score_case
 from condswin.mri.source import ReconstructionSource
 from condswin.mri.undersample import prepare_undersampled
+from condswin.networks.saving import ModelSpec, save_model
+from condswin.steps.predict import predict
 
 from .conftest import centred_image, check, make_config
 
@@ -96,6 +102,120 @@ def test_refuses_what_cannot_be_combined(write_volume, datasets, reason):
     }
     with pytest.raises(BadFileError, match=reason):
         open_volume(write_volume(datasets={**content, **datasets}), "combine")
+
+
+def emulated(path, *, without=(), mask=None, scale=1.0):
+    """What the combined receiver saw, up to its phase, of the file with some things left out."""
+    with h5py.File(path, "a") as file:
+        for name in without:
+            del file[name]
+        if mask is not None:
+            file["kspace"][...] = file["kspace"][()] * mask
+            file["mask"] = mask
+    with open_volume(path, "combine") as reader:
+        return reader.read("kspace")
+
+
+def alike(one, other):
+    """Correlation of two complex arrays, whatever their phases."""
+    return abs(np.vdot(one, other)) / np.linalg.norm(one) / np.linalg.norm(other)
+
+
+CENTRE = (np.arange(31) % 4 == 1) | (abs(np.arange(31) - 15) < 4)
+
+
+def test_without_a_target_coils_are_fitted_to_their_own_image(multicoil):
+    path, target = multicoil
+    known = emulated(path)
+    own = emulated(path, without=["reconstruction_rss"])
+    assert alike(own, known) > 0.999
+    with open_volume(path, "combine") as reader:
+        info = check_volume(reader)
+        assert reader.read("reconstruction_esc").shape == target.shape
+    assert any("fitted to their own root sum of squares" in said for said in info.assumed)
+
+
+@pytest.mark.parametrize("without", [(), ("reconstruction_rss",)])
+def test_undersampled_coils_are_fitted_to_their_centre(multicoil, without):
+    path, target = multicoil
+    known = emulated(path) * CENTRE
+    found = emulated(path, without=without, mask=CENTRE)
+    assert (found[..., ~CENTRE] == 0).all()
+    assert alike(found, known) > 0.98
+    # In the same units, too: the image that a network starts from is the same.
+    assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(known), rel=0.1)
+    with open_volume(path, "combine") as reader:
+        assert "reconstruction_esc" not in reader
+        assert reader.target_name() == (None if without else "reconstruction_rss")
+        if not without:
+            assert (reader.read("reconstruction_rss") == target).all()
+
+
+@pytest.mark.parametrize("mask", [None, CENTRE], ids=["full", "undersampled"])
+@pytest.mark.parametrize("without", [(), ("reconstruction_rss",)], ids=["target", "no target"])
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_prediction_takes_raw_coils(multicoil, tmp_path, unrolled, mask, without):
+    path, _ = multicoil
+    emulated(path, without=without, mask=mask)
+    shape = {"heads": [2, 2], "embedding": 16}
+    channels, settings = (3, 2), {"cascades": 1, **shape}
+    if not unrolled:
+        channels, settings = (1, 1), shape
+    network = "unrolled-swin" if unrolled else "swin"
+    spec = ModelSpec(
+        task="reconstruction",
+        variant=network,
+        network=network,
+        preset="demo",
+        in_channels=channels[0],
+        out_channels=channels[1],
+        overrides=settings,
+        provenance={},
+    )
+    save_model(tmp_path / "model", spec.build(), spec)
+    with pytest.raises(BadFileError, match=r"reconstruction\.ingest\.multicoil to combine"):
+        predict(compose(["demo"]), [path], model=str(tmp_path / "model"), out=tmp_path / "out")
+    config = compose(["demo"], ["reconstruction.ingest.multicoil=combine"])
+    (out,) = predict(config, [path], model=str(tmp_path / "model"), out=tmp_path / "out", force=True)
+    with h5py.File(out) as file:
+        assert file["reconstruction"].shape == (5, 20, 22)
+        assert np.isfinite(file["reconstruction"][()]).all()
+
+
+def test_the_card_describes_the_combined_volumes(multicoil):
+    path, target = multicoil
+    statistics = volume_statistics(path, "combine")
+    assert (statistics["slices"], statistics["rows"], statistics["columns"]) == (5, 42, 31)
+    assert 10 ** statistics["log_maximum"] == pytest.approx(target[2].max(), rel=0.3)
+
+
+def test_anybody_s_predictions_are_scored_against_raw_undersampled_coils(multicoil, tmp_path):
+    """Zero-filled is fastMRI's: the root of the coils' sum of squares."""
+    path, target = multicoil
+    with h5py.File(path) as file:
+        coils = file["kspace"][()] * CENTRE
+    emulated(path, mask=CENTRE)
+    with h5py.File(tmp_path / "prediction.h5", "w") as file:
+        file["reconstruction"] = 1.01 * target
+    row = score_case("a", path, tmp_path / "prediction.h5")
+    assert row["psnr"] == pytest.approx(volume_metrics(target, 1.01 * target)["psnr"], abs=1e-4)
+    assert row["acceleration"] == 31 / CENTRE.sum()
+    zero_filled = np.sqrt((centred_image(coils, (20, 22)) ** 2).sum(axis=1))
+    assert row["zero_filled_psnr"] == pytest.approx(
+        volume_metrics(target, zero_filled.astype(np.float32))["psnr"], abs=1e-3
+    )
+
+
+def test_one_coil_is_no_multi_coil(write_volume):
+    path = write_volume()
+    with h5py.File(path, "a") as file:
+        kspace = file["kspace"][()]
+        del file["kspace"]
+        file["kspace"] = kspace[:, None]
+    for policy in ("refuse", "combine"):
+        with open_volume(path, policy) as reader:
+            assert (reader.read("kspace") == kspace).all()
+            assert check_volume(reader).target == "reconstruction_esc"
 
 
 def names(source, **ingest):

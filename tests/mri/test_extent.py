@@ -101,7 +101,8 @@ def test_columns_that_hold_values_are_found_block_by_block():
         ((4, 17), (3, 18), 4, (3, 18)),
         ((4, 17), (1, 20), 4, (1, 20)),
         # Values outside what the header says.
-        ((0, 17), (3, 18), 4, (0, 18)),
+        ((0, 17), (3, 18), 4, (0, 20)),
+        ((8, 17), (9, 18), 4, (5, 20)),
         # A line that should have been measured and is zero.
         ((4, 17), None, 4, (1, 20)),
         ((8, 13), None, 4, (5, 16)),
@@ -268,7 +269,7 @@ def test_a_mask_of_padding_alone_is_refused(padded):
     with h5py.File(path, "a") as file:
         file["mask"] = np.arange(WIDTH) < 5
         file["kspace"][...] = file["kspace"][()] * (np.arange(WIDTH) == 80)
-    with pytest.raises(BadFileError, match="mask has no column that the scan went over"):
+    with pytest.raises(BadFileError, match="mask samples none of the columns that the scan"):
         refusals(path, SETTINGS)
 
 

@@ -4,14 +4,21 @@ import h5py
 import pytest
 
 from condswin.code import closure
+from condswin.errors import BadFileError
 from condswin.mri.compressed_sensing import tune
 from condswin.mri.config import UndersampleConfig
+from condswin.mri.dataset import complex_volume, zero_filled_volume
 from condswin.mri.guard import refusals
+from condswin.mri.metrics import volume_metrics
 from condswin.mri.pictures import picture_case
+from condswin.mri.prepared import image_size
+from condswin.mri.reading import VolumeReader
 from condswin.mri.scoring import score_case
 from condswin.mri.undersample import prepare_full, prepare_undersampled
 from condswin.steps.code import STEPS
 from condswin.tasks.source import Case
+
+from .conftest import HEADER
 
 SETTINGS = UndersampleConfig(center_fractions=[0.16])
 
@@ -68,3 +75,66 @@ def test_scoring_judging_and_tuning(prepared, tmp_path, opened):
     refusals(prepared, SETTINGS)
     tune([prepared], (0.001, 0.01))
     assert opened[4:] == [prepared] * 2
+
+
+def matrix(rows, columns):
+    return HEADER.replace(b"<x>20</x><y>22</y>", b"<x>%d</x><y>%d</y>" % (rows, columns))
+
+
+@pytest.mark.parametrize(
+    ("header", "size"),
+    [
+        (HEADER, (20, 22)),
+        (matrix(20, 31), (20, 31)),
+        # As fastMRI: k-space narrower than the matrix gives a square of its columns, whatever the rows.
+        (matrix(40, 40), (31, 31)),
+        (matrix(20, 32), (31, 31)),
+        # Rows have no such rule; there are no more than were read out.
+        (matrix(64, 22), (42, 22)),
+    ],
+)
+def test_images_without_target_are_as_large_as_the_header_says(write_volume, header, size):
+    path = write_volume(header=header, datasets={"reconstruction_esc": None})
+    with VolumeReader(path) as reader:
+        assert image_size(reader) == size
+    assert zero_filled_volume(path, SETTINGS).shape == (3, *size)
+    inputs = complex_volume(path, SETTINGS)
+    assert (inputs.image.shape[-2], inputs.columns) == size
+
+
+def test_images_with_target_are_as_large_as_that(write_volume):
+    with VolumeReader(write_volume(header=matrix(40, 40), size=(30, 24))) as reader:
+        assert image_size(reader) == (30, 24)
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (None, "neither a target nor a reconstructed matrix in ismrmrd_header says how large"),
+        (b"<ismrmrdHeader/>", "neither a target nor a reconstructed matrix"),
+        (matrix(0, 22), "a reconstructed matrix of 0 x 22"),
+        (b"<a>", "ismrmrd_header: not well-formed"),
+    ],
+)
+def test_images_of_unknown_size_are_refused(write_volume, header, reason):
+    path = write_volume(header=header, datasets={"reconstruction_esc": None})
+    with pytest.raises(BadFileError, match=reason):
+        zero_filled_volume(path, SETTINGS)
+
+
+def test_a_prediction_of_narrow_kspace_is_scored_as_fastmri_does(write_volume, tmp_path):
+    """Both are cropped to the target's columns where the target has more rows."""
+    target = write_volume(size=(40, 31))
+    with h5py.File(target) as file:
+        truth = file["reconstruction_esc"][()]
+    images = 1.1 * truth[:, 4:35]
+    with h5py.File(tmp_path / "prediction.h5", "w") as file:
+        file["reconstruction"] = images
+    row = score_case("a", target, tmp_path / "prediction.h5")
+    assert {name: row[name] for name in ("psnr", "ssim", "nmse")} == {
+        name: value for name, value in volume_metrics(truth[:, 4:35], images).items() if name != "mae"
+    }
+    with h5py.File(tmp_path / "prediction.h5", "w") as file:
+        file["reconstruction"] = truth[:, 4:34, :30]
+    with pytest.raises(BadFileError, match=r"\(3, 30, 30\), the target has \(3, 40, 31\)"):
+        score_case("a", target, tmp_path / "prediction.h5")
