@@ -39,11 +39,28 @@ def write_sound(path, draw):
     with h5py.File(path, "w", libver=["earliest", "v110", "latest"][draw.integers(3)]) as file:
         options = {"chunks": chunks, "compression": compression, "shuffle": shuffle or None}
         checked = {"fletcher32": True} if chunks and draw.random() < 0.3 else {}
-        file.create_dataset("kspace", data=kspace, **options, **checked)
+        stored = store_kspace(kspace, draw)
+        if chunks and stored.ndim == 4:
+            options["chunks"] = (chunks[0], 1, *chunks[1:]) if stored.shape[1] == 1 else (*chunks, 2)
+        file.create_dataset("kspace", data=stored, **options, **checked)
         target = np.abs(kspace[:, 12:36, 8:32])
         file.create_dataset("reconstruction_esc", data=target)
         file["ismrmrd_header"] = HEADER if draw.random() < 0.5 else np.bytes_(HEADER)
         file.attrs.update({"acquisition": "CORPD_FBK", "patient_id": "PERSON", "max": target.max()})
+
+
+def store_kspace(kspace, draw):
+    """K-space as one of the tools stores it that share its meaning."""
+    kind = draw.integers(6)
+    if kind == 0:
+        return kspace.astype(np.complex128)
+    if kind == 1:
+        return np.stack([kspace.real, kspace.imag], axis=-1)
+    if kind == 2:
+        fields = np.empty(kspace.shape, [("real", ">f4"), ("imag", ">f4")])
+        fields["real"], fields["imag"] = kspace.real, kspace.imag
+        return fields
+    return kspace[:, None] if kind == 3 else kspace
 
 
 def truncate(path, draw):
@@ -81,7 +98,12 @@ def cut_out(path, draw):
 
 def wrong_type(path, draw):
     name = ["kspace", "reconstruction_esc"][draw.integers(2)]
-    compound = np.dtype([("r", "f4"), ("j", "f4")])
+    records = [
+        np.dtype([("r", "f4"), ("j", "f4")]),
+        np.dtype([("real", "i4"), ("imag", "i4")]),
+        np.dtype([("r", "f4"), ("i", "f4"), ("w" * 4000, "f4")]),
+        np.dtype([("real", "f4", (2,)), ("imag", "f4", (2,))]),
+    ]
     kinds = [
         "i2",
         "u8",
@@ -90,7 +112,7 @@ def wrong_type(path, draw):
         "S9",
         "f2",
         "?",
-        compound,
+        *records,
         h5py.string_dtype(),
         h5py.vlen_dtype("f4"),
         h5py.ref_dtype,
@@ -183,10 +205,14 @@ def bad_header(path, draw):
 def bad_values(path, draw):
     name = ["kspace", "reconstruction_esc"][draw.integers(2)]
     with h5py.File(path, "a") as file:
+        values = file[name][()]
         if draw.random() < 0.3:
-            file[name][...] = 0
+            values = np.zeros_like(values)
         else:
-            file[name][draw.integers(4), 3, 3] = [np.nan, np.inf, -np.inf][draw.integers(3)]
+            part = values[values.dtype.names[draw.integers(2)]] if values.dtype.names else values
+            largest = 1e300 if part.dtype.itemsize > 8 else np.inf  # too large for single precision
+            part[(draw.integers(4), *[0] * (part.ndim - 1))] = [np.nan, np.inf, -largest][draw.integers(3)]
+        file[name][...] = values
 
 
 #: Mutations, and whether what comes out may by chance still be a sound file.
