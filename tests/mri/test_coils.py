@@ -176,7 +176,7 @@ def test_prediction_takes_raw_coils(multicoil, tmp_path, unrolled, mask, without
     with pytest.raises(BadFileError, match=r"reconstruction\.ingest\.multicoil to combine"):
         predict(compose(["demo"]), [path], model=str(tmp_path / "model"), out=tmp_path / "out")
     config = compose(["demo"], ["reconstruction.ingest.multicoil=combine"])
-    (out,) = predict(config, [path], model=str(tmp_path / "model"), out=tmp_path / "out", force=True)
+    (out,) = predict(config, [path], model=str(tmp_path / "model"), out=tmp_path / "out", force=mask is not None)
     with h5py.File(out) as file:
         assert file["reconstruction"].shape == (5, 20, 22)
         assert np.isfinite(file["reconstruction"][()]).all()
