@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from condswin.errors import BadFileError
 from condswin.fourier import ComplexArray, center_crop, ifft2c, magnitude_image
-from condswin.mri.masks import center
+from condswin.mri.extent import center
 from condswin.mri.prepared import image_size, read_mask
 from condswin.mri.reading import KSPACE, MASK, TARGETS, VolumeReader, target_shape
 from condswin.mri.storage import Array

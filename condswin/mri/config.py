@@ -58,7 +58,8 @@ class ReconstructionIngestConfig(IngestConfig):
     """Which MRI files become the dataset.
 
     Attributes:
-        multicoil: Refuse multi-coil files, or combine them to an emulated single coil (Tygert and Zbontar 2020).
+        multicoil: Refuse multi-coil files, or combine them to an emulated single coil (Tygert and Zbontar 2020),
+            wherever files of a scanner are read, in prediction too.
         acquisitions: Only files of these kinds (`CORPD_FBK`, `CORPDFS_FBK`); all if empty.
         volume_fraction: Share of the volumes that is taken, drawn by name and seed.
     """

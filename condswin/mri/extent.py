@@ -50,6 +50,18 @@ class Extent(NamedTuple):
         return inside
 
 
+def center(sampled: NDArray[np.bool_]) -> Extent:
+    """The fully sampled columns of a mask (W,) around frequency zero; none if that was not measured."""
+    middle = sampled.size // 2
+    if not sampled[middle]:
+        return Extent(middle, middle)
+    return Extent(middle - _run(sampled[:middle][::-1]), middle + _run(sampled[middle:]))
+
+
+def _run(values: NDArray[np.bool_]) -> int:
+    return int(values.argmin()) if not values.all() else values.size
+
+
 def measurable(
     held: Extent, width: int, *, claimed: tuple[int, int] | None, sampled: NDArray[np.bool_] | None = None
 ) -> Extent:

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from condswin.mri.coils import Multicoil, open_volume
 from condswin.mri.config import UndersampleConfig
-from condswin.mri.masks import center, draw_mask
+from condswin.mri.extent import center
+from condswin.mri.masks import draw_mask
 from condswin.mri.prepared import read_sampling
 from condswin.mri.reading import KSPACE, MASK, VolumeReader, check_kspace
 

@@ -71,7 +71,9 @@ def read_info(reader: VolumeReader) -> VolumeInfo:
     """
     path = reader.path
     if MASK in reader:
-        raise BadFileError(path, "is already undersampled (it has a mask): predict it, do not ingest it")
+        raise BadFileError(
+            path, "is already undersampled (it has a mask): predict it or draw it (gallery), do not ingest it"
+        )
     shape = kspace_shape(reader)
     target = reader.target_name()
     if target is None:

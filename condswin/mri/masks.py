@@ -100,18 +100,6 @@ def draw_mask(settings: UndersampleConfig, width: int, seed: Seed, *, offset: in
     return Mask(sampled, center, acceleration, fraction, width / int(sampled.sum()))
 
 
-def center(sampled: Columns) -> Extent:
-    """The fully sampled columns of a mask (W,) around frequency zero; none if that was not measured."""
-    middle = sampled.size // 2
-    if not sampled[middle]:
-        return Extent(middle, middle)
-    return Extent(middle - _run(sampled[:middle][::-1]), middle + _run(sampled[middle:]))
-
-
-def _run(values: Columns) -> int:
-    return int(values.argmin()) if not values.all() else values.size
-
-
 def _random(generator: RandomState, width: int, acceleration: int, center: int, _: int | None) -> Columns:
     probability = (width / acceleration - center) / max(width - center, 1)
     return generator.uniform(size=width) < probability

@@ -7,8 +7,9 @@ import pytest
 from condswin.config.profiles import compose
 from condswin.errors import BadDataError, BadFileError
 from condswin.mri.config import UndersampleConfig
+from condswin.mri.extent import center
 from condswin.mri.guard import refusals
-from condswin.mri.masks import center, draw_mask
+from condswin.mri.masks import draw_mask
 from condswin.mri.undersample import prepare_undersampled
 from condswin.networks.saving import ModelSpec, save_model
 from condswin.steps.predict import predict
