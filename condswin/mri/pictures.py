@@ -92,11 +92,11 @@ def picture_scan(title: str, mask: NDArray[np.bool_], images: Mapping[str, Float
     white = float(np.quantile(first[middle], 0.998)) or 1.0
     for axis, shown, (name, volume) in zip(axes[0], axes[1], images.items(), strict=True):
         axis.imshow(mask[None], cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        axis.set_title(name)
+        axis.set_title(name, parse_math=False)
         axis.axis("off")
         shown.imshow(volume[middle], cmap="gray", vmin=0, vmax=white)
         shown.axis("off")
-    figure.suptitle(f"{title}, slice {middle + 1} of {len(first)}")
+    figure.suptitle(f"{title}, slice {middle + 1} of {len(first)}", parse_math=False)
     return figure
 
 
