@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, cast
 
 import typer
@@ -54,6 +56,8 @@ DEFAULT_PARAMS = Path("params.yaml")
 
 def main() -> None:
     """Runs the command line; an error that a user can put right is one message and an exit status."""
+    # Python would leave half-written files behind, and as a container's first process not end at all.
+    signal.signal(signal.SIGTERM, _terminate)
     # MLflow's notices on telemetry would stand between a command's own lines.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # So would PyTorch's at each start and stop of its profiler, which `bench` counts memory with.
@@ -65,6 +69,10 @@ def main() -> None:
         sys.exit(error.exit_status)
     except BrokenPipeError:
         sys.exit(0)
+
+
+def _terminate(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _read(task: str, params: Path, settings: list[str] | None) -> Config:

@@ -55,6 +55,10 @@ class DriftError(CondswinError):
         self.card = card
 
 
+class CheckpointError(CondswinError):
+    """A training cannot write its checkpoints, or another one writes to the same folder."""
+
+
 class GateError(CondswinError):
     """A promotion or roll-back failed in a way that a user must look at (the champion moved meanwhile)."""
 

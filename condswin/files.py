@@ -12,6 +12,8 @@ from typing import Any
 from condswin.errors import BadFileError
 
 MANIFEST = "manifest.json"
+#: How names of files that are being written begin.
+PARTIAL = ".partial-"
 #: Asked once, since asking sets it for a moment: threads that did so at once could leave the process with 0.
 UMASK = os.umask(0)
 os.umask(UMASK)
@@ -24,7 +26,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffixes of `path`, since nibabel and h5py choose formats by them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=f"-{path.name}")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=f"-{path.name}")
     os.close(handle)
     temporary = Path(name)
     try:

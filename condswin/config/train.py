@@ -37,6 +37,8 @@ class TrainConfig(Section):
         precision: As Lightning names it.
         workers: Processes that load slices; 0 loads in the training process.
         device: `auto` takes a GPU where there is one.
+        checkpoint_minutes: A training that is killed loses at most what it did in so many minutes.
+        grace_seconds: From being asked to terminate to ending without having saved.
     """
 
     epochs: Positive = 20
@@ -49,3 +51,5 @@ class TrainConfig(Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     workers: Natural = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
+    grace_seconds: Annotated[float, Field(gt=0)] = 25.0

@@ -1,50 +1,110 @@
-"""Checkpoints of trainings: a folder for each key, and nothing in them that a move would break."""
+"""Checkpoints of trainings: a folder for each key, in it the last two states, each whole or not there.
 
-from collections.abc import Mapping
+A state is named by where it was saved, `epoch-0003-batch-000120.ckpt`: after 120 batches of epoch 3. Beside it lies its
+SHA-256, as `sha256sum` writes it.
+"""
+
+import os
+import re
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lightning.pytorch.callbacks import ModelCheckpoint
+import torch
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from condswin.errors import BadFileError
-from condswin.files import read_json, write_json
+from condswin.errors import BadFileError, CheckpointError
+from condswin.files import PARTIAL, atomic_file, read_json, sha256, write_json
 from condswin.validity import Key
 
 #: The key of the training that a folder belongs to.
 TRAINING = "training.json"
+#: States kept: the newest, and the one before in case the newest is damaged.
+KEPT = 2
+
+_NAME = re.compile(r"epoch-(\d+)-batch-(\d+)\.ckpt")
 
 
-class MovableCheckpoint(ModelCheckpoint):
-    """Lightning's callback with paths relative to its folder.
+class Position(NamedTuple):
+    """How far a training has come; ordered.
 
-    Lightning forgets the best score when a training goes on from a folder of another path.
+    Attributes:
+        epoch: The epoch that it is in, from 0.
+        batch: Batches of that epoch that are done.
     """
 
-    def state_dict(self) -> dict[str, Any]:
-        """State without the folder's path."""
-        state: dict[str, Any] = self._replaced(super().state_dict(), f"{self.dirpath}/", "")
-        return state | {"dirpath": ""}
+    epoch: int
+    batch: int
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes state for the folder as it lies now."""
-        state = {name: self._located(value) for name, value in state_dict.items()}
-        super().load_state_dict(state | {"dirpath": self.dirpath})
+    @property
+    def file_name(self) -> str:
+        """Of the state saved there."""
+        return f"epoch-{self.epoch:04}-batch-{self.batch:06}.ckpt"
 
-    @staticmethod
-    def _replaced(value: Any, old: str, new: str) -> Any:
-        if isinstance(value, str):
-            return value.replace(old, new)
-        if isinstance(value, Mapping):
-            replaced = MovableCheckpoint._replaced
-            return {replaced(name, old, new): replaced(inner, old, new) for name, inner in value.items()}
-        return value
 
-    def _located(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return f"{self.dirpath}/{value}" if value.endswith(".ckpt") else value
-        if isinstance(value, Mapping):
-            return {self._located(name): inner for name, inner in value.items()}
-        return value
+#: Where a training starts.
+START = Position(0, 0)
+
+
+class WholeFiles(CheckpointIO):
+    """Reads and writes states for Lightning.
+
+    Lightning's own plugin writes to the system's temporary folder and moves the file from there, which is no rename
+    where that is another file system (Lightning-AI/pytorch-lightning#21253).
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Writes a state and its checksum, flushes both, then removes all but the last two.
+
+        Raises:
+            CheckpointError: It cannot be written; the states before are as they were.
+        """
+        path = Path(path)
+        try:
+            with atomic_file(path) as temporary:
+                torch.save(checkpoint, temporary)
+                # First the checksum: a state that has its name is complete.
+                with atomic_file(_checksum_file(path)) as text:
+                    text.write_text(f"{sha256(temporary)}  {path.name}\n")
+            _flush_folder(path.parent)
+        # torch's writer turns the system's errors into its own.
+        except (OSError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+            raise CheckpointError(
+                f"{path}: this checkpoint cannot be written ({reason}); make room or mend the disk and start again: "
+                "the training goes on from the checkpoint before"
+            ) from error
+        for _, old in _states(path.parent)[KEPT:]:
+            self.remove_checkpoint(old)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Reads a state onto the CPU; only tensors and plain values, nothing in it is ever executed."""
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Removes a state and its checksum."""
+        Path(path).unlink(missing_ok=True)
+        _checksum_file(Path(path)).unlink(missing_ok=True)
+
+
+def newest(folder: Path) -> tuple[Position, Path] | None:
+    """The newest state that is whole, None if there is none.
+
+    Newer ones that are damaged are named on standard error and set aside as `<name>.damaged`. What a killed process
+    left unfinished is removed.
+    """
+    for unfinished in folder.glob(f"{PARTIAL}*"):
+        unfinished.unlink()
+    for position, path in _states(folder):
+        if (reason := _damage(path)) is None:
+            return position, path
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+        print(f"{path}: damaged ({reason}); set aside as {aside.name}", file=sys.stderr)
+    return None
 
 
 def training_folder(checkpoints: Path, key: Key) -> tuple[Path, list[str]]:
@@ -68,3 +128,31 @@ def training_folder(checkpoints: Path, key: Key) -> tuple[Path, list[str]]:
                 changes = [f"{earlier[-1]} cannot be read"]
         write_json(folder / TRAINING, key.record())
     return folder, changes
+
+
+def _states(folder: Path) -> list[tuple[Position, Path]]:
+    """States of a folder, newest first, whole or not."""
+    found = ((_NAME.fullmatch(path.name), path) for path in folder.glob("epoch-*.ckpt"))
+    return sorted(((Position(int(name[1]), int(name[2])), path) for name, path in found if name), reverse=True)
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a state."""
+    try:
+        wanted = _checksum_file(path).read_text()[:64]
+    except OSError:
+        return f"no {_checksum_file(path).name} beside it"
+    return None if sha256(path) == wanted else "its SHA-256 is another"
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes renames in a folder outlast a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -2,28 +2,32 @@
 
 import logging
 import os
+import sys
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from condswin.config.train import TrainConfig
 from condswin.devices import device
 from condswin.progress import progress
 from condswin.tasks.learning import Learning
-from condswin.training.checkpoints import MovableCheckpoint
+from condswin.training.checkpoints import START, WholeFiles, newest
 from condswin.training.loaders import training_loader, validation_loader
 from condswin.training.module import TrainingModule
+from condswin.training.ownership import owned
+from condswin.training.state import State
+from condswin.training.stopping import Stopping
 
-#: Exit status of a process that was asked to stop; an orchestrator then knows that the work is not done.
-TERMINATED = 143
+# Settings that leave the result as it is.
+_INDECISIVE = {"workers", "checkpoint_minutes", "grace_seconds"}
 
 
 class Fitted(NamedTuple):
@@ -59,32 +63,16 @@ class _Shown(Callback):
         self._open.close()
 
 
-class _History(Callback):
-    """Rows of logged values per epoch, carried through checkpoints."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
-        self.rows.append({"epoch": trainer.current_epoch, **values})
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": list(self.rows)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows = list(state["rows"])
-
-
 def decisive(train: TrainConfig) -> dict[str, Any]:
-    """The settings that decide a training's result, JSON-able: what computes it, and not how slices are loaded.
+    """The settings that decide a training's result, JSON-able: what computes it, and not how slices are loaded or when
+    states are saved.
 
     That is the kind of device, and the number of processes that train together, one for each GPU: every one has batches
     of its own.
     """
     place = device(train.device)
     ranks = torch.cuda.device_count() if place.type == "cuda" else 1
-    return {**train.model_dump(mode="json", exclude={"workers"}), "device": place.type, "ranks": ranks}
+    return {**train.model_dump(mode="json", exclude=_INDECISIVE), "device": place.type, "ranks": ranks}
 
 
 def fit(
@@ -117,65 +105,62 @@ def fit(
         loggers: Lightning loggers.
 
     Raises:
-        SystemExit: Status 143 when the process was asked to terminate; the last checkpoint stays.
+        SystemExit: Status 143 when the process was asked to terminate; its state is saved.
+        CheckpointError: Another training writes to `checkpoints`, or they cannot be written.
     """
-    validation = task.dataset(prepared, "val", name, training=False) if validated else None
-    score, higher_is_better = monitor
-    best = MovableCheckpoint(
-        dirpath=checkpoints,
-        filename="best",
-        monitor=f"val/{score}" if validation else None,
-        mode="max" if higher_is_better else "min",
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    # Apart from the best one: `save_last` would follow it, and resuming go back to the best epoch. Saved at the very
-    # end of an epoch, so that a finished training that is started again has nothing left to do.
-    last = MovableCheckpoint(
-        dirpath=checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
-    )
-    history = _History()
-    module = TrainingModule(network, task, train, seed=seed)
-    with warnings.catch_warnings():
-        _hush_lightning()
-        trainer = pl.Trainer(
-            accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[train.device],
-            devices=1 if train.device == "cpu" else "auto",
-            precision=train.precision,
-            max_epochs=train.epochs,
-            gradient_clip_val=train.gradient_clip or None,
-            deterministic="warn",
-            logger=loggers or False,
-            callbacks=[history, best, last, _Shown(label)],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # ours know their rank
-            log_every_n_steps=10,
+    # Other ranks write nothing.
+    owner = owned(checkpoints) if getattr(rank_zero_only, "rank", 0) == 0 else nullcontext(lambda: None)
+    with owner as require_owner, Stopping(train.grace_seconds) as stopping:
+        position, resumed = newest(checkpoints) or (START, None)
+        if resumed:
+            print(
+                f"{label}: goes on after {position.batch} batches of epoch {position.epoch} ({resumed})",
+                file=sys.stderr,
+            )
+        state = State(
+            checkpoints,
+            monitor=monitor if validated else None,
+            minutes=train.checkpoint_minutes,
+            stopping=stopping,
+            require_owner=require_owner,
         )
-        share = {"seed": seed, "rank": trainer.global_rank, "ranks": trainer.world_size}
-        resumed = checkpoints / "last.ckpt"
-        try:
+        module = TrainingModule(network, task, train, seed=seed)
+        with warnings.catch_warnings():
+            _hush_lightning()
+            trainer = pl.Trainer(
+                accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[train.device],
+                devices=1 if train.device == "cpu" else "auto",
+                precision=train.precision,
+                max_epochs=train.epochs,
+                gradient_clip_val=train.gradient_clip or None,
+                deterministic="warn",
+                logger=loggers or False,
+                callbacks=[state, _Shown(label)],
+                plugins=[WholeFiles()],
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,  # ours know their rank
+                log_every_n_steps=10,
+            )
+            share = {"seed": seed, "rank": trainer.global_rank, "ranks": trainer.world_size}
+            slices = task.dataset(prepared, "train", name, training=True)
+            validation = task.dataset(prepared, "val", name, training=False) if validated else None
             trainer.fit(
                 module,
-                train_dataloaders=training_loader(task.dataset(prepared, "train", name, training=True), train, **share),
+                train_dataloaders=training_loader(slices, train, **share, start=position),
                 val_dataloaders=validation_loader(validation, train, **share) if validation else None,
-                ckpt_path=str(resumed) if resumed.is_file() else None,
-                # Checkpoints hold tensors and plain values only; nothing in them is ever executed.
+                ckpt_path=resumed,
                 weights_only=True,
             )
-        except SIGTERMException:
-            # It is a SystemExit without a status: the process would end as if the work were done.
-            raise SystemExit(TERMINATED) from None
-    state = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
-    module.load_state_dict(state["state_dict"])
-    return Fitted(network=module.network.cpu().eval(), history=history.rows)
+    module.network.load_state_dict(state.weights)
+    return Fitted(network=module.network.cpu().eval(), history=state.rows)
 
 
 def _hush_lightning() -> None:
-    """Leaves out advice that does not concern our users: workers are a parameter, checkpoints are ours to resume."""
+    """Leaves out advice that does not concern our users: workers are a parameter, and loaders start where told to."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     os.environ.setdefault("PYTORCH_LIGHTNING_SUPPRESS_TIPS", "1")
-    for message in (".*does not have many workers.*", ".*Checkpoint directory.*exists and is not empty.*"):
+    for message in (".*does not have many workers.*", ".*your dataloader is not resumable.*"):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", category=FutureWarning)

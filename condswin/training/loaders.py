@@ -10,12 +10,24 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from condswin.config.train import TrainConfig
 from condswin.tasks.slices import Batch, Slices
+from condswin.training.checkpoints import START, Position
 
 
-def training_loader(slices: Slices, train: TrainConfig, *, seed: int, rank: int, ranks: int) -> DataLoader[Batch]:
-    """This process's share of shuffled batches, of the same number on every rank."""
+def training_loader(
+    slices: Slices, train: TrainConfig, *, seed: int, rank: int, ranks: int, start: Position = START
+) -> DataLoader[Batch]:
+    """This process's share of shuffled batches, of the same number on every rank.
+
+    Args:
+        slices: What to draw from.
+        train: Batch size and workers.
+        seed: Of the shuffle and of what is drawn per item.
+        rank: Number of this process.
+        ranks: Number of processes.
+        start: Where an interrupted training goes on: the batches before it are left out of that epoch.
+    """
     size = min(train.batch_size, max(len(slices) // ranks, 1))
-    batches = _EqualSizes(slices, size, seed=seed, rank=rank, ranks=ranks)
+    batches = _EqualSizes(slices, size, seed=seed, rank=rank, ranks=ranks, start=start)
     return DataLoader(_Seeded(slices, seed), batch_sampler=batches, **_loading(train, seed))
 
 
@@ -61,15 +73,19 @@ class _EqualSizes(Sampler[list[tuple[int, int]]]):
         seed: Of the shuffle.
         rank: Number of this process.
         ranks: Number of processes.
+        start: See `training_loader`.
     """
 
-    def __init__(self, slices: Slices, batch_size: int, *, seed: int, rank: int, ranks: int) -> None:
+    def __init__(self, slices: Slices, batch_size: int, *, seed: int, rank: int, ranks: int, start: Position) -> None:
         self._sizes = slices.sizes
         self._batch_size = batch_size
         self._rank = rank
         self._ranks = ranks
         self._counts = Counter(self._sizes)
+        self._start = start
         self.sampler = _EpochSampler(slices, seed=seed)  # named as in torch's BatchSampler: Lightning sets its epoch
+        # Workers fetch the first batches before Lightning does.
+        self.sampler.set_epoch(start.epoch)
 
     def __len__(self) -> int:
         batches = sum(max(count // self._batch_size, 1) for count in self._counts.values())
@@ -77,9 +93,10 @@ class _EqualSizes(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         # A generator, since Lightning sets the epoch after it has asked for the iterator.
+        done = self._start.batch if self.sampler.epoch == self._start.epoch else 0
         batches = list(self._batches())
         first = self._rank % len(batches)  # where there are fewer batches than ranks, some get the same
-        yield from batches[first :: self._ranks][: len(self)]
+        yield from batches[first :: self._ranks][done : len(self)]
 
     def _batches(self) -> Iterator[list[tuple[int, int]]]:
         waiting: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)

@@ -1,7 +1,9 @@
 """The network, its optimiser and what is logged, as Lightning sees them."""
 
+import random
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -29,7 +31,7 @@ class TrainingModule(LightningModule):
         network: From images to outputs.
         task: Gives the loss and the validation scores.
         train: Optimiser, schedule.
-        seed: Reseeds the random generators at each epoch, so that a resumed training draws what an unbroken one does.
+        seed: Reseeds the random generators at each step, so that a resumed training draws what an unbroken one does.
     """
 
     def __init__(self, network: nn.Module, task: Learning, train: TrainConfig, *, seed: int) -> None:
@@ -39,15 +41,20 @@ class TrainingModule(LightningModule):
         self.train_config = train
         self.seed = seed
         self._scores: dict[str, list[Tensor]] = {}
+        self._losses: Tensor
+        self.register_buffer("_losses", torch.zeros(2), persistent=False)  # sum, slices
 
     def forward(self, image: Tensor) -> Tensor:
         """Network output (B, C, H, W)."""
         output: Tensor = self.network(image)
         return output
 
-    def on_train_epoch_start(self) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Reseeds; see the class."""
-        torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) % 2**63)
+        seed = hash((self.seed, self.current_epoch, batch_idx, self.global_rank)) % 2**63
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of one batch.
@@ -61,8 +68,27 @@ class TrainingModule(LightningModule):
                 f"training loss became {loss.item()} at epoch {self.current_epoch}, step {self.global_step}; "
                 "lower train.learning_rate or train.gradient_clip"
             )
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]), sync_dist=True)
+        self._losses[0] += loss.detach() * len(batch["image"])
+        self._losses[1] += len(batch["image"])
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the mean loss of the epoch's slices, also of those before an interruption."""
+        total, count = self._sum_over_ranks().tolist()
+        self._losses.zero_()
+        self.log("train/loss", total / count, rank_zero_only=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the sums of all ranks; Lightning's own means forget what was before."""
+        checkpoint["losses"] = self._sum_over_ranks().cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes this rank's share of them."""
+        self._losses.copy_(checkpoint["losses"] / self.trainer.world_size)
+
+    def _sum_over_ranks(self) -> Tensor:
+        total: Tensor = self.trainer.strategy.reduce(self._losses.clone(), reduce_op="sum")
+        return total
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Collects the loss and slice-wise scores of one batch."""

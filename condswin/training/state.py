@@ -1,0 +1,108 @@
+"""What a training has come to, and when that is saved."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from condswin.training.checkpoints import Position
+from condswin.training.module import TrainingModule
+from condswin.training.stopping import TERMINATED, Stopping
+
+
+class State(Checkpoint):
+    """History and best weights of a training, and when its whole state is saved.
+
+    A state is saved every few minutes, at the end of each epoch, when the process is asked to terminate, and before the
+    last batch of an epoch that is validated: Lightning can go on from between two batches and from the end of an
+    epoch, but not from within or before a validation.
+
+    Args:
+        folder: For the states.
+        monitor: Score that picks the best epoch, and whether a higher one is better; None takes the last epoch.
+        minutes: Between two states within an epoch.
+        stopping: Whether the process was asked to terminate.
+        require_owner: Raises if the folder belongs to another training.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        monitor: tuple[str, bool] | None,
+        minutes: float,
+        stopping: Stopping,
+        require_owner: Callable[[], None],
+    ) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.weights: dict[str, Tensor] = {}
+        self._score = math.nan
+        self._folder, self._monitor, self._minutes = folder, monitor, minutes
+        self._stopping, self._require_owner = stopping, require_owner
+        self._saved_at = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Replaces Lightning's handler of SIGTERM, which ends with status 0."""
+        self._stopping.take_note()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves what is due; see the class."""
+        left = trainer.num_training_batches - (batch_idx + 1)
+        if left == 0:
+            return
+        due = time.monotonic() - self._saved_at > 60 * self._minutes
+        asked, due = (
+            trainer.strategy.reduce_boolean_decision(any_rank, all=False) for any_rank in (self._stopping.asked, due)
+        )
+        if asked or due or (left == 1 and self._monitor):
+            self._save(trainer, Position(trainer.current_epoch, batch_idx + 1))
+        self._stop_if(asked)
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        """Ends if asked to: what can be saved is saved."""
+        self._stop_if(self._stopping.asked)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Adds to the history, keeps the best weights, saves."""
+        values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        self.rows.append({"epoch": trainer.current_epoch, **values})
+        if self._is_best(values):
+            network = cast(TrainingModule, module).network
+            self.weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+        self._save(trainer, Position(trainer.current_epoch + 1, 0))
+        self._stop_if(trainer.strategy.reduce_boolean_decision(self._stopping.asked, all=False))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a state on the disk has of this."""
+        return {"rows": list(self.rows), "weights": self.weights, "score": self._score}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.rows, self.weights, self._score = list(state["rows"]), state["weights"], state["score"]
+
+    def _is_best(self, values: Mapping[str, float]) -> bool:
+        if not self._monitor:
+            return True
+        name, higher_is_better = self._monitor
+        score = values[f"val/{name}"]
+        better = score > self._score if higher_is_better else score < self._score
+        if better or not self.weights or (math.isnan(self._score) and not math.isnan(score)):
+            self._score = score
+            return True
+        return False
+
+    def _save(self, trainer: pl.Trainer, position: Position) -> None:
+        self._require_owner()
+        trainer.save_checkpoint(self._folder / position.file_name)
+        self._saved_at = time.monotonic()
+
+    def _stop_if(self, asked: bool) -> None:
+        if asked:
+            raise SystemExit(TERMINATED)

@@ -1,0 +1,258 @@
+"""Trainings as users start them, killed at random moments on real file systems. Moments come from CHAOS_SEED."""
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from condswin.training.checkpoints import newest
+from condswin.training.stopping import TERMINATED
+
+pytestmark = pytest.mark.chaos
+
+#: How many times each kind of trouble happens.
+TIMES = int(os.environ.get("CHAOS", "20"))
+#: Enough epochs for kills to hit all parts of one, a state after nearly every batch.
+SETTINGS = ("reconstruction.train.epochs=12", "reconstruction.train.batch_size=1", "seed=3")
+OFTEN = "reconstruction.train.checkpoint_minutes=0.0001"
+TASK, VARIANT = "reconstruction", "swin"
+CONDSWIN = str(Path(sys.executable).with_name("condswin"))
+
+
+def settings(*more: str) -> list[str]:
+    return [part for setting in (*SETTINGS, OFTEN, *more) for part in ("--set", setting)]
+
+
+def start(folder: Path, *more: str, out: str = "model", checkpoints: str = "checkpoints") -> subprocess.Popen[str]:
+    command = [CONDSWIN, "train", TASK, VARIANT, "--out", out, "--checkpoints", checkpoints]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        [*command, *settings(), *more], cwd=folder, env=environment, text=True, stderr=subprocess.PIPE
+    )
+
+
+def finish(folder: Path, *more: str, **places: str) -> tuple[int, str]:
+    process = start(folder, *more, **places)
+    _, said = process.communicate(timeout=300)
+    return process.returncode, said
+
+
+def weights(folder: Path, out: str = "model") -> str:
+    return hashlib.sha256((folder / out / "model.safetensors").read_bytes()).hexdigest()
+
+
+def states(folder: Path) -> Path:
+    """The folder of the only training."""
+    return next((folder / "checkpoints").glob("*/training.json")).parent
+
+
+def has_begun(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("*/*.ckpt"))
+
+
+def wait(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with parameters and prepared data."""
+    folder = tmp_path_factory.mktemp("project")
+    steps = [["params", "use", "demo", "tiny"], ["demo-data", TASK], ["ingest", TASK], ["prepare", TASK]]
+    for step in steps:
+        subprocess.run([CONDSWIN, *step], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(project: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, float]:
+    """Checksum of the weights of an unbroken training, and the seconds that it takes from its first state on."""
+    folder = fresh(project, tmp_path_factory.mktemp("unbroken"))
+    process = start(folder)
+    wait(lambda: has_begun(folder), process)
+    began = time.monotonic()
+    assert process.wait() == 0
+    return weights(folder), time.monotonic() - began
+
+
+def fresh(project: Path, folder: Path) -> Path:
+    for name in ("params.yaml", "data"):
+        (folder / name).symlink_to(project / name)
+    return folder
+
+
+@pytest.fixture
+def folder(project: Path, tmp_path: Path) -> Path:
+    return fresh(project, tmp_path)
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    seed = int(os.environ.get("CHAOS_SEED") or time.time())
+    print(f"CHAOS_SEED={seed}")
+    return random.Random(seed)
+
+
+def assert_tidy(folder: Path) -> None:
+    """What `ls` shows of the checkpoints of a training that has ended: two states with checksums, and its key."""
+    names = sorted(path.name for path in states(folder).iterdir())
+    assert len([name for name in names if name.endswith(".ckpt")]) == 2
+    assert len([name for name in names if name.endswith(".ckpt.sha256")]) == 2
+    assert len(names) == 5, names
+
+
+def kill_at_random(
+    folder: Path, chance: random.Random, seconds: float, number: signal.Signals, *more: str
+) -> list[int | None]:
+    """Starts a training until it ends by itself, and sends each start but the last a signal."""
+    ended: list[int | None] = []
+    for _ in range(TIMES):
+        process = start(folder, *more)
+        before = states_seen(folder)
+        wait(lambda before=before: states_seen(folder) != before, process)
+        time.sleep(chance.uniform(0, 2 * seconds / TIMES))
+        process.send_signal(number)
+        ended.append(process.wait(timeout=60))
+        # Whatever the moment, there is a whole state.
+        assert newest(states(folder)) is not None
+    return ended
+
+
+def states_seen(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").glob("*/*.ckpt"))
+
+
+def test_killed_at_random_moments(
+    folder: Path, chance: random.Random, unbroken: tuple[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted, seconds = unbroken
+    ended = kill_at_random(folder, chance, seconds, signal.SIGKILL)
+    status, _ = finish(folder)
+    assert status == 0
+    assert weights(folder) == wanted
+    assert_tidy(folder)
+    with capsys.disabled():
+        print(f"\nSIGKILL: {ended.count(-signal.SIGKILL)} of {TIMES} hit a running training, weights equal")
+
+
+def test_asked_to_terminate_at_random_moments(
+    folder: Path, chance: random.Random, unbroken: tuple[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted, seconds = unbroken
+    ended = kill_at_random(folder, chance, seconds, signal.SIGTERM)
+    assert set(ended) <= {TERMINATED, 0}
+    status, _ = finish(folder)
+    assert status == 0
+    assert weights(folder) == wanted
+    assert_tidy(folder)
+    with capsys.disabled():
+        print(f"\nSIGTERM: {ended.count(TERMINATED)} of {TIMES} hit a running training, weights equal")
+
+
+def test_asked_to_terminate_before_it_trains(folder: Path, chance: random.Random) -> None:
+    """While Python starts and data is read: nothing to save, and no status that says that the work is done."""
+    for _ in range(min(TIMES, 5)):
+        process = start(folder)
+        time.sleep(chance.uniform(0, 3))
+        process.terminate()
+        # Before condswin runs the signal ends Python itself.
+        assert process.wait(timeout=60) in (TERMINATED, -signal.SIGTERM)
+        assert not list(folder.rglob(".partial-*"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that a test can fill."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("may not mount a file system here")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk(folder: Path, small_disk: Path, unbroken: tuple[str, float]) -> None:
+    (folder / "checkpoints").symlink_to(small_disk)
+    process = start(folder)
+    wait(lambda: len(states_seen(folder)) == 2, process)
+    filler = small_disk / "filler"
+    with filler.open("wb") as file:
+        try:
+            while True:
+                file.write(bytes(1 << 12))
+                file.flush()
+        except OSError:
+            pass
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "No space left on device" in said
+    assert "Traceback" not in said
+    assert newest(states(folder)) is not None
+    filler.unlink()
+    status, said = finish(folder)
+    assert status == 0, said
+    assert weights(folder) == unbroken[0]
+    assert_tidy(folder)
+
+
+def test_killed_within_a_write_with_another_temporary_file_system(
+    folder: Path, chance: random.Random, unbroken: tuple[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/dev/shm").is_dir():
+        pytest.skip("no second file system")
+    elsewhere = Path("/dev/shm", f"condswin-{os.getpid()}")
+    elsewhere.mkdir()
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
+    try:
+        for _ in range(TIMES):
+            process = start(folder)
+            wait(lambda: any((folder / "checkpoints").glob("*/.partial-*")), process)
+            process.kill()
+            process.wait()
+        status, said = finish(folder)
+        assert status == 0, said
+        assert weights(folder) == unbroken[0]
+        assert_tidy(folder)
+    finally:
+        shutil.rmtree(elsewhere)
+
+
+def test_two_at_once(folder: Path, unbroken: tuple[str, float]) -> None:
+    """The second is refused by name, and the first has its own result."""
+    first = start(folder)
+    wait(lambda: has_begun(folder), first)
+    status, said = finish(folder, out="other")
+    assert status == 1
+    assert f"process {first.pid} on" in said
+    assert "Traceback" not in said
+    assert first.wait() == 0
+    assert weights(folder) == unbroken[0]
+    assert not (folder / "other" / "model.safetensors").exists()
+
+
+def test_the_clock_jumps(folder: Path, unbroken: tuple[str, float]) -> None:
+    """Newer states are told from older ones by name, not by time."""
+    process = start(folder)
+    wait(lambda: len(states_seen(folder)) == 2, process)
+    process.kill()
+    process.wait()
+    old, new = sorted(states(folder).glob("*.ckpt"))
+    os.utime(new, (0, 0))
+    os.utime(old, (2**32, 2**32))
+    found = newest(states(folder))
+    assert found is not None
+    assert found[1] == new
+    assert finish(folder)[0] == 0
+    assert weights(folder) == unbroken[0]
