@@ -144,7 +144,7 @@ def tracked_run(config: Config, name: str, tags: Mapping[str, str] | None = None
         if adopted:
             run = mlflow.start_run(run_id=adopted, tags=dict(tags or {}), nested=nested)
         else:
-            experiment = _experiment(client, config, uri)
+            experiment = experiment_id(client, config, uri)
             run = mlflow.start_run(experiment_id=experiment, run_name=name, tags=dict(tags or {}), nested=nested)
     # MLflow forgets MLFLOW_RUN_ID when a run ends, but the next step of this process must adopt it as well.
     with _environment_kept("MLFLOW_RUN_ID"):
@@ -158,7 +158,12 @@ def tracked_run(config: Config, name: str, tags: Mapping[str, str] | None = None
             mlflow.end_run()
 
 
-def _experiment(client: MlflowClient, config: Config, uri: str) -> str:
+def experiment_id(client: MlflowClient, config: Config, uri: str) -> str:
+    """The id of the experiment that the parameters name, made if it is not there.
+
+    Raises:
+        TrackingError: It was deleted.
+    """
     name = config.tracking.experiment
     found = client.get_experiment_by_name(name)
     if found is None:

@@ -32,6 +32,7 @@ from condswin.tasks.preparation import Preparation
 from condswin.tasks.source import Source
 from condswin.training import decisive, fit
 from condswin.training.checkpoints import training_folder
+from condswin.training.ownership import owned
 from condswin.validity import Key, make_key
 
 TABLE = "ablation.md"
@@ -168,19 +169,21 @@ def _run(
     if done is not None:
         return done
     pl.seed_everything(seed, workers=True, verbose=False)
-    fitted = fit(
-        learning,
-        _build(learning, settings),
-        train,
-        monitor=facts.monitor,
-        validated=Manifest.read(prepared, task_name).counts()["val"] > 0,
-        name=settings.network,
-        prepared=prepared,
-        checkpoints=training_folder(folder / "checkpoints", key)[0],
-        seed=seed,
-        label=f"{name}, seed {seed}",
-        loggers=[],
-    )
+    checkpoints, _ = training_folder(folder / "checkpoints", key)
+    with owned(checkpoints) as require_owner:
+        fitted = fit(
+            learning,
+            _build(learning, settings),
+            train,
+            monitor=facts.monitor,
+            validated=Manifest.read(prepared, task_name).counts()["val"] > 0,
+            name=settings.network,
+            prepared=prepared,
+            checkpoints=checkpoints,
+            seed=seed,
+            label=f"{name}, seed {seed}",
+            require_owner=require_owner,
+        )
     network = fitted.network.to(device(train.device))
     scores = {
         name: _gains(facts, evaluate_split(judging, partial(prediction.predict, network), data, "test", folder / name))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import MLFlowLogger
 
 from condswin.config.names import TaskName
 from condswin.config.root import Config
@@ -16,12 +15,13 @@ from condswin.manifest import Manifest
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, read_spec, save_model
 from condswin.outputs import open_output
 from condswin.provenance import git_state, libraries
-from condswin.registry.tracking import tracked_run, tracking_uri
+from condswin.registry.training_run import send_rest, training_run
 from condswin.tasks.facts import Facts
 from condswin.tasks.learning import Learning
 from condswin.tasks.loading import load
 from condswin.training import decisive, fit
 from condswin.training.checkpoints import training_folder
+from condswin.training.ownership import owned
 from condswin.validity import make_key
 
 #: Files of a model folder.
@@ -67,6 +67,8 @@ def train(
         OutputError: Writing to `out` would hurt something.
         ConfigError: The variant is not in the parameters.
         BadDataError: The data was changed, or prepared with other parameters.
+        CheckpointError: Another process trains this, or a checkpoint cannot be written.
+        TrackingError: MLflow cannot be reached when the training starts.
     """
     section = config.task(task_name)
     chosen = section.variant(variant)
@@ -89,6 +91,7 @@ def train(
     )
     output = open_output(out, step="train", inputs=[prepared], overwrite=overwrite)
     if output.is_current(key.record()):
+        send_rest(config, checkpoints / key.digest[:16], _read_history(out / HISTORY))
         return Trained(read_spec(out), done_before=True)
     output.claim(OUTPUTS)
     spec = ModelSpec(
@@ -115,9 +118,11 @@ def train(
             file=sys.stderr,
         )
     tags = {"step": "train", "task": task_name, "variant": variant, **_fingerprints(spec)}
-    with tracked_run(config, f"train {task_name} {variant}", tags) as run_id:
-        logger = MLFlowLogger(tracking_uri=tracking_uri(config), run_id=run_id)
-        logger.log_hyperparams(parameters)
+    name = f"train {task_name} {variant}"
+    with (
+        owned(folder) as require_owner,
+        training_run(config, name, tags=tags, parameters=parameters, folder=folder) as run,
+    ):
         fitted = fit(
             learning,
             network,
@@ -128,17 +133,24 @@ def train(
             prepared=prepared,
             checkpoints=folder,
             seed=config.seed,
-            label=f"train {task_name} {variant}",
-            loggers=[logger],
+            label=name,
+            require_owner=require_owner,
+            report=run.log,
         )
-    _write_history(out / HISTORY, fitted.history)
-    save_model(out, fitted.network, spec)
-    output.finish(OUTPUTS, key.record())
+        _write_history(out / HISTORY, fitted.history)
+        save_model(out, fitted.network, spec)
+        output.finish(OUTPUTS, key.record())
+        run.finish(fitted.history)
     return Trained(spec, done_before=False)
 
 
 def _fingerprints(spec: ModelSpec) -> dict[str, str]:
     return {name: spec.provenance[name] for name in ("data_sha256", "params_sha256")}
+
+
+def _read_history(path: Path) -> list[dict[str, float]]:
+    with path.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def _write_history(path: Path, rows: list[dict[str, float]]) -> None:

@@ -4,15 +4,14 @@ import logging
 import os
 import sys
 import warnings
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from condswin.config.train import TrainConfig
@@ -22,7 +21,6 @@ from condswin.tasks.learning import Learning
 from condswin.training.checkpoints import START, WholeFiles, newest
 from condswin.training.loaders import training_loader, validation_loader
 from condswin.training.module import TrainingModule
-from condswin.training.ownership import owned
 from condswin.training.state import State
 from condswin.training.stopping import Stopping
 
@@ -87,7 +85,8 @@ def fit(
     checkpoints: Path,
     seed: int,
     label: str,
-    loggers: list[Logger],
+    require_owner: Callable[[], None] = lambda: None,
+    report: Callable[[list[dict[str, float]]], None] = lambda _: None,
 ) -> Fitted:
     """Trains a network, or goes on from the last checkpoint of the same training.
 
@@ -102,15 +101,14 @@ def fit(
         checkpoints: Folder for the checkpoints of this very training; see `training_folder`.
         seed: For the order of slices, masks, augmentation, dropout.
         label: Stands before the progress.
-        loggers: Lightning loggers.
+        require_owner: Raises if another training has taken `checkpoints` over; see `owned`.
+        report: Called at the end of each epoch with the history so far.
 
     Raises:
         SystemExit: Status 143 when the process was asked to terminate; its state is saved.
-        CheckpointError: Another training writes to `checkpoints`, or they cannot be written.
+        CheckpointError: A state cannot be written.
     """
-    # Other ranks write nothing.
-    owner = owned(checkpoints) if getattr(rank_zero_only, "rank", 0) == 0 else nullcontext(lambda: None)
-    with owner as require_owner, Stopping(train.grace_seconds) as stopping:
+    with Stopping(train.grace_seconds) as stopping:
         position, resumed = newest(checkpoints) or (START, None)
         if resumed:
             print(
@@ -122,6 +120,7 @@ def fit(
             monitor=monitor if validated else None,
             minutes=train.checkpoint_minutes,
             stopping=stopping,
+            report=report,
             require_owner=require_owner,
         )
         module = TrainingModule(network, task, train, seed=seed)
@@ -134,14 +133,13 @@ def fit(
                 max_epochs=train.epochs,
                 gradient_clip_val=train.gradient_clip or None,
                 deterministic="warn",
-                logger=loggers or False,
+                logger=False,
                 callbacks=[state, _Shown(label)],
                 plugins=[WholeFiles()],
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
                 use_distributed_sampler=False,  # ours know their rank
-                log_every_n_steps=10,
             )
             share = {"seed": seed, "rank": trainer.global_rank, "ranks": trainer.world_size}
             slices = task.dataset(prepared, "train", name, training=True)

@@ -91,6 +91,12 @@ def owned(folder: Path, machine: Machine | None = None) -> Iterator[Callable[[],
         owner.release()
 
 
+def is_owned(folder: Path, machine: Machine | None = None) -> bool:
+    """Whether a training that lives owns a folder; may take `LEASE` seconds where another machine did."""
+    files = _owners(folder)
+    return bool(files) and not _is_dead(files[-1], machine or this_machine())
+
+
 class _Owner:
     """A file with a number, and the lock on it."""
 

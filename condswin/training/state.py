@@ -28,6 +28,7 @@ class State(Checkpoint):
         minutes: Between two states within an epoch.
         stopping: Whether the process was asked to terminate.
         require_owner: Raises if the folder belongs to another training.
+        report: Called with the history after each epoch.
     """
 
     def __init__(
@@ -38,12 +39,13 @@ class State(Checkpoint):
         minutes: float,
         stopping: Stopping,
         require_owner: Callable[[], None],
+        report: Callable[[list[dict[str, float]]], None],
     ) -> None:
         self.rows: list[dict[str, float]] = []
         self.weights: dict[str, Tensor] = {}
         self._score = math.nan
         self._folder, self._monitor, self._minutes = folder, monitor, minutes
-        self._stopping, self._require_owner = stopping, require_owner
+        self._stopping, self._require_owner, self._report = stopping, require_owner, report
         self._saved_at = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
@@ -72,11 +74,14 @@ class State(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Adds to the history, keeps the best weights, saves."""
         values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
-        self.rows.append({"epoch": trainer.current_epoch, **values})
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.rows.append({"epoch": trainer.current_epoch, "train/learning_rate": rate, **values})
         if self._is_best(values):
             network = cast(TrainingModule, module).network
             self.weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
         self._save(trainer, Position(trainer.current_epoch + 1, 0))
+        # After the state is on the disk, whatever happens to what is told of it.
+        self._report(self.rows)
         self._stop_if(trainer.strategy.reduce_boolean_decision(self._stopping.asked, all=False))
 
     def state_dict(self) -> dict[str, Any]:

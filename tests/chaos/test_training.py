@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -188,13 +189,9 @@ def test_a_full_disk(folder: Path, small_disk: Path, unbroken: tuple[str, float]
     process = start(folder)
     wait(lambda: len(states_seen(folder)) == 2, process)
     filler = small_disk / "filler"
-    with filler.open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(1 << 12))
-                file.flush()
-        except OSError:
-            pass
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 12))
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "No space left on device" in said
@@ -233,7 +230,10 @@ def test_two_at_once(folder: Path, unbroken: tuple[str, float]) -> None:
     """The second is refused by name, and the first has its own result."""
     first = start(folder)
     wait(lambda: has_begun(folder), first)
+    # Stands still rather than ends while the second one starts.
+    first.send_signal(signal.SIGSTOP)
     status, said = finish(folder, out="other")
+    first.send_signal(signal.SIGCONT)
     assert status == 1
     assert f"process {first.pid} on" in said
     assert "Traceback" not in said

@@ -14,10 +14,12 @@ import requests
 from condswin.errors import GateError
 from condswin.files import read_json
 from condswin.registry import lock
+from condswin.registry import training_run as training_run_module
 from condswin.registry.aliases import CHALLENGER, CHAMPION, LAST_CHAMPION, PREVIOUS, move_champion
 from condswin.registry.lock import PREFIX, promotion_lock
 from condswin.registry.package import Logged, load_registered
 from condswin.registry.tracking import TrackingError
+from condswin.registry.training_run import send_rest, training_run
 from condswin.steps import promote as module
 from condswin.steps.promote import rollback
 from condswin.steps.register import log_package
@@ -199,3 +201,36 @@ def test_a_server_that_stops_while_a_network_is_logged(
     assert team.client.search_registered_models() == []
     team.register(0.5)
     assert team.aliases() == {CHALLENGER: "1"}
+
+
+def test_a_server_that_is_away_while_a_network_is_trained(
+    team: World, mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every epoch arrives once; gone for good, the training ends well within a minute and says how to send the rest."""
+    monkeypatch.setattr(training_run_module, "RETRY_AFTER", 0.0)
+    monkeypatch.setattr(training_run_module, "WAIT_AT_END", 3.0)
+    folder = team.folder / "checkpoints" / "key"
+    rows = [{"epoch": epoch, "train/loss": 1.0 + epoch} for epoch in range(4)]
+
+    def sent() -> list[int]:
+        return [each.step for each in team.client.get_metric_history(run.id, "train/loss")]
+
+    started = time.monotonic()
+    try:
+        with training_run(team.config, "train", tags={}, parameters={}, folder=folder) as run:
+            run.log(rows[:1])
+            mlflow_server.stop()
+            run.log(rows[:2])
+            assert "does not take epoch 1" in capsys.readouterr().err
+            mlflow_server.start()
+            run.log(rows[:3])
+            assert sent() == [0, 1, 2]
+            mlflow_server.stop()
+            run.finish(rows)
+        assert "the same command again trains nothing" in capsys.readouterr().err
+    finally:
+        mlflow_server.start()
+    assert time.monotonic() - started < 90
+    send_rest(team.config, folder, rows)
+    assert sent() == [0, 1, 2, 3]
+    assert team.client.get_run(run.id).info.status == "FINISHED"

@@ -56,6 +56,7 @@ def weights(
     hook: str = "on_train_batch_start",
     act: Callable[[], None] | None = None,
     epochs: int = 4,
+    require_owner: Callable[[], None] = lambda: None,
     **settings: Any,
 ) -> torch.Tensor:
     """Trains; returns all weights and losses, or nothing if it was ended.
@@ -68,6 +69,7 @@ def weights(
         hook: Of the module.
         act: Called there, a KilledError by default.
         epochs: Of the whole training.
+        require_owner: See `fit`.
         settings: Of the training, other than the configuration's.
     """
     import lightning.pytorch as pl
@@ -97,7 +99,7 @@ def weights(
                 checkpoints=checkpoints,
                 seed=1,
                 label="t",
-                loggers=[],
+                require_owner=require_owner,
             )
         except KilledError:
             return torch.empty(0)
@@ -179,7 +181,6 @@ def test_a_terminated_training_saves_and_goes_on_from_there(
         weights(tiny, prepared, tmp_path, until, hook=hook, act=_terminate)
     assert ended.value.code == TERMINATED
     assert states(tmp_path)[-1] == saved.format(before_last=batches - 1)
-    assert not list(tmp_path.glob("owner-*"))
     assert torch.equal(unbroken, weights(tiny, prepared, tmp_path))
 
 
@@ -282,18 +283,15 @@ def test_nothing_of_a_state_passes_the_systems_temporary_folder(
     assert states(tmp_path / "c")
 
 
-def test_two_trainings_share_no_folder(tiny: Config, prepared: Path, tmp_path: Path) -> None:
-    with owned(tmp_path), pytest.raises(CheckpointError, match=f"process {os.getpid()} on .* is writing its"):
-        weights(tiny, prepared, tmp_path)
-    assert not states(tmp_path)
-
-
 def test_a_training_that_lost_its_folder_stops_before_it_writes(tiny: Config, prepared: Path, tmp_path: Path) -> None:
     def taken_over() -> None:
         (tmp_path / "owner-00000099.json").write_text('{"host": "node-b", "process": 1, "token": "another"}')
 
-    with pytest.raises(CheckpointError, match="process 1 on node-b has taken over"):
-        weights(tiny, prepared, tmp_path, (1, 0), act=taken_over)
+    with (
+        owned(tmp_path) as require_owner,
+        pytest.raises(CheckpointError, match="process 1 on node-b has taken over"),
+    ):
+        weights(tiny, prepared, tmp_path, (1, 0), act=taken_over, require_owner=require_owner)
     assert states(tmp_path)[-1] == "epoch-0001-batch-000000.ckpt"
 
 
@@ -301,7 +299,7 @@ def test_trainings_of_two_keys_share_no_checkpoint(tiny: Config, prepared: Path,
     task, checkpoints = load(Learning, TASK, tiny), tmp_path / "checkpoints"
     network = create_model("swin", preset="demo", embedding=16, heads=[2, 2])
     arguments = {"monitor": MONITOR, "validated": True, "name": "swin", "prepared": prepared}
-    arguments |= {"seed": 1, "label": "t", "loggers": []}
+    arguments |= {"seed": 1, "label": "t"}
     train = tiny.reconstruction.train.model_copy(update={"epochs": 1})
     one, other = (Key({"seed": seed}, {"data": "d"}, {"a.py": "1"}) for seed in (1, 2))
     folder, changes = training_folder(checkpoints, one)
@@ -351,7 +349,6 @@ def test_a_loss_that_is_not_finite_stops_the_training(tiny: Config, prepared: Pa
             checkpoints=tmp_path,
             seed=1,
             label="t",
-            loggers=[],
         )
 
 
