@@ -59,6 +59,10 @@ class CheckpointError(CondswinError):
     """A training cannot write its checkpoints, or another one writes to the same folder."""
 
 
+class DivergedError(CondswinError):
+    """A training cannot go on: its loss is not finite, although its data is."""
+
+
 class GateError(CondswinError):
     """A promotion or roll-back failed in a way that a user must look at (the champion moved meanwhile)."""
 

@@ -35,9 +35,24 @@ def _console() -> Console:
     return Console(stderr=True)
 
 
+def duration(seconds: float) -> str:
+    """As people say it, in two units at most."""
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Advance]:
-    """Shows progress on standard error while the block runs."""
+def progress(label: str, total: int, *, done: int = 0) -> Iterator[Advance]:
+    """Shows progress on standard error while the block runs.
+
+    Args:
+        label: Stands before it.
+        total: Pieces of work.
+        done: Those that were done before: they do not count for how fast it goes.
+    """
     if sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}"),
@@ -48,11 +63,11 @@ def progress(label: str, total: int) -> Iterator[Advance]:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=_console(), transient=False) as bar:
-            task = bar.add_task(label, total=total, note="")
+            task = bar.add_task(label, total=total, completed=done, note="")
             yield lambda note="": bar.update(task, advance=1, **({"note": note} if note else {}))
         return
     started = said = time.monotonic()
-    done = 0
+    before = done
 
     def advance(note: str = "") -> None:
         nonlocal done, said
@@ -61,7 +76,9 @@ def progress(label: str, total: int) -> Iterator[Advance]:
         if now - said >= LOG_EVERY or (done == total and now - started > 2):
             said = now
             bar = "#" * (done * BAR // total)
-            line = f"{label} [{bar:.<{BAR}}] {done}/{total} after {now - started:.0f} s {note}"
+            left = (now - started) / (done - before) * (total - done)
+            times = f"after {duration(now - started)}" + (f", {duration(left)} left" if done < total else "")
+            line = f"{label} [{bar:.<{BAR}}] {done}/{total} {times} {note}"
             print(line.rstrip(), file=sys.stderr, flush=True)
 
     yield advance

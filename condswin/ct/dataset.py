@@ -29,7 +29,8 @@ class Slice(NamedTuple):
 class SliceDataset(Slices):
     """Axial slices of one split, each with its neighbours.
 
-    Items are dictionaries of `image` (1 + 2 * neighbours, H, W), float32 in -1..1, and `label` (H, W), int64.
+    Items are dictionaries of `image` (1 + 2 * neighbours, H, W), float32 in -1..1, `label` (H, W), int64, and `item`,
+    the slice's number.
     Without `foreground`, `crop` and augmentation, item i is slice i. With `foreground`, item i is replaced with that
     probability by a random slice that shows liver; so an ordinary shuffling loader sees that share of liver slices
     plus those among the rest. All draws come from torch's global generator.
@@ -64,7 +65,7 @@ class SliceDataset(Slices):
         self.crop = crop
         self.augmented = augmented
         self.slices: list[Slice] = []
-        self.liver: list[Slice] = []
+        self.liver: list[int] = []
         self._sizes: list[tuple[int, int]] = []
         sizes: dict[tuple[int, int], list[str]] = defaultdict(list)
         needed = 0
@@ -72,9 +73,9 @@ class SliceDataset(Slices):
             with open_prepared(path) as file:
                 count, height, width = file["image"].shape
                 needed += file["image"].nbytes + file["label"].nbytes
+                self.liver += [len(self.slices) + int(index) for index in file["liver_slices"]]
                 self.slices += [Slice(case, index) for index in range(count)]
                 self._sizes += [(crop, crop) if crop else (height, width)] * count
-                self.liver += [Slice(case, int(index)) for index in file["liver_slices"]]
             sizes[height, width].append(path.name)
         if not self.slices:
             raise BadDataError("no slices to learn from or to validate on: the split has no prepared case")
@@ -91,16 +92,21 @@ class SliceDataset(Slices):
         return self._sizes
 
     def __getitem__(self, item: int) -> Batch:
-        case, position = self.slices[item]
         drawn = bool(self.foreground and torch.rand(()) < self.foreground)
         if drawn:
-            case, position = self.liver[int(torch.randint(len(self.liver), ()))]
+            item = self.liver[int(torch.randint(len(self.liver), ()))]
+        case, position = self.slices[item]
         image, label = self._read(case, position)
         if self.augmented:
             image, label = augment(image, label)
         if self.crop:
             image, label = random_crop(image, label, self.crop, around_liver=drawn)
-        return {"image": image, "label": label}
+        return {"image": image, "label": label, "item": torch.tensor(item)}
+
+    def name(self, item: int) -> str:
+        """See `Slices`."""
+        case, position = self.slices[item]
+        return f"{self.files[case]}, slice {position}"
 
     def _read(self, case: int, position: int) -> tuple[Tensor, Tensor]:
         if self._cache is not None:

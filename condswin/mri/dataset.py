@@ -139,7 +139,8 @@ class SliceDataset(Slices):
     """Slices of the prepared files of one split, as networks on magnitude images take them.
 
     An item has `image` (1, H, W), the normalised zero-filled magnitude; `target` (1, H, W), scaled by the image's mean
-    and standard deviation; these two as `mean` and `std`, and `maximum`, the largest value of the target volume.
+    and standard deviation; these two as `mean` and `std`; `maximum`, the largest value of the target volume;
+    and `item`, the slice's number.
 
     Slices of undersampled files are the same every time. Slices of fully sampled files get a fresh mask each time,
     drawn from torch's global generator (which a DataLoader seeds per epoch and worker, reproducibly) and the process's
@@ -193,7 +194,13 @@ class SliceDataset(Slices):
             signal, target = signals[0], targets[0]
         else:
             signal, target = self._cache[number][0][slice_], self._cache[number][1][slice_]
-        return {**self._item(volume, signal, target), "maximum": torch.tensor(volume.maximum, dtype=torch.float32)}
+        maximum = torch.tensor(volume.maximum, dtype=torch.float32)
+        return {**self._item(volume, signal, target), "maximum": maximum, "item": torch.tensor(index)}
+
+    def name(self, item: int) -> str:
+        """See `Slices`."""
+        number, slice_ = self._index[item]
+        return f"{self._volumes[number].path}, slice {slice_}"
 
     def _item(self, volume: Volume, signal: Tensor, target: Tensor) -> Batch:
         zero_filled = signal

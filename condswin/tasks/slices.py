@@ -10,7 +10,10 @@ Batch = dict[str, Tensor]
 
 
 class Slices(Dataset[Batch], ABC):
-    """Slices of one split, each with at least `image` (C, H, W)."""
+    """Slices of one split, each with at least `image` (C, H, W).
+
+    One may also have `item`, its number, which `name` takes.
+    """
 
     @property
     @abstractmethod
@@ -19,3 +22,7 @@ class Slices(Dataset[Batch], ABC):
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    def name(self, item: int) -> str:
+        """Which slice of which file this is, for messages."""
+        return f"slice {item}"

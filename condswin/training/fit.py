@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -41,7 +42,7 @@ class Fitted(NamedTuple):
 
 
 class _Shown(Callback):
-    """Progress by training step, with the latest losses and scores behind it."""
+    """Progress by training step; behind it images per second and the latest losses and scores."""
 
     def __init__(self, label: str) -> None:
         self._label = label
@@ -49,12 +50,15 @@ class _Shown(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         total = int(trainer.estimated_stepping_batches)
-        self._advance = self._open.enter_context(progress(self._label, total))
-        for _done in range(trainer.global_step):
-            self._advance()
+        self._advance = self._open.enter_context(progress(self._label, total, done=trainer.global_step))
+        self._images, self._started = 0, time.monotonic()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, _: pl.LightningModule, outputs: Any, batch: Any, *__: Any
+    ) -> None:
+        self._images += len(batch["image"]) * trainer.world_size
+        rate = self._images / (time.monotonic() - self._started)
+        logged = {"images/s": rate, **{name: float(value) for name, value in trainer.callback_metrics.items()}}
         self._advance(", ".join(f"{name} {value:.4g}" for name, value in sorted(logged.items())))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -123,7 +127,9 @@ def fit(
             report=report,
             require_owner=require_owner,
         )
-        module = TrainingModule(network, task, train, seed=seed)
+        slices = task.dataset(prepared, "train", name, training=True)
+        validation = task.dataset(prepared, "val", name, training=False) if validated else None
+        module = TrainingModule(network, task, train, seed=seed, slices=slices, validation=validation)
         with warnings.catch_warnings():
             _hush_lightning()
             trainer = pl.Trainer(
@@ -142,8 +148,6 @@ def fit(
                 use_distributed_sampler=False,  # ours know their rank
             )
             share = {"seed": seed, "rank": trainer.global_rank, "ranks": trainer.world_size}
-            slices = task.dataset(prepared, "train", name, training=True)
-            validation = task.dataset(prepared, "val", name, training=False) if validated else None
             trainer.fit(
                 module,
                 train_dataloaders=training_loader(slices, train, **share, start=position),

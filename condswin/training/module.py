@@ -18,8 +18,9 @@ from torch.optim.lr_scheduler import (
 )
 
 from condswin.config.train import ScheduleConfig, TrainConfig
+from condswin.errors import BadDataError, DivergedError
 from condswin.tasks.learning import Learning
-from condswin.tasks.slices import Batch
+from condswin.tasks.slices import Batch, Slices
 
 
 class TrainingModule(LightningModule):
@@ -32,14 +33,26 @@ class TrainingModule(LightningModule):
         task: Gives the loss and the validation scores.
         train: Optimiser, schedule.
         seed: Reseeds the random generators at each step, so that a resumed training draws what an unbroken one does.
+        slices: Trained on; they name a slice that ruins the loss.
+        validation: Validated on.
     """
 
-    def __init__(self, network: nn.Module, task: Learning, train: TrainConfig, *, seed: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Learning,
+        train: TrainConfig,
+        *,
+        seed: int,
+        slices: Slices,
+        validation: Slices | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.task = task
         self.train_config = train
         self.seed = seed
+        self._slices, self._validation = slices, validation
         self._scores: dict[str, list[Tensor]] = {}
         self._losses: Tensor
         self.register_buffer("_losses", torch.zeros(2), persistent=False)  # sum, slices
@@ -60,17 +73,31 @@ class TrainingModule(LightningModule):
         """Loss of one batch.
 
         Raises:
-            FloatingPointError: The loss is not finite; going on would only ruin the weights.
+            BadDataError: A slice holds values that are not finite.
+            DivergedError: The loss is not finite all the same; going on would only ruin the weights.
         """
         loss = self.task.loss(self(batch["image"]), batch)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"training loss became {loss.item()} at epoch {self.current_epoch}, step {self.global_step}; "
-                "lower train.learning_rate or train.gradient_clip"
-            )
+        self._require_finite(loss, batch, self._slices)
         self._losses[0] += loss.detach() * len(batch["image"])
         self._losses[1] += len(batch["image"])
         return loss
+
+    def _require_finite(self, loss: Tensor, batch: Batch, slices: Slices | None) -> None:
+        if torch.isfinite(loss):
+            return
+        when = f"epoch {self.current_epoch}, step {self.global_step}"
+        for name, values in batch.items():
+            finite = values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
+            if slices is not None and "item" in batch and not finite.all():
+                where = ", ".join(slices.name(int(item)) for item in batch["item"][~finite])
+                raise BadDataError(
+                    f"{where}: {name} has NaN or infinite values ({when}); mend or leave out the file that it was "
+                    "prepared from, and prepare again"
+                )
+        raise DivergedError(
+            f"the loss became {loss.item()} at {when}, and the data is finite; lower train.learning_rate or "
+            "train.gradient_clip"
+        )
 
     def on_train_epoch_end(self) -> None:
         """Logs the mean loss of the epoch's slices, also of those before an interruption."""
@@ -91,10 +118,12 @@ class TrainingModule(LightningModule):
         return total
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Collects the loss and slice-wise scores of one batch."""
+        """Collects the loss and slice-wise scores of one batch; raises as `training_step` does."""
         output = self(batch["image"])
         size = len(batch["image"])
-        self.log("val/loss", self.task.loss(output, batch), batch_size=size, sync_dist=True)
+        loss = self.task.loss(output, batch)
+        self._require_finite(loss, batch, self._validation)
+        self.log("val/loss", loss, batch_size=size, sync_dist=True)
         for name, values in self.task.validation_scores(output, batch).items():
             self._scores.setdefault(name, []).append(values.detach().float().cpu())
 

@@ -38,9 +38,11 @@ def test_items(prepared):
     assert len(data) == 2 + 3 + 4
     item = data[4]
     assert item["image"].shape == item["target"].shape == (1, 20, 22)
+    assert int(item.pop("item")) == 4
     assert {name: value.dtype for name, value in item.items()} == dict.fromkeys(
         ("image", "target", "mean", "std", "maximum"), torch.float32
     )
+    assert data.name(4) == f"{prepared / 'train' / 'file1.h5'}, slice 2"
     assert float(item["image"].mean()) == pytest.approx(0, abs=0.05)
     assert item["mean"].shape == item["std"].shape == item["maximum"].shape == ()
     with h5py.File(prepared / "train" / "file1.h5") as file:
