@@ -62,17 +62,17 @@ class WholeFiles(CheckpointIO):
         path = Path(path)
         try:
             with atomic_file(path) as temporary:
-                torch.save(checkpoint, temporary)
+                # A file of Python's: its errors say what happened, torch's own only that a position is wrong.
+                with temporary.open("wb") as file:
+                    torch.save(checkpoint, file)
                 # First the checksum: a state that has its name is complete.
                 with atomic_file(_checksum_file(path)) as text:
                     text.write_text(f"{sha256(temporary)}  {path.name}\n")
             _flush_folder(path.parent)
-        # torch's writer turns the system's errors into its own.
         except (OSError, RuntimeError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
             raise CheckpointError(
-                f"{path}: this checkpoint cannot be written ({reason}); make room or mend the disk and start again: "
-                "the training goes on from the checkpoint before"
+                f"{path}: this checkpoint cannot be written ({_reason(error)}); make room or mend the disk and start "
+                "again: the training goes on from the checkpoint before"
             ) from error
         for _, old in _states(path.parent)[KEPT:]:
             self.remove_checkpoint(old)
@@ -147,6 +147,16 @@ def _damage(path: Path) -> str | None:
     except OSError:
         return f"no {_checksum_file(path).name} beside it"
     return None if sha256(path) == wanted else "its SHA-256 is another"
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, which may be the reason of torch's error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error).splitlines()[0]
 
 
 def _flush_folder(folder: Path) -> None:
