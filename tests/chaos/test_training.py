@@ -106,11 +106,12 @@ def chance() -> random.Random:
 
 
 def assert_tidy(folder: Path) -> None:
-    """What `ls` shows of the checkpoints of a training that has ended: two states with checksums, and its key."""
+    """What `ls` shows of the checkpoints of a training that has ended: two states with checksums, its key, its run."""
     names = sorted(path.name for path in states(folder).iterdir())
     assert len([name for name in names if name.endswith(".ckpt")]) == 2
     assert len([name for name in names if name.endswith(".ckpt.sha256")]) == 2
-    assert len(names) == 5, names
+    assert len(names) == 6, names
+    assert {"training.json", "run.json"} <= set(names)
 
 
 def kill_at_random(
