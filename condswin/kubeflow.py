@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from condswin import layout
 from condswin.config.reading import parse_config
 from condswin.config.root import Config
-from condswin.errors import DriftError
+from condswin.errors import ConfigError, DriftError
 
 
 class Best(NamedTuple):
@@ -42,6 +42,11 @@ def ingest(params: str, task: str, source: str, ingested: str) -> str:
     from condswin.steps.ingest import ingest as step
 
     config = _read(params, task)
+    if not config.task(task).ingest.copy:
+        raise ConfigError(
+            f"{task}.ingest.copy: false, but pods hand on copies: set it to true for Kubeflow, or run the steps there "
+            "where the originals are"
+        )
     return step(config, task, source=source, out=Path(ingested)).fingerprint()
 
 

@@ -1,6 +1,7 @@
 """Manifests: what a folder of ingested or prepared cases holds, with checksums, split and provenance."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from condswin.files import MANIFEST, fingerprint, read_json, write_json
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file of a dataset: path relative to the manifest's folder, bytes, checksum."""
+    """A file of a dataset: path relative to the manifest's folder, or to that of the originals; bytes, checksum."""
 
     path: str
     bytes: int
@@ -54,6 +55,8 @@ class Manifest:
         parameters: Those that decided the content.
         rejected: File names and reasons of cases that were left out.
         objects: Of fetched files by path the object that they came from (`condswin.sources.local.Origin`).
+        skipped: What of the source is in no case, by reason.
+        originals: Folder of the files where they were not copied, absolute or relative to the manifest's; else empty.
     """
 
     task: TaskName
@@ -61,6 +64,16 @@ class Manifest:
     parameters: dict[str, Any]
     rejected: list[dict[str, str]]
     objects: dict[str, dict[str, str]] = field(default_factory=dict)
+    skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    originals: str = ""
+
+    def path(self, folder: Path, file: FileRecord) -> Path:
+        """Where a file is, for the manifest of a folder."""
+        return self.root(folder) / file.path
+
+    def root(self, folder: Path) -> Path:
+        """The folder that paths of files are relative to."""
+        return Path(os.path.normpath(folder.resolve() / self.originals)) if self.originals else folder
 
     def write(self, folder: Path) -> None:
         """Writes `manifest.json`, last of all files of the folder."""
@@ -80,7 +93,8 @@ class Manifest:
                 CaseRecord(**{**case, "files": {role: FileRecord(**file) for role, file in case["files"].items()}})
                 for case in values["cases"]
             ]
-            manifest = cls(values["task"], cases, values["parameters"], values["rejected"], values["objects"])
+            more = (values[name] for name in ("parameters", "rejected", "objects", "skipped", "originals"))
+            manifest = cls(values["task"], cases, *more)
         except (KeyError, TypeError, AttributeError) as error:
             raise BadFileError(path, f"not a condswin manifest ({error}); run the step that writes it again") from None
         if manifest.task != task:
@@ -106,7 +120,8 @@ class Manifest:
         if not self.counts()[split]:
             raise BadDataError(
                 f"{folder / split}: no {split} cases; splits are {', '.join(SPLITS)} and come from "
-                f"{self.task}.ingest (folders, val_fraction, test_fraction): ingest more patients or other fractions"
+                f"{self.task}.ingest (folders, val_fraction, test_fraction, split_by): ingest more patients or other "
+                "fractions"
             )
 
     def require_parameters(self, wanted: Mapping[str, Any], folder: Path) -> None:
@@ -127,17 +142,25 @@ class Manifest:
     def verify(self, folder: Path) -> None:
         """Checks that the folders of splits hold the manifest's files, with their contents, and no others.
 
+        Originals are checked where they are.
+
         Raises:
             BadDataError: Lists the files that differ.
         """
         known = checksums(folder)
         listed = {file.path: file for case in self.cases for file in case.files.values()}
-        wrong = []
-        for path, file in listed.items():
-            if not (folder / path).is_file():
-                wrong.append(f"{folder / path}: missing")
-            elif (folder / path).stat().st_size != file.bytes or known.sha256(folder / path) != file.sha256:
-                wrong.append(f"{folder / path}: content differs from {MANIFEST}")
+        missing = [path for path in listed if not (self.root(folder) / path).is_file()]
+        if self.originals and missing:
+            raise BadDataError(
+                f"{folder}: its files were not copied, and {len(missing)} of {len(listed)} are not in "
+                f"{self.root(folder)} ({missing[0]}{', ...' if len(missing) > 1 else ''}); put or link the originals "
+                f"there, or run `condswin ingest {self.task}` with the `source` that has them here"
+            )
+        wrong = [f"{folder / path}: missing" for path in missing]
+        for path in sorted(set(listed) - set(missing)):
+            file, place = listed[path], self.root(folder) / path
+            if place.stat().st_size != file.bytes or known.sha256(place) != file.sha256:
+                wrong.append(f"{place}: content differs from {MANIFEST}")
         found = (path for split in SPLITS for path in sorted((folder / split).glob("*")))
         others = [path for path in found if str(path.relative_to(folder)) not in listed and path.name[0] != "."]
         wrong += [f"{path}: not in {MANIFEST}, move it elsewhere" for path in others]

@@ -4,6 +4,7 @@ A folder that a step writes holds a record of what it wrote. A step replaces and
 """
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from filelock import FileLock
 from condswin.checksums import checksums
 from condswin.errors import BadFileError, OutputError
 from condswin.files import read_json, write_json
+from condswin.progress import say
 
 #: The record, in the folder that it describes.
 RECORD = ".condswin.json"
@@ -262,6 +264,27 @@ def remove_output(path: Path) -> bool:
     return not path.exists()
 
 
+def require_space(folder: Path, needed: int, step: str, advice: str) -> None:
+    """Says how much a step will write, and refuses what does not fit; nothing is said or refused where that is nothing.
+
+    Args:
+        folder: Where it will write.
+        needed: Bytes that it will add to what is there.
+        step: What for, in words.
+        advice: What to do if they do not fit.
+
+    Raises:
+        OutputError: They do not.
+    """
+    if not needed:
+        return
+    place = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    total, _, free = shutil.disk_usage(place)
+    if needed > free and total:  # some network file systems tell nothing
+        raise OutputError(f"{folder}: {step} needs {_size(needed)}, {_size(free)} are free there; {advice}")
+    say(f"{step}: {_size(needed)} to write, {_size(free)} free")
+
+
 def refuse_equal(outputs: Mapping[Path, Iterable[str]]) -> None:
     """Refuses inputs that would write one output.
 
@@ -277,6 +300,10 @@ def refuse_equal(outputs: Mapping[Path, Iterable[str]]) -> None:
             other = writers.setdefault(name, source)
             if other != source:
                 raise OutputError(f"{other} and {source}: both would be written to {name}; run them into two folders")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _require_writable(folder: Path) -> None:

@@ -79,9 +79,14 @@ def progress(label: str, total: int, *, done: int = 0) -> Iterator[Advance]:
             left = (now - started) / (done - before) * (total - done)
             times = f"after {duration(now - started)}" + (f", {duration(left)} left" if done < total else "")
             line = f"{label} [{bar:.<{BAR}}] {done}/{total} {times} {note}"
-            print(line.rstrip(), file=sys.stderr, flush=True)
+            say(line.rstrip())
 
     yield advance
+
+
+def say(line: str) -> None:
+    """Writes a line to standard error, beside the progress."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[T], label: str, *, total: int) -> Iterator[T]:

@@ -1,8 +1,12 @@
 """What all sections of `params.yaml` are made of."""
 
+import warnings
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+
+# A key may be called `copy`: pydantic's method of that name is deprecated, and called by nobody.
+warnings.filterwarnings("ignore", 'Field name "copy"')
 
 Positive = Annotated[int, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0)]

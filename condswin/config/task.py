@@ -1,6 +1,7 @@
 """What the section of every task has."""
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
@@ -17,7 +18,12 @@ class IngestConfig(Section):
 
     Attributes:
         on_bad_file: Stop with a report of all bad files, or leave them out and go on.
-        folders: Split by top-level folder of the source; files in other folders are split by patient.
+        copy: Copy the files; false leaves them where they are, and the manifest says where (not for `s3://`).
+        folders: Folder by split, wherever it lies below the source (`singlecoil_val`, `knee/singlecoil_val`). With one
+            for `train`, files in none of them are left aside if there are any in these; else such files are split by
+            patient, too.
+        split_by: Keep the files of a patient in one split, or take each file as a patient of its own where identifiers
+            are placeholders.
         val_fraction: Fraction of patients drawn for validation where no folder names that split.
         test_fraction: The same for the test split.
         folds: Deal the patients that are not in the test split into as many folds instead of drawing `val_fraction`
@@ -28,12 +34,37 @@ class IngestConfig(Section):
     """
 
     on_bad_file: Literal["fail", "quarantine"] = "fail"
+    copy: bool = True  # type: ignore[assignment]
     folders: dict[Split, str] = {}
+    split_by: Literal["patient", "file"] = "patient"
     val_fraction: Fraction = 0.15
     test_fraction: Fraction = 0.2
     folds: Natural = 0
     fold: Natural = 0
     unchecked_objects: Literal["refuse", "accept"] = "refuse"
+
+    def split_of(self, folder: str) -> Split | None:
+        """The split that `folders` gives to a folder, `/`-separated below the source; None if it names none above it.
+
+        Of several named folders the one with the longest name counts, then the outermost.
+        """
+        parts = PurePosixPath(folder).parts
+        found = []
+        for split, name in self.folders.items():
+            wanted = PurePosixPath(name).parts
+            starts = [at for at in range(len(parts) - len(wanted) + 1) if parts[at : at + len(wanted)] == wanted]
+            found += [(len(wanted), -starts[0], split)] if starts else []
+        return max(found)[2] if found else None
+
+    @model_validator(mode="after")
+    def _folders(self) -> Self:
+        paths = [PurePosixPath(name) for name in self.folders.values()]
+        for path in paths:
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"folders: {path} does not lie below the source; give a path within it")
+            if paths.count(path) > 1:
+                raise ValueError(f"folders: {path} is given for two splits")
+        return self
 
     @model_validator(mode="after")
     def _folds(self) -> Self:

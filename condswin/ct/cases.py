@@ -7,44 +7,56 @@ from pathlib import Path
 
 import numpy as np
 
+from condswin.config.task import IngestConfig
 from condswin.ct.nifti import LABELS, SUFFIXES, read_pair, stem
 from condswin.errors import BadDataError, BadFileError
+from condswin.listing import Listing, folded, list_files, summary
 from condswin.patients import patient_key
-from condswin.tasks.source import Case, CaseInfo
+from condswin.tasks.source import Case, CaseInfo, Found
 
 _LITS = re.compile(r"(volume|segmentation)-(.+)")
 _MSD = {"imagesTr": "volume", "labelsTr": "segmentation"}
 
 
-def find_cases(source: Path) -> list[Case]:
+def find_cases(source: Path, policy: IngestConfig | None = None) -> Found:
     """Lists the CT images below a folder and pairs them with their segmentations, wherever each lies.
 
     LiTS: `volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`. MSD: `imagesTr/NAME.nii.gz` and `labelsTr/NAME.nii.gz`.
-    A case is named `volume-N` (`volume-NAME`); the role of its image is `volume`, too, as LiTS calls the file. Hidden
-    files and folders are passed over. An image or segmentation without its other half is listed all the same, so that
-    checking it names what is missing.
+    A case is named `volume-N` (`volume-NAME`); the role of its image is `volume`, too, as LiTS calls the file. An image
+    or segmentation without its other half is listed all the same, so that checking it names what is missing.
+
+    Args:
+        source: The folder.
+        policy: If it names folders, they are the images'; the segmentation may lie elsewhere.
 
     Raises:
-        BadDataError: There is no case, or two files claim the same role of one.
+        BadDataError: There is no case, two files claim the same role of one, or some of the folder cannot be read.
     """
-    if not source.is_dir():
-        raise BadDataError(f"{source}: no such folder")
-    found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    for path in sorted(source.rglob("*")):
-        inside = path.relative_to(source)
-        if not path.name.endswith(SUFFIXES) or any(part.startswith(".") for part in inside.parts):
-            continue
-        if match := _LITS.fullmatch(stem(path)):
-            found[match[2]][match[1]].append(path)
-        elif path.parent.name in _MSD:
-            found[stem(path)][_MSD[path.parent.name]].append(path)
+    listing = list_files(source, SUFFIXES, policy or IngestConfig())
+    found, outside = _by_case(listing, listing.files), _by_case(listing, listing.outside)
+    for key, roles in outside.items():
+        for role, paths in roles.items():
+            if role == "segmentation" and list(found.get(key, ())) == ["volume"]:
+                found[key][role] = paths
+            else:
+                for path in paths:
+                    listing.skip(path, "not in segmentation.ingest.folders")
     if not found:
-        raise BadDataError(f"{source}: no volume-N.nii[.gz] (LiTS) and no imagesTr/*.nii[.gz] (MSD) in it")
+        skipped = summary(listing.skipped)
+        raise BadDataError(
+            f"{source}: no volume-N.nii[.gz] (LiTS) and no imagesTr/*.nii[.gz] (MSD) in it"
+            f"{skipped and f'; skipped {skipped}'}"
+        )
     twice = [paths for roles in found.values() for paths in roles.values() if len(paths) > 1]
     if twice:
-        lines = "; ".join(" and ".join(str(path.relative_to(source)) for path in paths) for paths in twice)
+        lines = "; ".join(" and ".join(map(listing.name, paths)) for paths in twice)
         raise BadDataError(f"{source}: names must be unique, but these claim to be the same: {lines}")
-    return sorted((_case(source, key, roles) for key, roles in found.items()), key=lambda case: case.name)
+    cases = []
+    for roles in found.values():
+        files: dict[str, Path] = {role: roles[role][0] for role in ("volume", "segmentation") if role in roles}
+        first = next(iter(files.values()))
+        cases.append(Case(f"volume-{_role(first)[1]}", listing.name(first.parent), files))
+    return Found(sorted(cases, key=lambda case: case.name), listing.skipped, listing.read)
 
 
 def check_case(case: Case) -> CaseInfo:
@@ -86,8 +98,20 @@ def case_of_target(path: Path) -> str:
     return f"volume-{name.removeprefix('segmentation-')}" if name.startswith("segmentation-") else name
 
 
-def _case(source: Path, key: str, roles: dict[str, list[Path]]) -> Case:
-    files = {role: paths[0].absolute() for role, paths in roles.items()}
-    some = next(roles[role][0] for role in ("volume", "segmentation") if role in roles)
-    parts = some.relative_to(source).parts
-    return Case(name=f"volume-{key}", folder=parts[0] if len(parts) > 1 else "", files=files)
+def _by_case(listing: Listing, files: list[Path]) -> dict[str, dict[str, list[Path]]]:
+    """Files by folded name of the case, and by role."""
+    found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for path in files:
+        role, name = _role(path)
+        if role:
+            found[folded(name)][role].append(path)
+        else:
+            listing.skip(path, "neither volume-N or segmentation-N nor in imagesTr or labelsTr")
+    return found
+
+
+def _role(path: Path) -> tuple[str, str]:
+    """Role and case of a file by its name and its folder's; no role if it has none."""
+    if match := _LITS.fullmatch(stem(path)):
+        return match[1], match[2]
+    return _MSD.get(path.parent.name, ""), stem(path)

@@ -66,11 +66,9 @@ class Volume:
 
 
 def stem(path: Path) -> str:
-    """File name without `.nii` or `.nii.gz`; the whole name of any other file."""
-    for suffix in SUFFIXES:
-        if path.name.endswith(suffix):
-            return path.name.removesuffix(suffix)
-    return path.name
+    """File name without `.nii` or `.nii.gz`, in whatever case; the whole name of any other file."""
+    suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
+    return path.name[: len(path.name) - len(suffix)]
 
 
 def read_image(path: Path) -> Volume:
@@ -191,7 +189,7 @@ def _read(
     try:
         with path.open("rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
-        if zipped != path.name.endswith(".gz"):
+        if zipped != path.name.lower().endswith(".gz"):
             raise BadFileError(path, "gzip data without .gz in its name" if zipped else "named .gz but not gzip data")
         with gzip.open(path) if zipped else path.open("rb") as file:
             header, head = _read_header(path, file)

@@ -39,7 +39,7 @@ def prepare_case(name: str, image: Path, segmentation: Path, folder: Path, confi
 
 def prepared_names(name: str, segmentation: Path) -> list[str]:
     """Names of the files that `prepare_case` writes: inputs and target."""
-    suffix = next(suffix for suffix in SUFFIXES if segmentation.name.endswith(suffix))
+    suffix = next(suffix for suffix in SUFFIXES if segmentation.name.lower().endswith(suffix))
     return [f"{name}.h5", f"{target_stem(name)}{suffix}"]
 
 

@@ -75,7 +75,7 @@ def describe(folder: Path, manifest: Manifest, multicoil: Multicoil = "refuse") 
         BadDataError: One content is in two splits.
         BadFileError: A file is unusable.
     """
-    paths = {case.name: folder / next(iter(case.files.values())).path for case in manifest.cases}
+    paths = {case.name: manifest.path(folder, next(iter(case.files.values()))) for case in manifest.cases}
     with ThreadPoolExecutor(cpu_count()) as pool:
         found = pool.map(lambda path: volume_statistics(path, multicoil), paths.values())
         statistics = dict(zip(paths, found, strict=True))
@@ -149,7 +149,7 @@ def figures(
 ) -> dict[str, Figure]:
     """Histograms, masks and sample slices by caption."""
     cases = manifest.cases[:: max(len(manifest.cases) // SAMPLES, 1)][:SAMPLES]
-    paths = [folder / next(iter(case.files.values())).path for case in cases]
+    paths = [manifest.path(folder, next(iter(case.files.values()))) for case in cases]
     shown = {"Statistics of the volumes.": _histograms(card)}
     titles = [f"{case.name}\n{case.split}, {case.details['acquisition']}" for case in cases]
     shown["Middle slices, each scaled to its largest value."] = _images(paths, titles, multicoil)

@@ -1,5 +1,6 @@
 """Undersampling as a step of the pipeline."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ class ReconstructionPreparation(Preparation):
     def outputs(self, name: str, files: Mapping[str, Path], split: Split) -> list[str]:
         """One file."""
         return [f"{name}.h5"]
+
+    def size(self, files: Mapping[str, Path], split: Split, details: Mapping[str, Any]) -> int:
+        """Single-coil k-space and target; where it is masked, the zero-filled image as well."""
+        images = 1 if split == "train" else 2
+        return 8 * int(math.prod(details["shape"])) + 4 * images * int(math.prod(details["target_shape"]))
 
     def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> None:
         """Training files stay fully sampled; others are undersampled with a mask seeded by their name."""

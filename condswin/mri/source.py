@@ -4,42 +4,58 @@ import hashlib
 from pathlib import Path
 
 from condswin.errors import BadDataError, BadFileError
+from condswin.listing import Listing, folded, list_files, summary
 from condswin.mri.coils import open_volume
 from condswin.mri.config import ReconstructionConfig
 from condswin.mri.info import check_volume
 from condswin.mri.reading import SUFFIXES, VolumeReader, acquisition
-from condswin.tasks.source import Case, CaseInfo, Source
+from condswin.tasks.source import Case, CaseInfo, Found, Source
 
 
 class ReconstructionSource(Source):
     """K-space files, single-coil or combined to that."""
 
-    def find_cases(self, source: Path) -> list[Case]:
+    def find_cases(self, source: Path) -> Found:
         """Every `.h5` and `.hdf5` file below `source` that is not hidden and that `ingest` wants, named by its stem.
 
         Only a filter by acquisition opens the files.
         """
-        cases: dict[str, Case] = {}
-        for path in sorted(source.rglob("*")):
-            inside = path.relative_to(source).parts
-            if path.suffix not in SUFFIXES or any(part.startswith(".") for part in inside) or path.is_dir():
-                continue
-            if (other := cases.get(path.stem)) is not None:
-                raise BadDataError(f"{path} and {other.files['kspace']}: two files of one name, rename one of them")
-            folder = inside[0] if len(inside) > 1 else ""
-            cases[path.stem] = Case(path.stem, folder, {"kspace": path.absolute()})
-        if not cases:
-            raise BadDataError(f"{source}: no {' or '.join(SUFFIXES)} file in this folder or below")
         policy = self.config.section(ReconstructionConfig).ingest
-        chosen = [cases[name] for name in sorted(cases) if _drawn(name, self.config.seed, policy.volume_fraction)]
-        if policy.acquisitions:
-            chosen = [case for case in chosen if _acquisition(case) in (*policy.acquisitions, None)]
+        listing = list_files(source, SUFFIXES, policy)
+        for path in listing.outside:
+            listing.skip(path, "not in reconstruction.ingest.folders")
+        cases: dict[str, Case] = {}
+        for path in listing.files:
+            case = Case(path.stem, listing.name(path.parent), {"kspace": path})
+            other = cases.setdefault(folded(path.stem), case)
+            if other is not case:
+                raise BadDataError(
+                    f"{path} and {other.files['kspace']}: two files of one name, rename one of them, or let "
+                    "reconstruction.ingest.folders name the folders that count"
+                )
+        if not cases:
+            skipped = summary(listing.skipped)
+            raise BadDataError(
+                f"{source}: no {' or '.join(SUFFIXES)} file in this folder or below{skipped and f'; skipped {skipped}'}"
+            )
+        chosen = [case for case in sorted(cases.values(), key=lambda case: case.name) if self._wanted(case, listing)]
         if not chosen:
             raise BadDataError(
                 f"{source}: {len(cases)} files, none left by reconstruction.ingest (acquisitions "
                 f"{', '.join(policy.acquisitions) or 'all'}, volume_fraction {policy.volume_fraction})"
             )
-        return chosen
+        return Found(chosen, listing.skipped, listing.read)
+
+    def _wanted(self, case: Case, listing: Listing) -> bool:
+        """Whether `ingest` takes a case; it is counted as passed over if not."""
+        policy = self.config.section(ReconstructionConfig).ingest
+        if not _drawn(case.name, self.config.seed, policy.volume_fraction):
+            listing.skip(case.files["kspace"], "not drawn by reconstruction.ingest.volume_fraction")
+            return False
+        if policy.acquisitions and _acquisition(case) not in (*policy.acquisitions, None):
+            listing.skip(case.files["kspace"], "not in reconstruction.ingest.acquisitions")
+            return False
+        return True
 
     def check_case(self, case: Case) -> CaseInfo:
         """Reads the whole file; the details are shapes, dtype, acquisition and what was assumed.
@@ -48,6 +64,7 @@ class ReconstructionSource(Source):
         """
         with open_volume(case.files["kspace"], self.config.section(ReconstructionConfig).ingest.multicoil) as reader:
             info = check_volume(reader)
+        nobody = ["no patient's identifier: the file counts as a patient of its own"]
         details = {
             "shape": list(info.shape),
             "dtype": info.dtype,
@@ -58,7 +75,7 @@ class ReconstructionSource(Source):
             "recon_matrix": list(info.header.recon) if info.header.recon else None,
             "measured_columns": list(info.held),
             "patient_from": info.patient_from,
-            "assumed": list(info.assumed),
+            "assumed": [*info.assumed, *(nobody if info.patient_from == "file name" else [])],
         }
         return CaseInfo(info.patient, details)
 

@@ -125,7 +125,7 @@ def _slug(name: str) -> str:
 def _content(config: Config, task_name: TaskName, source: Path) -> str:
     """Fingerprint of the cases of a folder of raw files."""
     known = checksums(source)
-    cases = load(Source, task_name, config).find_cases(source)
+    cases = load(Source, task_name, config).find_cases(source).cases
     contents = {case.name: {role: known.sha256(path) for role, path in case.files.items()} for case in cases}
     known.save()
     return fingerprint(contents)
@@ -136,7 +136,7 @@ def _prepare(config: Config, task_name: TaskName, source: Path, content: str, ou
     origin = [content, config.task(task_name).prepared_with(), closure("prepare", task_name)]
     folder = out / "also" / f"{source.name}-{fingerprint(origin)[:16]}"
     preparation, judging = load(Preparation, task_name, config), load(Judging, task_name, config)
-    for case in load(Source, task_name, config).find_cases(source):
+    for case in load(Source, task_name, config).find_cases(source).cases:
         if case.name not in judging.case_files(folder / "test"):
             preparation.prepare_case(case.name, case.files, "test", folder / "test")
     return folder

@@ -45,7 +45,7 @@ def data_card(
     settings, multicoil = section.drift, section.ingest.multicoil
     if reference is None and settings.reference is not None:
         reference = Path(settings.reference)
-    inputs = [ingested, *([reference] if reference else [])]
+    inputs = [ingested, manifest.root(ingested), *([reference] if reference else [])]
     output = open_output(out, step="data-card", inputs=inputs, overwrite=overwrite)
     card = describe(ingested, manifest, multicoil)
     if reference is not None:

@@ -1,10 +1,10 @@
-"""Step: check every source file, split cases by patient, and copy them with checksums."""
+"""Step: check every source file, split cases by patient, and copy them with checksums, or leave them where they are."""
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,18 @@ from condswin.checksums import checksums
 from condswin.config.names import SPLITS, Split, TaskName
 from condswin.config.root import Config
 from condswin.config.task import IngestConfig
-from condswin.errors import BadDataError, BadFileError, OutputError
+from condswin.errors import BadDataError, BadFileError, ConfigError, OutputError
 from condswin.files import MANIFEST, copy_with_sha256, read_json, write_json
+from condswin.listing import LINKED, identity, summary
 from condswin.manifest import CaseRecord, FileRecord, Manifest
-from condswin.outputs import check_file, check_output, open_output, write_result
+from condswin.outputs import check_file, check_output, open_output, require_space, write_result
 from condswin.patients import patient_key
-from condswin.progress import progress
+from condswin.progress import progress, say
 from condswin.sources.contents import SIZE
 from condswin.sources.local import Fetched, Origin, local_source
+from condswin.splits import assign_splits, refuse_leaks, refuse_one_patient, remarks
 from condswin.tasks.loading import load
-from condswin.tasks.source import Case, CaseInfo, Source
+from condswin.tasks.source import Case, CaseInfo, Found, Source
 from condswin.validity import make_key
 
 BAD_FILES = "bad-files.json"
@@ -30,25 +32,31 @@ SPLIT_FILE = "splits.json"
 
 
 def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overwrite: bool = False) -> Manifest:
-    """Makes a checked, split copy of a source.
+    """Makes a checked, split copy of a source, or a checked, split list of its files.
 
     Args:
         config: Parameters; the task's `ingest` section decides.
         task_name: Which task.
         source: Folder or `s3://` prefix with fastMRI or LiTS files.
-        out: Folder for `<split>/<file>`, `manifest.json`, `splits.json` (cases by split, under every fold if there are
-            folds) and, if any file is bad, `bad-files.json` beside it.
+        out: Folder for `<split>/<file>` unless files are left where they are, `manifest.json`, `splits.json` (cases by
+            split, under every fold if there are folds) and, if any file is bad, `bad-files.json` beside it.
         overwrite: Write into a folder that holds other files too.
 
     Raises:
         BadDataError: Files are bad and the policy is to fail (the message lists all), no case is left, there are more
-            folds than patients, or one person or one file is in two splits (of any fold).
-        OutputError: Writing to `out` would hurt something.
+            folds than patients, all cases are of one patient, or one person or one file is in two splits (of any fold).
+        ConfigError: Files of an `s3://` prefix are to be left where they are.
+        OutputError: Writing to `out` would hurt something, or there is no room.
     """
+    policy = config.task(task_name).ingest
+    if not policy.copy and source.startswith("s3://"):
+        raise ConfigError(
+            f"{task_name}.ingest.copy: false leaves files where they are, but those of {source} are fetched: set it to "
+            "true"
+        )
     check_places(source, out, overwrite=overwrite)
     out = out.absolute()
     reader = load(Source, task_name, config)
-    policy = config.task(task_name).ingest
     report = out.with_name(f"{out.name}-{BAD_FILES}")
     check_file(report)
     report.unlink(missing_ok=True)
@@ -58,14 +66,19 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overw
         earlier=_fetched(out, task_name),
         accept_unchecked=policy.unchecked_objects == "accept",
     ) as (folder, origins):
-        cases = reader.find_cases(folder)
+        found = _distinct(reader.find_cases(folder), folder, policy)
+        cases = found.cases
+        _refuse_linked_places(found, out)
+        if policy.copy:
+            advice = f"make room, give --out on another disk, or set {task_name}.ingest.copy to false"
+            require_space(out, _growth(cases, out), f"ingest {task_name}", advice)
         infos: dict[str, CaseInfo] = {}
         rejected: list[dict[str, str]] = []
         with progress(f"check {task_name}", len(cases)) as advance, ThreadPoolExecutor(cpu_count()) as pool:
-            # The patients' keys are made with a secret, which another run may not share.
-            asked = make_key(
-                "ingest", task_name, parameters=policy.model_dump(mode="json"), inputs={"secret": patient_key("")}
-            )
+            # What every task's policy has decides nothing of a check, the task's own does. The patients' keys are made
+            # with a secret, which another run may not share.
+            own = policy.model_dump(mode="json", exclude=set(IngestConfig.model_fields))
+            asked = make_key("ingest", task_name, parameters=own, inputs={"secret": patient_key("")})
             known = CheckCache(out.with_name(f".{out.name}-checks.json"), asked.digest)
             results = pool.map(lambda case: known.check(case, reader.check_case), cases)
             for case, result in zip(cases, results, strict=True):
@@ -86,19 +99,28 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overw
             if not infos:
                 raise BadDataError(f"{source}: no case can be used:\n{listed}")
         good = [case for case in cases if case.name in infos]
+        if policy.split_by == "file":
+            infos = {
+                name: CaseInfo(patient_key(name), {**info.details, "patient_from": "file name"})
+                for name, info in infos.items()
+            }
+        refuse_one_patient(infos, task_name)
         foldings = [
-            assign_splits(good, infos, policy.model_copy(update={"fold": fold}), seed=config.seed)
+            assign_splits(good, infos, policy.model_copy(update={"fold": fold}), task_name, seed=config.seed)
             for fold in range(max(policy.folds, 1))
         ]
         contents = _checksums(good, folder, task_name)
         for splits in foldings:
-            _refuse_leaks(good, infos, contents, splits)
+            refuse_leaks(good, infos, contents, splits)
         chosen = foldings[policy.fold]
-        targets = {case.name: _targets(case, chosen[case.name]) for case in good}
+        targets = {case.name: _targets(case, chosen[case.name]) for case in good} if policy.copy else {}
         copies = [path for paths in targets.values() for path in paths.values()]
         output = open_output(out, step="ingest", inputs=[folder], overwrite=overwrite)
         output.claim([*copies, SPLIT_FILE, MANIFEST])
-        records = _copy(good, infos, contents, chosen, targets, out, task_name)
+        if policy.copy:
+            files, originals = _copy(good, contents, targets, out, task_name), ""
+        else:
+            files, originals = _originals(good, contents, folder), _address(Path(source), out)
     by_split = [
         {split: sorted(name for name in folding if folding[name] == split) for split in SPLITS} for folding in foldings
     ]
@@ -118,9 +140,15 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overw
         for role, path in case.files.items()
         if path in origins
     }
-    manifest = Manifest(task_name, records, policy.model_dump(mode="json"), rejected, objects)
+    records = []
+    for case in good:
+        info = infos[case.name]
+        records.append(CaseRecord(case.name, chosen[case.name], info.patient, files[case.name], dict(info.details)))
+    manifest = Manifest(task_name, records, policy.model_dump(mode="json"), rejected, objects, found.skipped, originals)
     manifest.write(out)
     output.finish([*copies, SPLIT_FILE, MANIFEST])
+    for line in [*_notes(manifest, found, Path(source), policy), *remarks(infos, chosen, task_name)]:
+        say(line)
     return manifest
 
 
@@ -133,62 +161,7 @@ def check_places(source: str, out: Path, *, overwrite: bool = False) -> None:
     inputs = [] if source.startswith("s3://") else [Path(source)]
     check_output(out, step="ingest", inputs=inputs, overwrite=overwrite)
     for folder in inputs:
-        if folder.resolve() in out.resolve().parents:
-            raise OutputError(
-                f"{out}: lies in the source {folder}, whose files it would then count among; give another"
-            )
-
-
-def assign_splits(
-    cases: list[Case], infos: dict[str, CaseInfo], policy: IngestConfig, *, seed: int
-) -> dict[str, Split]:
-    """Split of each case by name: by folder where the policy names the folder, else drawn by patient.
-
-    A split that has a folder takes that folder's cases. The others are drawn, a patient at a time, from the training
-    folder's cases and those of unnamed folders; each drawn split gets at least one patient while there are enough.
-    With folds, every patient who is not in the test split validates in exactly one of them.
-
-    Raises:
-        BadDataError: A patient has cases in folders of different splits, or there are fewer patients than folds.
-    """
-    folder_split: dict[str, Split] = {folder: split for split, folder in policy.folders.items()}
-    present = {folder_split[case.folder] for case in cases if case.folder in folder_split}
-    result: dict[str, Split] = {}
-    fixed: dict[str, Split] = {}
-    pool: dict[str, list[str]] = defaultdict(list)
-    for case in cases:
-        split = folder_split.get(case.folder, "train")
-        if split == "train":
-            pool[infos[case.name].patient].append(case.name)
-        else:
-            result[case.name] = fixed[infos[case.name].patient] = split
-    if both := sorted(set(pool) & set(fixed)):
-        names = ", ".join(pool[both[0]])
-        raise BadDataError(
-            f"{names}: the same patient also has cases in folder {policy.folders[fixed[both[0]]]!r}; "
-            "a person may be in one split only, remove the cases from one of the folders"
-        )
-    # A keyed order instead of a shuffle: adding a patient moves few of the others.
-    patients = sorted(pool, key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest())
-    wanted = {"test": policy.test_fraction, "val": policy.val_fraction}
-    total = len(patients)
-    for split in ("test", "val"):
-        if split in present:
-            continue
-        if split == "val" and policy.folds:
-            if len(patients) < policy.folds:
-                raise BadDataError(
-                    f"{policy.folds} folds of {len(patients)} patients: give fewer folds or more patients"
-                )
-            drawn = patients[policy.fold :: policy.folds]
-        else:
-            drawn = patients[: min(max(1, round(wanted[split] * total)), len(patients) - 1)]
-        for patient in drawn:
-            result.update(dict.fromkeys(pool[patient], split))
-        patients = [patient for patient in patients if patient not in drawn]
-    for patient in patients:
-        result.update(dict.fromkeys(pool[patient], "train"))
-    return result
+        _refuse_below(folder, out)
 
 
 class CheckCache:
@@ -221,12 +194,13 @@ class CheckCache:
         state = _state(case)
         entry = self._known.get(case.name)
         if state and entry and entry["files"] == state:
-            return CaseInfo(entry["patient"], entry["details"])
+            return CaseInfo(**entry["info"])
         try:
+            _require_readable(case)
             info = check(case)
         except BadFileError as error:
             return error
-        self._known[case.name] = {"patient": info.patient, "details": dict(info.details), "files": state}
+        self._known[case.name] = {"info": asdict(info), "files": state}
         return info
 
     def write(self) -> None:
@@ -263,8 +237,63 @@ def _with_unchecked(info: CaseInfo, case: Case, origins: Mapping[Path, Origin]) 
     return CaseInfo(info.patient, {**info.details, "assumed": [*info.details.get("assumed", []), sentence]})
 
 
+def _require_readable(case: Case) -> None:
+    for path in case.files.values():
+        if not os.access(path, os.R_OK):
+            dangling = path.is_symlink() and not os.path.exists(path)  # noqa: PTH110 (which never raises)
+            raise BadFileError(path, "a link that leads nowhere" if dangling else "no permission to read it")
+
+
 def _relative(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
+    folder = folder.absolute()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+
+
+def _refuse_below(folder: Path, out: Path) -> None:
+    if folder.resolve() in out.resolve().parents:
+        raise OutputError(f"{out}: lies in the source {folder}, whose files it would then count among; give another")
+
+
+def _refuse_linked_places(found: Found, out: Path) -> None:
+    """Refuses to write below a folder that links lead to, or above a file that they lead to."""
+    for folder in found.read:
+        _refuse_below(folder, out)
+    really = {path.resolve().parent for case in found.cases for path in case.files.values()}
+    check_output(out, step="ingest", inputs=[*found.read, *really], overwrite=True)
+
+
+def _distinct(found: Found, folder: Path, policy: IngestConfig) -> Found:
+    """Counts a case as passed over whose image is, by a link, that of another case of the same split."""
+    chosen: dict[object, Case] = {}
+    skipped = {reason: list(names) for reason, names in found.skipped.items()}
+
+    def rank(case: Case) -> tuple[int, bool, str]:
+        image = _image(case)
+        return -len(case.files), image.name != image.resolve().name, case.name
+
+    for case in sorted(found.cases, key=rank):
+        image = _image(case)
+        if chosen.setdefault((policy.split_of(case.folder), identity(image) or image), case) is not case:
+            names = (_relative(path, folder) for path in case.files.values())
+            skipped.setdefault(LINKED, []).extend(names)
+    cases = sorted(chosen.values(), key=lambda case: case.name)
+    return replace(found, cases=cases, skipped={reason: sorted(names) for reason, names in skipped.items()})
+
+
+def _image(case: Case) -> Path:
+    return next(iter(case.files.values()))
+
+
+def _growth(cases: Sequence[Case], out: Path) -> int:
+    """Bytes that copies of the cases will add to those that are there; in which split is not known yet."""
+    there = {path.name: path.stat().st_size for split in SPLITS for path in (out / split).glob("*") if path.is_file()}
+    sizes = {
+        Path(target).name: case.files[role].stat().st_size
+        for case in cases
+        for role, target in _targets(case, "train").items()
+        if case.files[role].exists()
+    }
+    return sum(max(size - there.get(name, 0), 0) for name, size in sizes.items())
 
 
 def _targets(case: Case, split: Split) -> dict[str, str]:
@@ -281,7 +310,10 @@ def _checksums(cases: list[Case], folder: Path, task_name: TaskName) -> dict[str
     with progress(f"checksum {task_name}", len(cases)) as advance:
         result = {}
         for case in cases:
-            result[case.name] = {role: known.sha256(source) for role, source in sorted(case.files.items())}
+            try:
+                result[case.name] = {role: known.sha256(source) for role, source in sorted(case.files.items())}
+            except OSError as error:
+                raise BadFileError(error.filename, f"went while files were checked ({error.strerror})") from None
             advance()
     known.save()
     return result
@@ -289,14 +321,13 @@ def _checksums(cases: list[Case], folder: Path, task_name: TaskName) -> dict[str
 
 def _copy(
     cases: list[Case],
-    infos: dict[str, CaseInfo],
-    contents: dict[str, dict[str, str]],
-    splits: dict[str, Split],
-    targets: dict[str, dict[str, str]],
+    contents: Mapping[str, Mapping[str, str]],
+    targets: Mapping[str, Mapping[str, str]],
     out: Path,
     task_name: TaskName,
-) -> list[CaseRecord]:
-    records, known = [], checksums(out)
+) -> dict[str, dict[str, FileRecord]]:
+    """Copies files; returns their records by case and role."""
+    records, known = {}, checksums(out)
     with progress(f"copy {task_name}", len(cases)) as advance:
         for case in cases:
             files = {}
@@ -306,27 +337,58 @@ def _copy(
                 # An interrupted ingestion goes on: what is there and equal is not written again.
                 checksum = contents[case.name][role]
                 if not (target.is_file() and known.sha256(target) == checksum):
-                    written = copy_with_sha256(source, target)
+                    try:
+                        written = copy_with_sha256(source, target)
+                    except OSError as error:
+                        raise OutputError(f"{target}: cannot be copied from {source} ({error.strerror})") from None
                     if written != checksum:
                         raise BadFileError(source, "changed while it was copied; wait until it is complete, run again")
                 files[role] = FileRecord(path, target.stat().st_size, checksum)
-            info = infos[case.name]
-            records.append(CaseRecord(case.name, splits[case.name], info.patient, files, dict(info.details)))
+            records[case.name] = files
             advance()
     return records
 
 
-def _refuse_leaks(
-    cases: list[Case], infos: dict[str, CaseInfo], contents: dict[str, dict[str, str]], splits: dict[str, Split]
-) -> None:
-    """Raises if one file's content is in two splits."""
-    seen: dict[str, str] = {}
-    for case in cases:
-        # A task may name a digest of the voxels, which knows the same scan in another compression.
-        first = contents[case.name][next(iter(case.files))]
-        name = seen.setdefault(str(infos[case.name].details.get("image_sha256", first)), case.name)
-        if splits[name] != splits[case.name]:
-            raise BadDataError(
-                f"{name} ({splits[name]}) and {case.name} ({splits[case.name]}) have the same content; "
-                "a test case that was trained on measures nothing, remove one of them"
-            )
+def _originals(
+    cases: list[Case], contents: Mapping[str, Mapping[str, str]], folder: Path
+) -> dict[str, dict[str, FileRecord]]:
+    """Records, by case and role, of files that stay where they are."""
+    return {
+        case.name: {
+            role: FileRecord(_relative(path, folder), path.stat().st_size, contents[case.name][role])
+            for role, path in sorted(case.files.items())
+        }
+        for case in cases
+    }
+
+
+def _address(source: Path, out: Path) -> str:
+    """Where the originals are, for the manifest in `out`: relative if the source was given so, as clones have it."""
+    place = source.resolve()
+    return str(place) if source.is_absolute() else os.path.relpath(place, out.resolve())
+
+
+def _notes(manifest: Manifest, found: Found, source: Path, policy: IngestConfig) -> list[str]:
+    """What was passed over, assumed and not found, a line each."""
+    lines = []
+    if skipped := summary(manifest.skipped):
+        lines.append(f"skipped {skipped}")
+    assumed = Counter(sentence for case in manifest.cases for sentence in case.details.get("assumed", ()))
+    lines += [
+        f"assumed for {count} {'case' if count == 1 else 'cases'}: {sentence}"
+        for sentence, count in assumed.most_common()
+    ]
+    present = {policy.split_of(case.folder) for case in found.cases}
+    if missing := [split for split in policy.folders if split not in present]:
+        drawn = "all splits" if present == {None} else " and ".join(split for split in missing if split != "train")
+        lines.append(
+            f"no files in {', '.join(policy.folders[split] for split in missing)} ({manifest.task}.ingest.folders)"
+            f"{drawn and f': {drawn} drawn by patient'}"
+        )
+    elsewhere = [folder for folder in found.read if source.resolve() not in (folder, *folder.parents)]
+    if elsewhere:
+        lines.append(
+            f"links lead to {len(elsewhere)} of {len(found.read)} folders, where DVC sees no change: after one, run "
+            f"`dvc repro --force --single-item ingest-{manifest.task}@{manifest.task}`"
+        )
+    return lines

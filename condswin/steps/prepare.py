@@ -15,7 +15,7 @@ from condswin.config.root import Config
 from condswin.errors import BadFileError, ConfigError
 from condswin.files import MANIFEST, fingerprint, read_json, write_json
 from condswin.manifest import CaseRecord, FileRecord, Manifest
-from condswin.outputs import open_output
+from condswin.outputs import open_output, require_space
 from condswin.progress import progress
 from condswin.tasks.loading import load
 from condswin.tasks.preparation import Preparation
@@ -61,17 +61,32 @@ def prepare(
     source.verify(ingested)
     code = closure("prepare", task_name)
     keys = {case.name: _key(case, parameters, code) for case in source.cases}
-    names = {case.name: _outputs(preparation, case, ingested) for case in source.cases}
+    originals = {
+        case.name: {role: source.path(ingested, file) for role, file in case.files.items()} for case in source.cases
+    }
+    names = {case.name: _outputs(preparation, case, originals[case.name]) for case in source.cases}
     everything = [path for paths in names.values() for path in paths] + [MANIFEST]
     known = fingerprint([source.rejected, [[case.name, case.patient, case.details] for case in source.cases]])
     key = Key(parameters, {**{name: key.digest for name, key in keys.items()}, MANIFEST: known}, code)
-    output = open_output(out, step="prepare", inputs=[ingested], overwrite=overwrite)
+    inputs = [ingested, source.root(ingested)]
+    output = open_output(out, step="prepare", inputs=inputs, overwrite=overwrite)
     if output.is_current(key.record()):
         return Manifest.read(out, task_name)
-    output.claim(everything)
     mine = [case for number, case in enumerate(source.cases) if number % parts == part]
-    with progress(f"prepare {task_name}", len(mine)) as advance, ThreadPoolExecutor(cpu_count()) as pool:
-        for _ in pool.map(lambda case: _prepare_case(preparation, case, keys[case.name], ingested, out), mine):
+    todo = [case for case in mine if not _done(out, case, keys[case.name])]
+    growth = 0
+    for case in todo:
+        there = [out / name for name in names[case.name]]
+        size = preparation.size(originals[case.name], case.split, case.details)
+        growth += max(size - sum(path.stat().st_size for path in there if path.is_file()), 0)
+    require_space(out, growth, f"prepare {task_name}", "make room, or give --out on another disk")
+    output.claim(everything)
+
+    def prepare_one(case: CaseRecord) -> None:
+        _prepare_case(preparation, case, keys[case.name], originals[case.name], names[case.name], out)
+
+    with progress(f"prepare {task_name}", len(todo)) as advance, ThreadPoolExecutor(cpu_count()) as pool:
+        for _ in pool.map(prepare_one, todo):
             advance()
     records = [_done(out, case, keys[case.name]) for case in source.cases]
     if any(record is None for record in records):
@@ -88,21 +103,19 @@ def _key(case: CaseRecord, parameters: dict[str, Any], code: dict[str, str]) -> 
     return Key({**parameters, "split": case.split, "patient": case.patient}, contents, code)
 
 
-def _outputs(preparation: Preparation, case: CaseRecord, ingested: Path) -> list[str]:
+def _outputs(preparation: Preparation, case: CaseRecord, files: dict[str, Path]) -> list[str]:
     """Paths in the output folder of what is written for a case, its record last."""
-    files = {role: ingested / file.path for role, file in case.files.items()}
     names = preparation.outputs(case.name, files, case.split)
     return [*(f"{case.split}/{name}" for name in names), f"{RECORDS}/{case.name}.json"]
 
 
-def _prepare_case(preparation: Preparation, case: CaseRecord, key: Key, ingested: Path, out: Path) -> None:
-    if _done(out, case, key):
-        return
+def _prepare_case(
+    preparation: Preparation, case: CaseRecord, key: Key, files: dict[str, Path], outputs: list[str], out: Path
+) -> None:
     folder = out / case.split
     folder.mkdir(parents=True, exist_ok=True)
-    files = {role: ingested / file.path for role, file in case.files.items()}
     preparation.prepare_case(case.name, files, case.split, folder)
-    *paths, _ = _outputs(preparation, case, ingested)
+    *paths, _ = outputs
     written = [Path(path).name for path in paths]
     records = [FileRecord.of(out, path) for path in paths]
     write_json(

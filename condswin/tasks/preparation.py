@@ -20,6 +20,16 @@ class Preparation(Part):
     def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> None:
         """Writes the prepared files of one case into `folder`, each atomically."""
 
+    def size(self, files: Mapping[str, Path], split: Split, details: Mapping[str, Any]) -> int:
+        """About how many bytes `prepare_case` will write; as many as it reads, unless a task knows better.
+
+        Args:
+            files: By role.
+            split: Where the case belongs.
+            details: Those that checking it found.
+        """
+        return sum(path.stat().st_size for path in files.values())
+
     def details(self, folder: Path, outputs: list[str]) -> dict[str, Any]:
         """JSON-able facts about a case's prepared files for the manifest."""
         return {}

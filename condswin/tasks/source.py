@@ -1,8 +1,8 @@
 """Raw files of a source: which cases there are, and whether they can be used."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ class Case:
 
     Attributes:
         name: Unique in the source; names every file made from it (`file1000001`, `volume-12`).
-        folder: First folder below the source that holds it, empty for files directly in the source.
+        folder: The folder that holds its image, `/`-separated below the source, empty for the source itself.
         files: Its files by role, the image first (`kspace`; `volume` and `segmentation`), absolute paths.
     """
 
@@ -25,28 +25,50 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What a source folder holds.
+
+    Attributes:
+        cases: Sorted by name.
+        skipped: What of it is in no case, as paths below the source, by reason.
+        read: Real paths of the folders that were read, where links lead elsewhere.
+    """
+
+    cases: Sequence[Case]
+    skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    read: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
 class CaseInfo:
     """What checking a case found.
 
     Attributes:
         patient: Key of the person scanned; cases of one person never part over splits. Never the identifier itself.
         details: JSON-able facts for the manifest (shape, acquisition, spacing); nothing that identifies a person.
-            `image_sha256` tells equal images where files of equal images may differ.
+            `image_sha256` tells equal images where files of equal images may differ; `patient_from` says where the
+            identifier stands ("patient_id attribute"), the file's name if not given; `assumed` lists, in sentences,
+            what was taken for granted.
     """
 
     patient: str
     details: Mapping[str, Any]
+
+    @property
+    def patient_from(self) -> str:
+        """Where the patient's identifier stands, in words."""
+        return str(self.details.get("patient_from", "file name"))
 
 
 class Source(Part):
     """Reads what users have."""
 
     @abstractmethod
-    def find_cases(self, source: Path) -> list[Case]:
-        """Lists the cases below a source folder, sorted by name.
+    def find_cases(self, source: Path) -> Found:
+        """Lists the cases below a source folder.
 
         Raises:
-            BadDataError: There is none, or names are not unique.
+            BadDataError: There is none, names are not unique, or some of the folder cannot be read.
         """
 
     @abstractmethod

@@ -117,7 +117,8 @@ def ingest(raw: Path, out: Path, cases: int) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.link(raw / f"{role}-{number % 2}.nii.gz", path)
             files[role] = FileRecord.of(out, f"test/{path.name}")
-        records.append(CaseRecord(f"volume-{number}", "test", f"patient {number}", files, {}))
+        details = {"shape": list(nib.load(path).shape), "spacing": [1.0, 1.0, 1.0]}
+        records.append(CaseRecord(f"volume-{number}", "test", f"patient {number}", files, details))
     Manifest("segmentation", records, {}, []).write(out)
     return out
 

@@ -221,7 +221,7 @@ PACKED = {"gzip", "noisy gzip", "bomb", "hollow", "late"}
 def read(folder):
     """Checks the pair as ingestion does; what passes must be what nibabel reads."""
     try:
-        (case,) = find_cases(folder)
+        (case,) = find_cases(folder).cases
         check_case(case)
     except BadFileError as error:
         return REFUSED if error.path.parent == folder and error.reason else CRASHED

@@ -43,7 +43,7 @@ class Thresholds(nn.Module):
 
 
 def prepare(task, folder, *, split="test"):
-    cases = task.find_cases(folder / "raw")
+    cases = task.find_cases(folder / "raw").cases
     for case in cases:
         task.prepare_case(case.name, case.files, split, folder / "prepared" / split)
     return folder / "prepared" / split
@@ -197,7 +197,7 @@ def test_a_long_volume_shows_progress(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("real_data")
 def test_real_scans_go_through(tmp_path):
     task = Whole("segmentation", config())
-    for case in task.find_cases(SHARED):
+    for case in task.find_cases(SHARED).cases:
         task.check_case(case)
         task.prepare_case(case.name, case.files, "test", tmp_path / "prepared")
     for case, file in task.case_files(tmp_path / "prepared").items():

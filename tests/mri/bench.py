@@ -213,7 +213,8 @@ def _memory(folder: Path) -> float:
         for name in names:
             (ingested / "test" / f"{name}.h5").hardlink_to(source)
         files = [{"kspace": FileRecord.of(ingested, f"test/{name}.h5")} for name in names]
-        cases = [CaseRecord(name, "test", name, file, {}) for name, file in zip(names, files, strict=True)]
+        details = {"shape": [4, 128, 96], "target_shape": [4, 64, 64]}
+        cases = [CaseRecord(name, "test", name, file, details) for name, file in zip(names, files, strict=True)]
         Manifest("reconstruction", cases, {}, []).write(ingested)
         # Spawned: a forked process begins with its parent's peak.
         with multiprocessing.get_context("spawn").Pool(1) as pool:

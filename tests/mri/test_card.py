@@ -25,7 +25,7 @@ def ingest(write_volume, tmp_path):
         for number in range(volumes):
             split = ("train", "val", "test")[number % 3]
             write_volume(f"file{number}.h5", folder=folder / split, seed=number, **changes)
-        for case in task.find_cases(folder):
+        for case in task.find_cases(folder).cases:
             info, path = task.check_case(case), f"{case.folder}/{case.name}.h5"
             files = {"kspace": FileRecord.of(folder, path)}
             records.append(CaseRecord(case.name, case.folder, info.patient, files, dict(info.details)))

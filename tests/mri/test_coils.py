@@ -219,7 +219,7 @@ def test_one_coil_is_no_multi_coil(write_volume):
 
 
 def names(source, **ingest):
-    return [case.name for case in ReconstructionSource(make_config(ingest=ingest)).find_cases(source)]
+    return [case.name for case in ReconstructionSource(make_config(ingest=ingest)).find_cases(source).cases]
 
 
 def test_filter_by_acquisition(write_volume, tmp_path):

@@ -54,7 +54,7 @@ def test_demo_goes_all_the_way(task, tmp_path):
     calls = []
     task.write(tmp_path / "source", lambda: calls.append(1))
     assert len(calls) == task.count() == 3
-    cases = task.find_cases(tmp_path / "source")
+    cases = task.find_cases(tmp_path / "source").cases
     assert [(case.name, case.folder) for case in cases] == [
         ("file1000001", "singlecoil_train"),
         ("file1000002", "singlecoil_train"),
@@ -81,19 +81,21 @@ def test_find_cases(task, tmp_path):
     for name in ("b.h5", "deep/er/a.hdf5", ".hidden/c.h5", "d/.partial-e.h5", "notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    cases = task.find_cases(tmp_path)
-    assert [(case.name, case.folder) for case in cases] == [("a", "deep"), ("b", "")]
+    cases = task.find_cases(tmp_path).cases
+    assert [(case.name, case.folder) for case in cases] == [("a", "deep/er"), ("b", "")]
     assert cases[0].files["kspace"] == (tmp_path / "deep/er/a.hdf5").absolute()
     (tmp_path / "deep" / "b.hdf5").touch()
     with pytest.raises(BadDataError, match="two files of one name"):
         task.find_cases(tmp_path)
-    with pytest.raises(BadDataError, match=r"no \.h5 or \.hdf5 file"):
-        task.find_cases(tmp_path / ".hidden" / "nothing")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "notes.txt").touch()
+    with pytest.raises(BadDataError, match=r"no \.h5 or \.hdf5 file.*; skipped 1 file: 1 not .h5 or .hdf5 \(notes.txt"):
+        task.find_cases(tmp_path / "none")
 
 
 def test_details_are_plain_and_name_nobody(task, write_volume, tmp_path):
     write_volume(folder=tmp_path / "source")
-    info = task.check_case(task.find_cases(tmp_path / "source")[0])
+    info = task.check_case(task.find_cases(tmp_path / "source").cases[0])
     assert info.details == {
         "shape": [3, 42, 31],
         "dtype": "complex64",
@@ -232,7 +234,7 @@ def test_picture(task, evaluated, tmp_path):
 
 def test_real_files(real_files, tmp_path):
     task = Whole("reconstruction", make_config())
-    for case in task.find_cases(real_files[0].parent):
+    for case in task.find_cases(real_files[0].parent).cases:
         info = task.check_case(case)
         assert info.details["target_shape"][0] == info.details["shape"][0]
         task.prepare_case(case.name, case.files, "test", tmp_path / "test")

@@ -3,18 +3,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from condswin.config.names import SPLITS
 from condswin.config.root import Config
-from condswin.config.task import IngestConfig
 from condswin.errors import BadDataError
 from condswin.files import sha256
 from condswin.manifest import Manifest
 from condswin.mri.source import ReconstructionSource
 from condswin.steps.demo_data import demo_data
-from condswin.steps.ingest import SPLIT_FILE, assign_splits, ingest
+from condswin.steps.ingest import SPLIT_FILE, ingest
 from condswin.tasks.source import Case, CaseInfo
 
 TASK = "reconstruction"
@@ -88,10 +85,15 @@ def test_every_bad_file_is_in_one_report_and_nothing_is_written(tiny: Config, ra
     assert {bad["file"] for bad in report["bad_files"]} == {f"singlecoil_train/{path.name}" for path in train[:2]}
 
 
-def test_quarantine_goes_on_without_bad_files_and_says_so(tiny: Config, raw: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("relative", [True, False])
+def test_quarantine_goes_on_without_bad_files_and_says_so(
+    tiny: Config, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
+) -> None:
     bad = sorted((raw / "singlecoil_train").iterdir())[0]
     bad.write_bytes(b"no HDF5 at all")
-    manifest = ingest(quarantining(tiny), TASK, source=str(raw), out=tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    source = raw.name if relative else str(raw)
+    manifest = ingest(quarantining(tiny), TASK, source=source, out=tmp_path / "out")
     assert len(manifest.cases) == 5
     assert [entry["file"] for entry in manifest.rejected] == [f"singlecoil_train/{bad.name}"]
 
@@ -160,60 +162,6 @@ def test_splits_and_folds_are_saved(tiny: Config, tmp_path: Path, fold: int) -> 
 def test_a_missing_source_is_named(tiny: Config, tmp_path: Path) -> None:
     with pytest.raises(BadDataError, match="no such folder"):
         ingest(tiny, TASK, source=str(tmp_path / "nowhere"), out=tmp_path / "out")
-
-
-def cases_of(patients: list[str], folder: str = "") -> tuple[list[Case], dict[str, CaseInfo]]:
-    cases = [Case(f"{folder}{number}", folder, {}) for number in range(len(patients))]
-    return cases, {case.name: CaseInfo(patient, {}) for case, patient in zip(cases, patients, strict=True)}
-
-
-@settings(deadline=None)
-@given(st.lists(st.sampled_from([f"p{n}" for n in range(30)]), min_size=3, max_size=60), st.integers(0, 5))
-def test_patients_never_part_and_no_split_starves(patients: list[str], seed: int) -> None:
-    cases, infos = cases_of(patients)
-    splits = assign_splits(cases, infos, IngestConfig(), seed=seed)
-    by_patient: dict[str, set[str]] = {}
-    for case in cases:
-        by_patient.setdefault(infos[case.name].patient, set()).add(splits[case.name])
-    assert all(len(found) == 1 for found in by_patient.values())
-    assert set(splits) == {case.name for case in cases}
-    if len(by_patient) >= 3:
-        assert set(splits.values()) == {"train", "val", "test"}
-    assert assign_splits(cases, infos, IngestConfig(), seed=seed) == splits
-
-
-@settings(deadline=None)
-@given(st.lists(st.sampled_from([f"p{n}" for n in range(30)]), min_size=20, max_size=60), st.integers(2, 6))
-def test_every_patient_validates_once(patients: list[str], folds: int) -> None:
-    cases, infos = cases_of(patients)
-    plain = assign_splits(cases, infos, IngestConfig(), seed=3)
-    if len(set(patients)) < folds + 8:
-        return
-    foldings = [assign_splits(cases, infos, IngestConfig(folds=folds, fold=fold), seed=3) for fold in range(folds)]
-    for case in cases:
-        found = sorted(folding[case.name] for folding in foldings)
-        # The test split is the same in every fold, and without folds.
-        assert found == ["test"] * folds if plain[case.name] == "test" else ["train"] * (folds - 1) + ["val"]
-    sizes = [len({infos[name].patient for name, split in one.items() if split == "val"}) for one in foldings]
-    assert max(sizes) - min(sizes) <= 1
-
-
-def test_more_folds_than_patients_are_refused() -> None:
-    cases, infos = cases_of(["a", "b", "c"])
-    with pytest.raises(BadDataError, match="5 folds of 2 patients"):
-        assign_splits(cases, infos, IngestConfig(folds=5), seed=0)
-
-
-def test_another_seed_draws_other_patients() -> None:
-    cases, infos = cases_of([f"p{number}" for number in range(40)])
-    assert assign_splits(cases, infos, IngestConfig(), seed=1) != assign_splits(cases, infos, IngestConfig(), seed=2)
-
-
-def test_a_new_patient_moves_few_others() -> None:
-    cases, infos = cases_of([f"p{number}" for number in range(41)])
-    all_of_them = assign_splits(cases, infos, IngestConfig(), seed=1)
-    without = assign_splits(cases[:-1], infos, IngestConfig(), seed=1)
-    assert sum(without[name] != all_of_them[name] for name in without) <= 3
 
 
 def test_only_new_or_changed_files_are_read_again(

@@ -24,7 +24,7 @@ def volumes(demo):
 
 
 def test_files_are_lits_files(demo):
-    cases = find_cases(demo[0][0].parent)
+    cases = find_cases(demo[0][0].parent).cases
     assert [case.name for case in cases] == sorted(f"volume-{number}" for number in range(12))
     assert all(check_case(case).details["voxels"]["liver"] > 500 for case in cases)
     for volume, segmentation in demo:
