@@ -28,7 +28,8 @@ class SegmentationServing(Serving):
         name, out = stem(source), folder / self.output_names(source)[0]
         with TemporaryDirectory() as scratch:
             inputs = Path(scratch, f"{name}.h5")
-            write_inputs(read_image(source), None, inputs, self.config.section(SegmentationConfig).prepare)
+            settings = self.config.section(SegmentationConfig)
+            write_inputs(read_image(source, settings.ingest), None, inputs, settings.prepare)
             SegmentationPrediction(self.config).predict(model, inputs, out)
         return out
 
