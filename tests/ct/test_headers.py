@@ -158,7 +158,7 @@ def test_what_cannot_be_known_is_refused_or_assumed_as_nibabel_does(tmp_path, ki
     patches, matrix, codes, doubt, instead = UNKNOWN[kind]
     volume = file(tmp_path, *patches, matrix=matrix, codes=codes)
     segmentation = file(tmp_path, *patches, matrix=matrix, codes=codes, name="segmentation-0.nii", array=LABELS)
-    (case,) = find_cases(tmp_path)
+    (case,) = find_cases(tmp_path).cases
     for read, path in ((read_image, volume), (read_labels, segmentation)):
         with pytest.raises(BadFileError, match=rf"{doubt}.*set segmentation.ingest.unknown_geometry") as caught:
             read(path)
@@ -188,7 +188,7 @@ def test_what_looks_like_an_identity_but_is_not_is_believed(tmp_path, matrix):
 def test_a_sound_pair_needs_no_assumption(tmp_path):
     file(tmp_path)
     file(tmp_path, name="segmentation-0.nii", array=LABELS)
-    details = check_case(find_cases(tmp_path)[0]).details
+    details = check_case(find_cases(tmp_path).cases[0]).details
     assert details["assumed"] == []
     assert details["geometry_from"] == "sform"
     assert details["liver_hu"] == pytest.approx(106, abs=5)

@@ -120,7 +120,7 @@ def test_labels_elsewhere_take_the_images_geometry_if_that_is_wanted(tmp_path):
         "geometry taken from the image (affine differs by up to 121 mm, corners lie up to 24.2 voxels away)",
     )
     task = Whole("segmentation", config(ingest={"label_geometry": "of-image"}))
-    (case,) = task.find_cases(tmp_path / "raw")
+    (case,) = task.find_cases(tmp_path / "raw").cases
     assert task.check_case(case).details["assumed"] == [f"segmentation: {labels.assumed[0]}"]
     task.prepare_case(case.name, case.files, "test", tmp_path / "test")
     write_labels(tmp_path / "out/segmentation-0.nii.gz", LABELS, image.geometry)
@@ -143,7 +143,7 @@ def test_lits_28_to_47_load_with_the_profile_and_say_so(tmp_path, profile, label
     """Their volumes have an identity matrix and 1 mm, whatever the scan had."""
     volume = write(tmp_path / "raw/volume-28.nii", HU, np.eye(4), codes=(2, 0))
     write(tmp_path / "raw/segmentation-28.nii", LABELS, label_matrix, codes=(2, 0))
-    (case,) = find_cases(tmp_path / "raw")
+    (case,) = find_cases(tmp_path / "raw").cases
     with pytest.raises(BadFileError, match="unknown_geometry"):
         check_case(case)
     task = Whole("segmentation", compose([profile]))
