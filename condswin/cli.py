@@ -18,6 +18,7 @@ from condswin.config.root import Config
 from condswin.config.study import load_study
 from condswin.errors import BadDataError, CondswinError, ConfigError
 from condswin.outputs import check_file, check_output
+from condswin.plain import plain
 from condswin.suggest import unknown
 
 app = typer.Typer(
@@ -65,7 +66,8 @@ def main() -> None:
     try:
         app()
     except CondswinError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Messages have lines; what files and parameters bring into them is shown letter by letter.
+        print("\n".join(map(plain, f"error: {error}".split("\n"))), file=sys.stderr)
         sys.exit(error.exit_status)
     except BrokenPipeError:
         sys.exit(0)

@@ -62,7 +62,7 @@ def serve(config: Config, model: str) -> Served:
     if spec.task not in TASKS:
         raise BadDataError(f"{model}: made for the task {spec.task!r}; there are: {', '.join(TASKS)}")
     known = spec.provenance.get("parameters", {})
-    section: dict[str, Any] = {"variants": {spec.variant: {"network": spec.network}}}
+    section: dict[str, Any] = {"variants": {spec.network: {}}}
     # Parameters at hand need not have the model's task.
     if spec.task in config.present:
         section = config.task(spec.task).model_dump(mode="json")
