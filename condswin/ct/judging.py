@@ -6,6 +6,7 @@ segmentations are compared by equal names, whoever made them.
 
 from pathlib import Path
 
+from condswin.cases import by_case, endings
 from condswin.ct.cases import case_of_target, target_stem
 from condswin.ct.config import SegmentationConfig
 from condswin.ct.facts import BEFORE, EFFECTS
@@ -43,17 +44,22 @@ class SegmentationJudging(Judging):
         post-processing come from the `.unprocessed` files that `predict` leaves.
 
         Raises:
-            BadDataError: A target has no prediction, or there is nothing to score.
+            BadDataError: A target has no prediction, two files are of one case, or there is nothing to score.
             BadFileError: A file is unusable, or shape or affine of a pair differ.
         """
         references, candidates = label_files(targets), label_files(predictions)
         references = {name: path for name, path in references.items() if not name.endswith(UNPROCESSED)}
         if not references:
-            raise BadDataError(f"{targets}: no segmentations (*.nii or *.nii.gz) to score against")
+            raise BadDataError(
+                f"{targets}: no segmentations ({', '.join(SUFFIXES)}) to score against; {endings(targets)}"
+            )
         missing = [path.name for name, path in references.items() if name not in candidates]
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            raise BadDataError(f"{predictions}: no prediction for {', '.join(missing[:5])}{more}; predict them first")
+            raise BadDataError(
+                f"{predictions}: no prediction for {', '.join(missing[:5])}{more}; {endings(predictions)}: "
+                "predict them first"
+            )
         processed = any(f"{name}{UNPROCESSED}" in candidates for name in references)
         rows: list[Row] = []
         for name, path in track(references.items(), "score", total=len(references)):
@@ -70,9 +76,13 @@ class SegmentationJudging(Judging):
 
 
 def label_files(folder: Path) -> dict[str, Path]:
-    """NIfTI files of a folder that are no images, by name without suffix."""
-    files = sorted(path for path in folder.glob("*.nii*") if path.name.endswith(SUFFIXES))
-    return {stem(path): path for path in files if not path.name.startswith((".", "volume-"))}
+    """NIfTI files of a folder that are no images, by name without suffix.
+
+    Raises:
+        BadDataError: Two files are of one case (`segmentation-0.nii` and `segmentation-0.nii.gz`).
+    """
+    files = (path for path in folder.iterdir() if path.name.lower().endswith(SUFFIXES))
+    return by_case((path for path in files if not path.name.startswith((".", "volume-"))), stem)
 
 
 def read_prediction(target: Volume, target_path: Path, path: Path) -> Volume:

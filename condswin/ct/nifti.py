@@ -102,6 +102,11 @@ def read_image(path: Path) -> Volume:
     return volume
 
 
+def read_geometry(path: Path) -> Geometry:
+    """Where the voxels of a CT volume lie, of which none is read."""
+    return read_image(path).geometry
+
+
 def read_labels(path: Path, *, like: tuple[Geometry, str] | None = None) -> Volume:
     """Reads a label volume.
 

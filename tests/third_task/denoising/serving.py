@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from condswin.tasks.serving import Serving
+from condswin.tasks.serving import Origin, Predicted, Serving
 
 from .prediction import DenoisingPrediction
 
@@ -16,11 +16,11 @@ class DenoisingServing(Serving):
         """The input's name."""
         return [f"{source.stem}.npy"]
 
-    def predict_raw(self, model: nn.Module, source: Path, folder: Path) -> Path:
+    def predict_raw(self, model: nn.Module, source: Path, folder: Path, origin: Origin) -> Predicted:
         """Denoises a file."""
         out = folder / self.output_names(source)[0]
         DenoisingPrediction(self.config).predict(model, source, out)
-        return out
+        return Predicted(out, [])
 
 
 PART = DenoisingServing
