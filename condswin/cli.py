@@ -1,5 +1,6 @@
 """The command line: one command per step, the same functions that DVC and Kubeflow call."""
 
+import io
 import json
 import os
 import signal
@@ -63,6 +64,9 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # So would PyTorch's at each start and stop of its profiler, which `bench` counts memory with.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files that are not UTF-8 are shown by their bytes.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except CondswinError as error:
@@ -682,4 +686,4 @@ def gallery(
     from condswin.steps.gallery import gallery as step
 
     for path in step(config, inputs, models=model or [], weight=weight, out=out, overwrite=overwrite):
-        print(path)
+        print(plain(path))

@@ -177,6 +177,10 @@ def test_a_label_is_not_its_networks_name(pipeline: tuple[str, Path]) -> None:
     described = json.loads((folder / "models" / task / "stemmed" / "model.json").read_text())
     network = "unrolled-swin" if task == "reconstruction" else "swin"
     assert (described["variant"], described["network"]) == ("stemmed", network)
+    # What training saw, which `predict` compares users' files with.
+    assert set(described["provenance"]["seen"]) == (
+        {"pixel", "slice", "plane", "height"} if task == "segmentation" else set()
+    )
     assert json.loads((folder / "evaluation" / task / "stemmed" / "metrics.json").read_text())["variant"] == "stemmed"
 
 

@@ -1,5 +1,6 @@
 """Names of files and acquisitions that something might interpret: they go through every command as they are."""
 
+import json
 import os
 from pathlib import Path
 
@@ -37,9 +38,10 @@ def write_scan(path: Path, acquisition: str, seed: int) -> None:
 
 def sources(task: str, folder: Path) -> None:
     """A case of each name, and of each acquisition."""
-    for number, name in enumerate(NAMES):
+    for number, text in enumerate(NAMES):
+        name = text.replace("/", "")
         if task == "reconstruction":
-            write_scan(folder / f"{name}.h5", name, number)
+            write_scan(folder / f"{name}.h5", text, number)
         else:
             for role, array in zip(("volume", "segmentation"), fakes.anatomy((40, 36, 3), number), strict=True):
                 fakes.write(folder / f"{role}-{name}.nii.gz", array)
@@ -69,6 +71,17 @@ def test_hostile_names_pass_through_every_command(task: str, tmp_path: Path) -> 
     assert error.count("\n") == 1
     assert error[:-1].isprintable()
     said += condswin(*scored, str(prepared / "test"), "--out", "scores", cwd=tmp_path)
+    model = f"models/{task}/swin"
+    lines = condswin("predict", "raw", "--model", model, "--out", "out", "--png", "--json", "--force", cwd=tmp_path)
+    assert sorted(Path(json.loads(line)["input"]).name for line in lines.splitlines()) == sorted(
+        path.name for path in (tmp_path / "raw").iterdir() if not path.name.startswith("segmentation")
+    )
+    said += condswin("predict", "raw", "--model", model, "--out", "out2", cwd=tmp_path)
+    if task == "reconstruction":
+        files = [f"raw/{name}.h5" for name in (NAMES[0], NAMES[2])]
+        said += condswin("gallery", *files, "--weight", "0.01", "--out", "gallery", cwd=tmp_path)
+        table = (tmp_path / "gallery/reconstructions.md").read_text()
+        assert "<script>" not in table.replace(r"\<script\>", "")
     assert said.replace("\n", "").isprintable()
     for page in (tmp_path / "report").rglob("*.html"):
         assert "<script" not in page.read_text()

@@ -18,7 +18,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV file; none if there is no such file."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", errors="surrogateescape") as file:
         return list(csv.DictReader(file))
 
 

@@ -1,6 +1,7 @@
 """Denoising of users' files."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from torch import nn
 
@@ -11,6 +12,11 @@ from .prediction import DenoisingPrediction
 
 class DenoisingServing(Serving):
     """Takes noisy images."""
+
+    subject: ClassVar[str] = "denoising"
+    takes: ClassVar[str] = "NumPy arrays (.npy)"
+    suffixes: ClassVar[tuple[str, ...]] = (".npy",)
+    kind: ClassVar[str] = "a NumPy array"
 
     def output_names(self, source: Path) -> list[str]:
         """The input's name."""
