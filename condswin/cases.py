@@ -30,6 +30,8 @@ def by_case(paths: Iterable[Path], case: Callable[[Path], str]) -> dict[str, Pat
 
 def endings(folder: Path) -> str:
     """What a folder holds, for messages: "there are 3 .nii.gz, 1 .txt"."""
+    if not folder.is_dir():
+        return "there is no such folder"
     counts = Counter(
         _ending(path.name) for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
     )

@@ -81,7 +81,7 @@ def label_files(folder: Path) -> dict[str, Path]:
     Raises:
         BadDataError: Two files are of one case (`segmentation-0.nii` and `segmentation-0.nii.gz`).
     """
-    files = (path for path in folder.iterdir() if path.name.lower().endswith(SUFFIXES))
+    files = (path for path in folder.glob("*") if path.name.lower().endswith(SUFFIXES))
     return by_case((path for path in files if not path.name.startswith((".", "volume-"))), stem)
 
 
