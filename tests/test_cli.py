@@ -142,6 +142,8 @@ def test_the_champion_predicts_files_without_targets(pipeline: tuple[str, Path],
     pipeline = folder / "evaluation" / task / best / "predictions/test" / written.name
     if task == "reconstruction":
         with h5py.File(written) as ours, h5py.File(pipeline) as theirs:
+            # The version instead of the alias, which may be another's tomorrow.
+            assert ours.attrs["model"] == f"models:/condswin-{task}/1"
             np.testing.assert_allclose(ours["reconstruction"], theirs["reconstruction"], rtol=1e-3, atol=1e-9)
     else:
         ours, theirs = nibabel.load(written), nibabel.load(pipeline)
