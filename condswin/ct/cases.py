@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from condswin.config.task import IngestConfig
-from condswin.ct.nifti import LABELS, SUFFIXES, read_pair, stem
+from condswin.ct.config import CtIngestConfig
+from condswin.ct.nifti import LABELS, SUFFIXES, stem
+from condswin.ct.pairs import read_pair, tissue
 from condswin.errors import BadDataError, BadFileError
 from condswin.listing import Listing, folded, list_files, summary
 from condswin.patients import patient_key
@@ -59,8 +61,12 @@ def find_cases(source: Path, policy: IngestConfig | None = None) -> Found:
     return Found(sorted(cases, key=lambda case: case.name), listing.skipped, listing.read)
 
 
-def check_case(case: Case) -> CaseInfo:
+def check_case(case: Case, rules: CtIngestConfig = CtIngestConfig()) -> CaseInfo:  # noqa: B008 (frozen)
     """Reads both files of a case and checks that they are a usable pair.
+
+    Args:
+        case: Which.
+        rules: What to do where headers leave something open, or differ.
 
     Raises:
         BadFileError: One is missing or unusable; the message says why.
@@ -68,7 +74,8 @@ def check_case(case: Case) -> CaseInfo:
     for role, other in (("segmentation", "volume"), ("volume", "segmentation")):
         if role not in case.files:
             raise BadFileError(case.files[other], f"no {role} for {case.name}: found no {target_stem(case.name, role)}")
-    image, labels = read_pair(case.files["volume"], case.files["segmentation"])
+    image, labels = read_pair(case.files["volume"], case.files["segmentation"], rules)
+    assumed = [f"{role}: {what}" for role, one in (("volume", image), ("segmentation", labels)) for what in one.assumed]
     counts = np.bincount(labels.data.ravel(order="K"), minlength=len(LABELS))
     geometry = image.geometry
     return CaseInfo(
@@ -79,10 +86,13 @@ def check_case(case: Case) -> CaseInfo:
             "spacing": [round(size, 4) for size in geometry.spacing],
             "orientation": geometry.orientation,
             "oblique": geometry.oblique,
+            "geometry_from": geometry.field,
             "hu": [float(image.data.min()), float(image.data.max())],
+            "liver_hu": tissue(image.data, labels.data).median,
             "voxels": {name: int(counts[value]) for value, name in LABELS.items()},
             # Equal images under two names can be told from this, whatever the file's compression.
             "image_sha256": hashlib.sha256(image.data.ravel(order="K").data).hexdigest(),
+            "assumed": assumed,
         },
     )
 

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from condswin.config.names import TaskName
 from condswin.config.section import Positive, Section, Share
-from condswin.config.task import GateConfig, TaskConfig
+from condswin.config.task import GateConfig, IngestConfig, TaskConfig
 from condswin.config.train import TrainConfig
 
 
@@ -23,6 +23,20 @@ class DemoCtConfig(Section):
     cases: Positive = 24
     slices: Positive = 24
     size: Annotated[int, Field(ge=48)] = 128
+
+
+class CtIngestConfig(IngestConfig):
+    """How CT files are taken where their headers leave something open, at ingestion and wherever they are read later.
+
+    Attributes:
+        unknown_geometry: A header that does not say how large voxels are or which way axes run (`pixdim` 0, neither
+            sform nor qform, an identity matrix): refuse the file, or assume what nibabel does (1 mm, LAS, as written).
+        label_geometry: Labels of the right shape that lie elsewhere than their image: refuse them, or take the image's
+            geometry for theirs.
+    """
+
+    unknown_geometry: Literal["refuse", "assume"] = "refuse"
+    label_geometry: Literal["require", "of-image"] = "require"
 
 
 class PrepareCtConfig(Section):
@@ -100,6 +114,7 @@ class SegmentationConfig(TaskConfig):
     preparation: ClassVar[str] = "prepare"
 
     source: str = "data/demo/segmentation"
+    ingest: CtIngestConfig = CtIngestConfig()
     train: SegmentationTrainConfig = SegmentationTrainConfig()
     gate: GateConfig = GateConfig(metric="liver_dice", floor=0.0)
     demo: DemoCtConfig = DemoCtConfig()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from condswin.cases import by_case, endings
 from condswin.ct.cases import case_of_target, target_stem
-from condswin.ct.config import SegmentationConfig
+from condswin.ct.config import CtIngestConfig, SegmentationConfig
 from condswin.ct.facts import BEFORE, EFFECTS
 from condswin.ct.metrics import score_case
 from condswin.ct.nifti import SUFFIXES, UNPROCESSED, Volume, read_labels, stem
@@ -41,7 +41,8 @@ class SegmentationJudging(Judging):
 
         Any two folders of NIfTI label volumes will do. Files count as equally named with or without `.gz`, and images
         (`volume-*`) in the folder of targets are passed over. Beyond `metrics`, rows hold `details`: those before
-        post-processing come from the `.unprocessed` files that `predict` leaves.
+        post-processing come from the `.unprocessed` files that `predict` leaves; and `assumed`, what was taken for
+        granted in reading the files, if that was the case for any.
 
         Raises:
             BadDataError: A target has no prediction, two files are of one case, or there is nothing to score.
@@ -61,37 +62,46 @@ class SegmentationJudging(Judging):
                 "predict them first"
             )
         processed = any(f"{name}{UNPROCESSED}" in candidates for name in references)
+        rules = self.config.section(SegmentationConfig).ingest
         rows: list[Row] = []
+        assumed: list[str] = []
         for name, path in track(references.items(), "score", total=len(references)):
-            target = read_labels(path)
-            prediction = read_prediction(target, path, candidates[name])
+            target = read_labels(path, rules=rules)
+            prediction = read_prediction(target, path, candidates[name], rules)
             steps = target.geometry.affine[:3, :3]
             row: Row = {"case": case_of_target(path), **score_case(target.data, prediction.data, steps)}
             if processed:
-                raw = read_prediction(target, path, candidates.get(f"{name}{UNPROCESSED}", candidates[name]))
+                raw = read_prediction(target, path, candidates.get(f"{name}{UNPROCESSED}", candidates[name]), rules)
                 before = score_case(target.data, raw.data, steps)
                 row |= {f"{BEFORE}_{column}": before[column] for column in EFFECTS}
             rows.append(row)
+            said = {"target": target.assumed, "prediction": prediction.assumed}
+            assumed.append("; ".join(f"{role}: {what}" for role, sentences in said.items() for what in sentences))
+        if any(assumed):
+            rows = [{**row, "assumed": sentences} for row, sentences in zip(rows, assumed, strict=True)]
         return rows
 
 
 def label_files(folder: Path) -> dict[str, Path]:
-    """NIfTI files of a folder that are no images, by name without suffix.
+    """NIfTI files of a folder that are no images, by name without suffix and `segmentation-`.
+
+    MSD's labels are called `liver_0`, predictions of its images `segmentation-liver_0`.
 
     Raises:
         BadDataError: Two files are of one case (`segmentation-0.nii` and `segmentation-0.nii.gz`).
     """
     files = (path for path in folder.glob("*") if path.name.lower().endswith(SUFFIXES))
-    return by_case((path for path in files if not path.name.startswith((".", "volume-"))), stem)
+    labels = [path for path in files if not path.name.startswith((".", "volume-"))]
+    return by_case(labels, lambda path: stem(path).removeprefix("segmentation-"))
 
 
-def read_prediction(target: Volume, target_path: Path, path: Path) -> Volume:
+def read_prediction(target: Volume, target_path: Path, path: Path, rules: CtIngestConfig) -> Volume:
     """Labels of a file in the geometry of a target.
 
     Raises:
         BadFileError: The file is unusable, or shape or affine differ.
     """
-    return read_labels(path, like=(target.geometry, f"the target {target_path}"))
+    return read_labels(path, like=(target.geometry, f"the target {target_path}"), rules=rules)
 
 
 PART = SegmentationJudging

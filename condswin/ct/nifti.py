@@ -1,24 +1,24 @@
 """NIfTI volumes read with suspicion, and label volumes written in the geometry of their image.
 
 A scanner export or a download may be anything, so files are decoded here in an order that refuses before it allocates:
-container, header, declared size, voxels, values. Only the header's layout is left to nibabel.
+container, header, declared size, voxels, values.
 """
 
-import gzip
-import logging
 import math
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from condswin.ct.geometry import Geometry
+from condswin.ct.config import CtIngestConfig
+from condswin.ct.geometry import SAME_GRID, Geometry
+from condswin.ct.headers import EXTRA, Header
+from condswin.ct.opening import opened
 from condswin.errors import BadFileError
 from condswin.files import atomic_file
 
@@ -35,29 +35,33 @@ _OUTLIERS = 1e-3
 # Every abdomen shows fat or air below this and, from its darkest to its brightest voxel, this contrast.
 _DARKEST = -20.0
 _CONTRAST = 200.0
-_VOXEL_SIZE = (1e-2, 1e2)  # mm
-_HEADER_SIZES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-_DEFLATE_LIMIT = 1032  # deflate cannot shrink zeros further, so a bigger claim is false before anything is unpacked
 _CHUNK = 1 << 22
-_EXTRA = 1 << 24  # bytes of extensions before the voxels, or of anything after them
-# A file that unpacks to more than this is refused if it shrank more than scans (about 2:1, noise does not compress) and
-# segmentations (up to 730:1, stored as doubles) do: it would fill the memory with next to nothing.
-_BOMB = 1 << 26
-_IMAGE_RATIO, _LABEL_RATIO = 200, 1000
-_QUIET = logging.Logger("nibabel headers of unchecked files", level=logging.CRITICAL + 1)
+# An image becomes float32. One of more than 4 GB that shrank further than this is refused, since scans do not (about
+# 2:1, noise does not compress; one with nothing but a liver left 100:1): a few MB would fill the memory.
+_BOMB, _RATIO = 1 << 30, 200
+# Floats saved under a header of integers are stored with a slope, and come back off by up to half of it: labels in 16
+# bits by 2e-5, in 8 bits by 1/255.
+_ROUNDING, _ROUNDING_8_BIT = 1e-3, 1.001 / 255
+# Positions that differ by less differ by the precision of a header's numbers.
+_EQUAL = 1e-3  # voxels
+_UNTURNED = np.array([[0, 1], [1, 1], [2, 1]])
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Voxels in the file's own axis order, and where they lie.
+    """Voxels in the file's own axis order (that of their image for labels), and where they lie.
 
     Attributes:
         data: (X, Y, Z); float32 HU of an image, uint8 labels of a segmentation.
-        geometry: The header's geometry.
+        geometry: The header's geometry, or that of the volume that labels were read on.
+        assumed: What was taken for granted in reading it, short sentences.
+        as_stored: Whether the file itself has the axes of `data` and the position of `geometry`.
     """
 
     data: NDArray[Any]
     geometry: Geometry
+    assumed: tuple[str, ...] = ()
+    as_stored: bool = True
 
     @property
     def canonical(self) -> NDArray[Any]:
@@ -71,11 +75,27 @@ def stem(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix)]
 
 
-def read_image(path: Path) -> Volume:
+def read_geometry(path: Path, rules: CtIngestConfig = CtIngestConfig()) -> Geometry:  # noqa: B008 (frozen)
+    """Where the voxels of a file lie, of which none is read.
+
+    Args:
+        path: NIfTI-1 or -2 file, gzipped if named `.gz`.
+        rules: What to do where the header leaves something open.
+
+    Raises:
+        BadFileError: The file is missing, or its header is damaged or not that of a three-dimensional volume.
+    """
+    with opened(path) as (_, header):
+        _known(path, header, rules)
+        return header.geometry
+
+
+def read_image(path: Path, rules: CtIngestConfig = CtIngestConfig()) -> Volume:  # noqa: B008 (frozen)
     """Reads a CT volume.
 
     Args:
         path: NIfTI-1 or -2 file, gzipped if named `.gz`.
+        rules: What to do where the header leaves something open.
 
     Returns:
         Hounsfield units, float32.
@@ -83,7 +103,15 @@ def read_image(path: Path) -> Volume:
     Raises:
         BadFileError: The file is missing, damaged, not a three-dimensional NIfTI volume or not in HU.
     """
-    volume = _read(path, np.dtype(np.float32), ratio=_IMAGE_RATIO)
+
+    def place(header: Header) -> _Place:
+        voxels = math.prod(header.geometry.shape)
+        if voxels > max(_BOMB, path.stat().st_size * _RATIO // header.dtype.itemsize):
+            raise BadFileError(path, f"{voxels} voxels in {path.stat().st_size} bytes: no scan compresses that far")
+        unit = ("no unit of length in the header: millimetres",) if header.unit == "unknown" else ()
+        return _Place(header.geometry, None, (*_known(path, header, rules), *unit))
+
+    volume = _read(path, np.dtype(np.float32), place, lambda values, _: values)
     data = volume.data
     low, high = float(data.min()), float(data.max())  # NaN if any voxel is
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -102,17 +130,19 @@ def read_image(path: Path) -> Volume:
     return volume
 
 
-def read_geometry(path: Path) -> Geometry:
-    """Where the voxels of a CT volume lie, of which none is read."""
-    return read_image(path).geometry
-
-
-def read_labels(path: Path, *, like: tuple[Geometry, str] | None = None) -> Volume:
+def read_labels(
+    path: Path,
+    *,
+    like: tuple[Geometry, str] | None = None,
+    rules: CtIngestConfig = CtIngestConfig(),  # noqa: B008 (frozen)
+) -> Volume:
     """Reads a label volume.
 
     Args:
         path: NIfTI-1 or -2 file, gzipped if named `.gz`.
-        like: Geometry that it must have, and whose that is; checked before any voxel is unpacked.
+        like: Geometry that it must have, and whose that is; checked before any voxel is unpacked. Axes may be in
+            another order and direction: they are turned.
+        rules: What to do where the header leaves something open, or says another geometry.
 
     Returns:
         Values of `LABELS`, uint8. All background is allowed here.
@@ -120,23 +150,25 @@ def read_labels(path: Path, *, like: tuple[Geometry, str] | None = None) -> Volu
     Raises:
         BadFileError: The file is missing, damaged, not three-dimensional NIfTI, holds other values or lies elsewhere.
     """
-    return _read(path, np.dtype(np.uint8), ratio=_LABEL_RATIO, check=_check_labels, like=like)
+    rounded: list[float] = []
 
+    def whole(values: NDArray[Any], header: Header) -> NDArray[Any]:
+        allowed = min(max(_ROUNDING, abs(header.scaling[0]) * 0.501), _ROUNDING_8_BIT) if header.scaling else _ROUNDING
+        nearest = values if values.dtype.kind in "iu" else np.rint(values)
+        away = np.abs(values - nearest)
+        good = (nearest >= 0) & (nearest < len(LABELS)) & (away <= allowed)
+        if not good.all():
+            others = np.unique(values[~good])
+            shown = ", ".join(f"{value:.8g}" for value in others[:5]) + (", ..." if others.size > 5 else "")
+            raise BadFileError(path, f"labels must be 0, 1 or 2, found {shown}")
+        if away.any():
+            rounded.append(float(away.max()))
+        return nearest
 
-def read_pair(image_path: Path, label_path: Path) -> tuple[Volume, Volume]:
-    """Reads a CT volume and its segmentation, and checks that they belong together.
-
-    Returns:
-        Image and labels.
-
-    Raises:
-        BadFileError: Either is unusable, their shapes or affines differ, or no voxel is liver or tumour.
-    """
-    image = read_image(image_path)
-    labels = read_labels(label_path, like=(image.geometry, f"its image {image_path.name}"))
-    if not labels.data.any():
-        raise BadFileError(label_path, "all voxels are background; a labelled abdomen shows liver")
-    return image, labels
+    volume = _read(path, np.dtype(np.uint8), lambda header: _place_labels(path, header, like, rules), whole)
+    if rounded:
+        return replace(volume, assumed=(*volume.assumed, "values almost 0, 1 or 2 rounded"))
+    return volume
 
 
 def write_labels(path: Path, labels: NDArray[np.uint8], geometry: Geometry) -> None:
@@ -159,140 +191,95 @@ def write_labels(path: Path, labels: NDArray[np.uint8], geometry: Geometry) -> N
         nib.save(image, temporary)
 
 
-def _check_labels(path: Path, values: NDArray[Any]) -> None:
-    good = np.zeros(values.shape, dtype=bool)
-    for value in LABELS:
-        good |= values == value
-    if not good.all():
-        others = np.unique(values[~good])
-        shown = ", ".join(f"{value:g}" for value in others[:5]) + (", ..." if others.size > 5 else "")
-        raise BadFileError(path, f"labels must be 0, 1 or 2, found {shown}")
+class _Place(NamedTuple):
+    """Where voxels are put: the geometry, how axes are turned to it (None: not at all), and what was assumed."""
+
+    geometry: Geometry
+    turn: NDArray[np.float64] | None
+    assumed: tuple[str, ...] = ()
+    as_stored: bool = True
+
+
+def _known(path: Path, header: Header, rules: CtIngestConfig) -> tuple[str, ...]:
+    """What was assumed for a header's own geometry.
+
+    Raises:
+        BadFileError: It is not known, and nothing may be assumed.
+    """
+    if header.unknown and rules.unknown_geometry == "refuse":
+        doubts, instead = ("; ".join(parts) for parts in zip(*header.unknown, strict=True))
+        raise BadFileError(
+            path,
+            f"{doubts}. Correct the header, or set segmentation.ingest.unknown_geometry to assume ({instead})",
+        )
+    return (*header.assumed, *(f"{doubt}: {instead} assumed" for doubt, instead in header.unknown))
+
+
+def _place_labels(path: Path, header: Header, like: tuple[Geometry, str] | None, rules: CtIngestConfig) -> _Place:
+    if like is None:
+        return _Place(header.geometry, None, _known(path, header, rules))
+    there, whose = like
+    mismatch = there.mismatch(header.geometry)
+    if not mismatch and header.unknown and rules.unknown_geometry == "refuse":
+        mismatch = header.unknown[0][0]
+    if mismatch:
+        if header.geometry.shape != there.shape:
+            raise BadFileError(path, f"{mismatch}, that of {whose}")
+        if rules.label_geometry == "require":
+            mend = "if its voxels match all the same, set segmentation.ingest.label_geometry to of-image"
+            raise BadFileError(path, f"{mismatch} (against {whose}); {mend}")
+        return _Place(there, None, (*header.assumed, f"geometry taken from the image ({mismatch})"), as_stored=False)
+    assumed = _known(path, header, rules)
+    turn, distance = there.turn(header.geometry)
+    if distance > _EQUAL:
+        assumed += (f"positions off by less than {SAME_GRID} voxels: the image's were taken",)
+    if np.array_equal(turn, _UNTURNED):
+        return _Place(there, None, assumed)
+    return _Place(there, turn, (*assumed, "axes turned to those of the image, on the same grid"), as_stored=False)
 
 
 def _read(
     path: Path,
     dtype: np.dtype[Any],
-    *,
-    ratio: int,
-    check: Callable[[Path, NDArray[Any]], None] | None = None,
-    like: tuple[Geometry, str] | None = None,
+    place: Callable[[Header], _Place],
+    convert: Callable[[NDArray[Any], Header], NDArray[Any]],
 ) -> Volume:
     """Voxels of a three-dimensional NIfTI file, scaled as its header says and converted to `dtype` as they are read.
 
     Args:
         path: The file.
         dtype: Wanted.
-        ratio: Refuse large files that were compressed further than this.
-        check: Called with the path and each portion of scaled voxels.
-        like: As in `read_labels`.
+        place: Called before any voxel is read.
+        convert: Called with each portion of scaled voxels and the header.
     """
-    if not path.is_file():
-        raise BadFileError(path, "no such file")
-    size = path.stat().st_size
-    if not size:
-        raise BadFileError(path, "empty file")
-    try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-        if zipped != path.name.lower().endswith(".gz"):
-            raise BadFileError(path, "gzip data without .gz in its name" if zipped else "named .gz but not gzip data")
-        with gzip.open(path) if zipped else path.open("rb") as file:
-            header, head = _read_header(path, file)
-            geometry = _check_header(path, header, size, ratio if zipped else 1)
-            if like and (mismatch := like[0].mismatch(geometry)):
-                raise BadFileError(path, f"{mismatch}, that of {like[1]}")
-            skip = header.get_data_offset() - len(head)
+    with opened(path) as (file, header):
+        placed, skip = place(header), header.skip
+        try:
             while skip > 0 and (passed := len(file.read(min(_CHUNK, skip)))):
                 skip -= passed
-            data = _read_voxels(path, file, header, dtype, check)
-            for _ in range(_EXTRA // _CHUNK):  # to the end, where gzip checks its sum
-                if not file.read(_CHUNK):
-                    break
-            else:
-                raise BadFileError(path, f"more than {_EXTRA} bytes follow the voxels; the header's shape is wrong")
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadFileError(path, f"damaged or unreadable: {error}") from None
-    except MemoryError:
-        raise BadFileError(path, f"{geometry.shape} voxels do not fit into this machine's memory") from None
-    return Volume(data, geometry)
-
-
-def _read_header(path: Path, file: BufferedIOBase) -> tuple[Any, bytes]:
-    head = file.read(4)
-    header_class = _HEADER_SIZES.get(int.from_bytes(head, "little")) or _HEADER_SIZES.get(int.from_bytes(head, "big"))
-    if header_class is None:
-        raise BadFileError(path, "not a NIfTI file")
-    head += file.read(header_class.sizeof_hdr - 4)
-    if len(head) < header_class.sizeof_hdr:
-        raise BadFileError(path, f"truncated inside the header ({len(head)} bytes)")
-    # nibabel raises many types of error for damaged headers, and repairs some silently or with a log line.
-    try:
-        header = header_class(head, check=False)
-        header.check_fix(logger=_QUIET, error_level=40)
-        header.get_data_dtype(), header.get_slope_inter(), header.get_data_offset(), header.get_xyzt_units()
-    except Exception as error:
-        raise BadFileError(path, f"bad NIfTI header: {error}") from None
-    if bytes(header["magic"]).rstrip(b"\0")[:3] not in (b"n+1", b"n+2"):
-        raise BadFileError(path, f"not a single-file NIfTI (magic {bytes(header['magic'])!r})")
-    return header, head
-
-
-def _check_header(path: Path, header: Any, size: int, ratio: int) -> Geometry:
-    """Refuses what cannot be a CT volume or cannot come out of a file of `size` bytes; allocates nothing."""
-    shape = tuple(int(size) for size in header.get_data_shape())
-    if len(shape) != 3:
-        raise BadFileError(path, f"{len(shape)}-dimensional {shape}; one three-dimensional volume is needed")
-    if min(shape) < 1:
-        raise BadFileError(path, f"no voxels: shape {shape}")
-    dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf":
-        raise BadFileError(path, f"voxels of type {dtype} are not real numbers")
-    offset = header.get_data_offset()
-    if offset < header.sizeof_hdr:
-        raise BadFileError(path, f"voxels at byte {offset} would lie inside the header")
-    if offset > _EXTRA:
-        raise BadFileError(path, f"voxels at byte {offset}; at most {_EXTRA} are valid")
-    declared = offset + math.prod(shape) * dtype.itemsize
-    if declared > size * (_DEFLATE_LIMIT if ratio > 1 else 1):
-        raise BadFileError(
-            path, f"truncated: {shape} voxels of {dtype} need {declared} bytes, the file cannot hold them"
-        )
-    if declared > max(_BOMB, size * ratio):
-        raise BadFileError(
-            path,
-            f"{declared} bytes of voxels in a file of {size}: nothing but padding compresses further than {ratio}:1",
-        )
-    unit = header.get_xyzt_units()[0]
-    if unit not in ("mm", "unknown"):  # LiTS leaves the unit out and means millimetres
-        raise BadFileError(path, f"spatial unit {unit!r}; millimetres are needed")
-    try:
-        geometry = Geometry.from_header(header)
-    except Exception as error:  # as above
-        raise BadFileError(path, f"bad orientation in the NIfTI header: {error}") from None
-    matrix = geometry.affine[:3, :3]
-    sizes = np.linalg.norm(matrix, axis=0)
-    if not np.isfinite(geometry.affine).all() or sizes.min() < _VOXEL_SIZE[0] or sizes.max() > _VOXEL_SIZE[1]:
-        shown = " x ".join(f"{size:.4g}" for size in sizes)
-        raise BadFileError(
-            path, f"voxels of {shown} mm: sides from {_VOXEL_SIZE[0]:g} to {_VOXEL_SIZE[1]:g} mm are valid"
-        )
-    if abs(np.linalg.det(matrix / sizes)) < 0.1:
-        raise BadFileError(path, "affine is singular or nearly so: its axes do not span the volume")
-    return geometry
+            data = _read_voxels(path, file, header, dtype, convert)
+        except MemoryError:
+            raise BadFileError(path, f"{header.geometry.shape} voxels do not fit into this machine's memory") from None
+        for _ in range(EXTRA // _CHUNK):  # to the end, where gzip checks its sum
+            if not file.read(_CHUNK):
+                break
+        else:
+            raise BadFileError(path, f"more than {EXTRA} bytes follow the voxels; the header's shape is wrong")
+    if placed.turn is not None:
+        data = np.asfortranarray(nib.apply_orientation(data, placed.turn))
+    return Volume(data, placed.geometry, placed.assumed, placed.as_stored)
 
 
 def _read_voxels(
     path: Path,
     file: BufferedIOBase,
-    header: Any,
+    header: Header,
     dtype: np.dtype[Any],
-    check: Callable[[Path, NDArray[Any]], None] | None,
+    convert: Callable[[NDArray[Any], Header], NDArray[Any]],
 ) -> NDArray[Any]:
     """Voxels in portions, so that only what is wanted is held, and memory grows with what the file really holds."""
-    shape, stored = header.get_data_shape(), header.get_data_dtype()
-    slope, intercept = header.get_slope_inter()
-    scaled = slope not in (None, 1.0) or intercept not in (None, 0.0)
-    voxels = np.empty(math.prod(shape), dtype)  # untouched pages take no memory
+    shape, stored = header.geometry.shape, header.dtype
+    voxels = np.zeros(math.prod(shape), dtype)  # untouched pages take no memory, and background leaves them so
     done = 0
     while done < voxels.size:
         wanted = min(_CHUNK, (voxels.size - done) * stored.itemsize)
@@ -302,10 +289,11 @@ def _read_voxels(
             raise BadFileError(path, f"truncated: {got} of {needed} bytes of voxels")
         values = np.frombuffer(portion, stored)
         with np.errstate(all="ignore"):  # overflow becomes infinity, which the value checks name
-            if scaled:
-                values = values.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0)
-            if check:
-                check(path, values)
-            voxels[done : done + values.size] = values
+            if header.scaling:
+                slope, intercept = header.scaling
+                values = values.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+            values = convert(values, header)
+            if values.any():
+                voxels[done : done + values.size] = values
         done += values.size
     return voxels.reshape(shape, order="F")

@@ -125,11 +125,12 @@ class SegmentationPictures(Pictures):
         paths = []
         for folder in (targets, predictions):
             files = label_files(folder)
-            if target_stem(case) not in files:
+            if (key := case.removeprefix("volume-")) not in files:
                 raise BadDataError(f"{folder}: no segmentation of {case} ({target_stem(case)}.nii.gz)")
-            paths.append(files[target_stem(case)])
-        target = read_labels(paths[0])
-        prediction = read_prediction(target, *paths)
+            paths.append(files[key])
+        rules = self.config.section(SegmentationConfig).ingest
+        target = read_labels(paths[0], rules=rules)
+        prediction = read_prediction(target, paths[0], paths[1], rules)
         slices = self._slices(targets, case, target.geometry)
         return draw_case(case, target.geometry, target.data, prediction.data, slices)
 
@@ -147,11 +148,11 @@ class SegmentationPictures(Pictures):
         file = next((path for suffix in SUFFIXES if (path := folder / f"{case}{suffix}").is_file()), None)
         if file is None or not case.startswith("volume-"):
             return None
-        image = read_image(file)
+        settings = self.config.section(SegmentationConfig)
+        image = read_image(file, settings.ingest)
         if image.geometry.mismatch(geometry):
             return None
-        window = self.config.section(SegmentationConfig).prepare.window
-        return lambda index: apply_window(image.canonical[index], window)
+        return lambda index: apply_window(image.canonical[index], settings.prepare.window)
 
 
 PART = SegmentationPictures

@@ -27,9 +27,8 @@ class SegmentationPreparation(Preparation):
 
     def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> None:
         """Writes `<name>.h5` and the target `segmentation-N.nii[.gz]`."""
-        prepare_case(
-            name, files["volume"], files["segmentation"], folder, self.config.section(SegmentationConfig).prepare
-        )
+        settings = self.config.section(SegmentationConfig)
+        prepare_case(name, files["volume"], files["segmentation"], folder, settings.prepare, settings.ingest)
 
 
 PART = SegmentationPreparation

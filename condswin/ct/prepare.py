@@ -6,8 +6,9 @@ import h5py
 import numpy as np
 
 from condswin.ct.cases import target_stem
-from condswin.ct.config import PrepareCtConfig
-from condswin.ct.nifti import LABELS, SUFFIXES, Volume, read_pair
+from condswin.ct.config import CtIngestConfig, PrepareCtConfig
+from condswin.ct.nifti import LABELS, SUFFIXES, Volume, write_labels
+from condswin.ct.pairs import read_pair
 from condswin.ct.resampling import apply_window, resample_image, resample_labels, resampled_size
 from condswin.files import atomic_file, copy_with_sha256
 
@@ -15,13 +16,21 @@ from condswin.files import atomic_file, copy_with_sha256
 _BATCH = 16
 
 
-def prepare_case(name: str, image: Path, segmentation: Path, folder: Path, config: PrepareCtConfig) -> None:
+def prepare_case(
+    name: str,
+    image: Path,
+    segmentation: Path,
+    folder: Path,
+    config: PrepareCtConfig,
+    rules: CtIngestConfig = CtIngestConfig(),  # noqa: B008 (frozen)
+) -> None:
     """Writes a case's network inputs, and its segmentation as target beside them.
 
     `<name>.h5` holds `image` (slices, rows, columns), float16 in -1..1 over the HU window; `label`, uint8, the same
     shape; `liver_slices` and `tumour_slices`, the indices of the slices that show them; and, as attributes, the
     geometry of the source file. `segmentation-N.nii[.gz]` is a byte copy of the source, so that the folder serves
-    any evaluation as reference.
+    any evaluation as reference; where the source's own axes or position are not the image's, it is written anew on the
+    grid of the image, on which predictions lie.
 
     Args:
         name: The case.
@@ -29,12 +38,18 @@ def prepare_case(name: str, image: Path, segmentation: Path, folder: Path, confi
         segmentation: Its labels.
         folder: Where to write.
         config: Window and resampling.
+        rules: How files are read.
 
     Raises:
         BadFileError: A file is unusable, or the two do not belong together.
     """
-    write_inputs(*read_pair(image, segmentation), folder / f"{name}.h5", config)
-    copy_with_sha256(segmentation, folder / prepared_names(name, segmentation)[1])
+    volume, labels = read_pair(image, segmentation, rules)
+    write_inputs(volume, labels, folder / f"{name}.h5", config)
+    target = folder / prepared_names(name, segmentation)[1]
+    if labels.as_stored:
+        copy_with_sha256(segmentation, target)
+    else:
+        write_labels(target, labels.data, labels.geometry)
 
 
 def prepared_names(name: str, segmentation: Path) -> list[str]:

@@ -52,8 +52,9 @@ class SegmentationServing(Serving):
         sees it resampled to their median.
         """
         name, out = stem(source), folder / self.output_names(source)[0]
-        image = read_image(source)
+        image = read_image(source, self.config.section(SegmentationConfig).ingest)
         settings, notes = self._settings(source, image.geometry, origin.seen)
+        notes = [*image.assumed, *notes]
         # A name of the scratch file's own: the input's may be as long as names can be.
         with TemporaryDirectory() as scratch:
             inputs = Path(scratch, f"{name[:40]}.h5")
@@ -64,8 +65,9 @@ class SegmentationServing(Serving):
 
     def refusals(self, source: Path, seen: Mapping[str, Any]) -> list[str]:
         """A spacing or field of view unlike those trained with; see `guard.refusals`."""
-        neighbours = self.config.section(SegmentationConfig).prepare.neighbours
-        return refusals(read_geometry(source), seen, single_slices=neighbours == 0)
+        section = self.config.section(SegmentationConfig)
+        geometry = read_geometry(source, section.ingest)
+        return refusals(geometry, seen, single_slices=section.prepare.neighbours == 0)
 
     def passed_over(self, source: Path) -> str:
         """Segmentations lie beside images under the same endings."""
@@ -75,7 +77,8 @@ class SegmentationServing(Serving):
 
     def write_form(self, form: str, source: Path, prediction: Path, out: Path) -> list[str]:
         """The slice with most liver: CT, liver green, tumours magenta."""
-        image, labels = read_image(source), read_labels(prediction)
+        rules = self.config.section(SegmentationConfig).ingest
+        image, labels = read_image(source, rules), read_labels(prediction, rules=rules)
         slices = labels.canonical
         chosen = int((slices > 0).sum(axis=(1, 2)).argmax()) if slices.any() else len(slices) // 2
         window = self.config.section(SegmentationConfig).prepare.window

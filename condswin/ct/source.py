@@ -16,7 +16,7 @@ class SegmentationSource(Source):
 
     def check_case(self, case: Case) -> CaseInfo:
         """Reads both files and checks that they are a usable pair."""
-        return check_case(case)
+        return check_case(case, self.config.section(SegmentationConfig).ingest)
 
 
 PART = SegmentationSource

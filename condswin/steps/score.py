@@ -1,5 +1,6 @@
 """Step: score any folder of predictions, whoever made them. Loads neither networks nor what trains them."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from condswin.errors import BadDataError
 from condswin.evaluation.results import METRICS, PICTURES, draw_pictures, summaries, write_rows
 from condswin.files import write_json
 from condswin.outputs import open_output
+from condswin.progress import say
 from condswin.tasks.facts import Facts
 from condswin.tasks.judging import Judging
 from condswin.tasks.loading import load
@@ -47,6 +49,9 @@ def score_folders(
         output = open_output(out, step="score", inputs=[targets, predictions], overwrite=overwrite)
     facts = load(Facts, task_name, config)
     rows = load(Judging, task_name, config).score(targets, predictions)
+    assumed = Counter(what for row in rows for what in str(row.get("assumed", "")).split("; ") if what)
+    for what, count in assumed.most_common():
+        say(f"assumed for {count} of {len(rows)} cases: {what}")
     result = summaries(facts, rows)
     if out is not None:
         output.claim([CASES, METRICS, *(f"pictures/{name}.png" for name in PICTURES)])

@@ -6,7 +6,7 @@ from typing import ClassVar
 from condswin.config.names import TaskName
 from condswin.tasks.loading import Part
 
-#: Scores of one case: `case`, text columns such as `acquisition`, and numbers.
+#: Scores of one case: `case`, text columns such as `acquisition` and `assumed` (sentences, "; " between), and numbers.
 Row = dict[str, float | str]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from condswin.config.reading import parse_config
 from condswin.config.root import Config
 from condswin.ct.geometry import Geometry
+from condswin.ct.headers import locate
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "ct"
 
@@ -54,7 +55,8 @@ def anatomy(shape, seed=0):
 
 def geometry(shape, matrix) -> Geometry:
     """That of a file with this affine."""
-    return Geometry.from_header(nib.Nifti1Image(np.zeros(shape, np.uint8), matrix).header)
+    header = nib.Nifti1Image(np.zeros(shape, np.uint8), matrix).header
+    return locate(Path("made-up.nii"), header, header, shape)[0]
 
 
 def from_canonical(geometry: Geometry, slices: Any) -> Any:

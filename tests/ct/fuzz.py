@@ -1,6 +1,6 @@
 """Damaged NIfTI pairs, each read in a process of its own under limits of time and memory above an idle one.
 
-`python -m tests.ct.fuzz 1000` tries as many mutants; the test tries 240. A mutant depends on its number alone.
+`python -m tests.ct.fuzz 1000` tries as many mutants; the test tries 312. A mutant depends on its number alone.
 """
 
 import gzip
@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 
 from condswin.ct.cases import check_case, find_cases
-from condswin.ct.nifti import read_image
+from condswin.ct.nifti import read_geometry, read_image, read_labels
 from condswin.errors import BadFileError
 
 from .fakes import AFFINES, anatomy
@@ -29,6 +29,7 @@ REFUSED, CRASHED = 10, 11
 MUST_REFUSE = {
     "bomb",
     "hollow",
+    "empty",
     "late",
     "4D",
     "no slices",
@@ -38,6 +39,7 @@ MUST_REFUSE = {
     "shape",
     "affine",
     "gzip",
+    "behind",
 }
 _DTYPES = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 511, 512, 768, 1024, 1280, 1536, 1792, 2048, 2304, 9999]
 _ZEROS = gzip.compress(bytes(1 << 26), 9)  # gzip members may follow one another: 64 MiB each
@@ -154,10 +156,18 @@ def bomb(rng, pair, which):
 
 
 def hollow(rng, pair, which):
-    """A header that tells the truth about gigabytes of zeros."""
-    deep = int(rng.integers(1000, 4000))
+    """A header that tells the truth about more zeros than any scan has voxels."""
+    deep = int(rng.integers(2049, 6000))
     files = [gzip.compress(patched(data, 40, "4h", 3, 1024, 1024, deep)[:352]) + _ZEROS * (deep // 16) for data in pair]
     return files if which else replaced([gzip.compress(data) for data in pair], 1, files[1])
+
+
+def empty(rng, pair, which):
+    """A scan of which all but a slice is padding, and no liver: as large as scans are, and no bomb."""
+    deep, size = 257, 512
+    slice_ = rng.integers(-1000, 200, (size, size)).astype(np.int16).tobytes()
+    shape = patched(pair[0], 40, "4h", 3, size, size, deep)[:352], patched(pair[1], 40, "4h", 3, size, size, deep)[:352]
+    return [gzip.compress(shape[0] + slice_) + _ZEROS * 2, gzip.compress(shape[1] + bytes(size**2)) + _ZEROS]
 
 
 def late(rng, pair, which):
@@ -187,7 +197,48 @@ def spoiled(value):
 def moved(rng, pair, which):
     places = 280 + 4 * rng.integers(0, 12)
     old = struct.unpack_from("<f", pair[which], places)[0]
-    return replaced(pair, which, patched(pair[which], places, "f", old + rng.choice([-1, 1]) * rng.uniform(0.01, 5)))
+    return replaced(pair, which, patched(pair[which], places, "f", old + rng.choice([-1, 1]) * rng.uniform(1.5, 6)))
+
+
+def turned(rng, pair, which):
+    """Labels of the same grid in another orientation."""
+    orientation = np.column_stack([rng.permutation(3), rng.choice([-1, 1], 3)])
+    return [pair[0], nib.Nifti1Image.from_bytes(pair[1]).as_reoriented(orientation).to_bytes()]
+
+
+def forms(rng, pair, which):
+    """Headers of which one form is none, or none is one, or two differ; both alike or one alone."""
+    sform = rng.choice([0, 1, np.nan, 1e-8, 3e38], 12) if rng.random() < 0.5 else np.eye(4)[:3].ravel()
+    size, over = rng.choice([0, -0.8, 0.8, 5, np.nan], 3), 1 + rng.choice([0, 1e-6, 1e-4, 0.1, np.nan])
+    codes = rng.integers(-1, 7, 2)
+
+    def spoil(data):
+        data = patched(data, 252, "2h", *codes)
+        data = patched(data, 280, "12f", *sform) if rng.random() < 0.7 else data
+        data = patched(data, 80, "3f", *size) if rng.random() < 0.3 else data
+        return patched(data, 256, "6f", 0, 0, over, 3, -4, 5) if rng.random() < 0.7 else data
+
+    return [spoil(data) for data in pair] if rng.random() < 0.5 else replaced(pair, which, spoil(pair[which]))
+
+
+def scaled(rng, pair, which):
+    """Labels that a slope puts nearly, or not nearly, where they were."""
+    step = float(rng.choice([1, 1 / 127, 2 / 255, 3.0518e-5, 0.1])) * (1 + rng.choice([0, 1e-6, 1e-3, 0.3]))
+    labels = nib.Nifti1Image.from_bytes(pair[1])
+    stored = np.rint(np.asarray(labels.dataobj) / step).astype(rng.choice(["u1", "i2", "u2", "i4", "f4"]))
+    return [pair[0], patched(nib.Nifti1Image(stored, labels.affine).to_bytes(), 112, "2f", step, 0)]
+
+
+def behind(rng, pair, which):
+    """A whole gzip stream, and something else."""
+    files = [gzip.compress(data, 6) for data in pair]
+    return replaced(files, which, files[which] + bytes(int(rng.integers(3000))) + b"!" + rng.bytes(rng.integers(3000)))
+
+
+def misplaced(rng, pair, which):
+    """Labels that lie somewhere else in their image."""
+    shift = tuple(int(x) for x in rng.integers(-9, 10, 3))
+    return image(rng, pair, 1, lambda array: np.flip(np.roll(array, shift, (0, 1, 2)), int(rng.integers(3))))
 
 
 KINDS = {
@@ -203,6 +254,7 @@ KINDS = {
     "noisy gzip": noisy_gzip,
     "bomb": bomb,
     "hollow": hollow,
+    "empty": empty,
     "late": late,
     "4D": lambda rng, pair, which: image(
         rng, pair, which, lambda array: np.stack([array] * int(rng.integers(2, 4)), -1)
@@ -213,9 +265,14 @@ KINDS = {
     "background": lambda rng, pair, which: image(rng, pair, 1, lambda array: array * 0),
     "shape": lambda rng, pair, which: image(rng, pair, which, lambda array: array[: -int(rng.integers(1, 9))]),
     "affine": moved,
+    "turned": turned,
+    "forms": forms,
+    "scaled": scaled,
+    "behind": behind,
+    "misplaced": misplaced,
 }
 #: Kinds that give files already compressed.
-PACKED = {"gzip", "noisy gzip", "bomb", "hollow", "late"}
+PACKED = {"gzip", "noisy gzip", "bomb", "hollow", "empty", "late", "behind"}
 
 
 def read(folder):
@@ -225,8 +282,13 @@ def read(folder):
         check_case(case)
     except BadFileError as error:
         return REFUSED if error.path.parent == folder and error.reason else CRASHED
-    expected = nib.load(case.files["volume"]).get_fdata(dtype=np.float32)
-    np.testing.assert_allclose(read_image(case.files["volume"]).data, expected, rtol=1e-5, atol=1e-3)
+    scan, labels = (nib.load(case.files[role]) for role in ("volume", "segmentation"))
+    image = read_image(case.files["volume"])
+    np.testing.assert_allclose(image.data, scan.get_fdata(dtype=np.float32), rtol=1e-5, atol=1e-3)
+    position = read_geometry(case.files["segmentation"]).affine
+    turned = labels.as_reoriented(nib.io_orientation(np.linalg.inv(image.geometry.affine) @ position))
+    read = read_labels(case.files["segmentation"], like=(image.geometry, "the image"))
+    np.testing.assert_array_equal(read.data, np.rint(turned.get_fdata()))
     return 0
 
 

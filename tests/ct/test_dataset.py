@@ -7,7 +7,7 @@ from condswin.ct import dataset as module
 from condswin.ct.augment import augment
 from condswin.ct.config import PrepareCtConfig
 from condswin.ct.dataset import SliceDataset, random_crop
-from condswin.ct.nifti import read_pair
+from condswin.ct.pairs import read_pair
 from condswin.ct.prepare import prepare_case
 from condswin.errors import BadDataError
 
@@ -118,7 +118,7 @@ def test_nothing_to_draw_from(tmp_path):
         SliceDataset([])
     hu, labels = anatomy((12, 12, 4))
     labels[:] = 0
-    labels[0, 0, 0] = 1
+    labels[7, 5, 2] = 1
     pair = write(tmp_path / "volume-0.nii", hu), write(tmp_path / "segmentation-0.nii", labels)
     prepare_case("volume-0", *pair, tmp_path, PrepareCtConfig(spacing=4.0))  # the one voxel of liver is lost
     with pytest.raises(BadDataError, match="no slice of the 1 cases shows liver"):

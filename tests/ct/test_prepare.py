@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from condswin.ct.config import PrepareCtConfig
 from condswin.ct.geometry import Geometry
 from condswin.ct.metrics import score_case
-from condswin.ct.nifti import read_labels, read_pair
+from condswin.ct.nifti import read_labels
+from condswin.ct.pairs import read_pair
 from condswin.ct.prepare import prepare_case, prepared_names
 from condswin.ct.prepared import open_prepared
 from condswin.ct.resampling import labels_at, one_hot

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from condswin.ct.config import DemoCtConfig
 from condswin.ct.demo.scans import write_demo_case
-from condswin.ct.nifti import read_labels, read_pair
+from condswin.ct.nifti import read_labels
+from condswin.ct.pairs import read_pair
 from condswin.ct.prepared import open_prepared
 from tests.whole import Whole
 

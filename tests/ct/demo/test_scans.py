@@ -7,7 +7,7 @@ import pytest
 from condswin.ct.cases import check_case, find_cases
 from condswin.ct.config import DemoCtConfig
 from condswin.ct.demo.scans import write_demo_case
-from condswin.ct.nifti import read_pair
+from condswin.ct.pairs import read_pair
 
 CONFIG = DemoCtConfig(cases=12, slices=16, size=96)
 
