@@ -1,5 +1,6 @@
 """The command line: one command per step, the same functions that DVC and Kubeflow call."""
 
+import io
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from condswin.config.root import Config
 from condswin.config.study import load_study
 from condswin.errors import BadDataError, CondswinError, ConfigError
 from condswin.outputs import check_file, check_output
+from condswin.plain import plain
 from condswin.suggest import unknown
 
 app = typer.Typer(
@@ -62,10 +64,14 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # So would PyTorch's at each start and stop of its profiler, which `bench` counts memory with.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files that are not UTF-8 are shown by their bytes.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except CondswinError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Messages have lines; what files and parameters bring into them is shown letter by letter.
+        print("\n".join(map(plain, f"error: {error}".split("\n"))), file=sys.stderr)
         sys.exit(error.exit_status)
     except BrokenPipeError:
         sys.exit(0)
@@ -443,26 +449,42 @@ def rollback(task: Task, params: Params = DEFAULT_PARAMS, settings: Settings = N
 
 @app.command()
 def predict(
-    inputs: Annotated[list[Path], typer.Argument(help="fastMRI HDF5 files or CT NIfTI volumes.")],
+    inputs: Annotated[list[Path], typer.Argument(help="fastMRI HDF5 files, CT NIfTI volumes, or folders of them.")],
     model: Annotated[str, typer.Option(help="Model folder, models:/NAME@champion or models:/NAME/VERSION.")],
     out: Annotated[Path, typer.Option(help="Folder for the predictions.")],
     force: Annotated[bool, typer.Option(help="Predict also what is far from the model's training data.")] = False,
+    png: Annotated[bool, typer.Option("--png", help="A picture of one slice beside each prediction.")] = False,
+    nifti: Annotated[bool, typer.Option("--nifti", help="MRI volumes as NIfTI beside the HDF5.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per input, and nothing else.")] = False,
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
     settings: Settings = None,
 ) -> None:
     """Reconstruct k-space files or segment CT volumes, with or without targets.
 
-    Example: condswin predict --model models:/condswin-reconstruction@champion scans/*.h5 --out reconstructions/
+    Of a folder, all files of the model's kind are predicted, those below it too.
+
+    Example: condswin predict --model models:/condswin-reconstruction@champion scans/ --out reconstructions/
     """
     config = _read_or_demo(None, params, settings)
-    if missing := [str(path) for path in inputs if not path.is_file()]:
+    if missing := [str(path) for path in inputs if not (path.is_file() or path.is_dir())]:
         raise BadDataError(f"{', '.join(missing)}: no such file")
     check_output(out, step="predict", inputs=inputs, overwrite=overwrite)
+    from condswin.steps.predict import Result
     from condswin.steps.predict import predict as step
 
-    for path in step(config, inputs, model=model, out=out, force=force, overwrite=overwrite):
-        print(path)
+    def tell(result: Result, address: str) -> None:
+        if as_json:
+            print(json.dumps(result.record(address)), flush=True)
+            return
+        for warning in result.warnings:
+            print(plain(f"{result.input}: {warning}"), file=sys.stderr)
+        for path in result.outputs:
+            print(plain(path), flush=True)
+
+    forms = [form for form, wanted in (("png", png), ("nifti", nifti)) if wanted]
+    step(config, inputs, model=model, out=out, forms=forms, force=force, overwrite=overwrite, tell=tell,
+         note=lambda text: print(plain(text), file=sys.stderr))  # fmt: skip
 
 
 @app.command()
@@ -664,4 +686,4 @@ def gallery(
     from condswin.steps.gallery import gallery as step
 
     for path in step(config, inputs, models=model or [], weight=weight, out=out, overwrite=overwrite):
-        print(path)
+        print(plain(path))

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from condswin.plain import plain
+
 
 class CondswinError(Exception):
     """Base of every error that the command line reports as one line instead of a traceback.
@@ -28,7 +30,7 @@ class BadFileError(CondswinError):
     """
 
     def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(f"{plain(path)}: {reason}")
         self.path = Path(path)
         self.reason = reason
 

@@ -14,6 +14,8 @@ from condswin.errors import BadFileError
 MANIFEST = "manifest.json"
 #: How names of files that are being written begin.
 PARTIAL = ".partial-"
+# Of a name, in that of its temporary file: with more, names near the limit of file systems would be too long.
+_KEPT = 40
 #: Asked once, since asking sets it for a moment: threads that did so at once could leave the process with 0.
 UMASK = os.umask(0)
 os.umask(UMASK)
@@ -26,7 +28,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffixes of `path`, since nibabel and h5py choose formats by them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=f"-{path.name}")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=f"-{path.name[-_KEPT:]}")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -66,7 +68,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise BadFileError(path, "no such file; run the step that writes it first") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise BadFileError(path, f"not readable as JSON ({error})") from None
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unicodedata import normalize
 
 from filelock import FileLock
 
@@ -26,6 +27,8 @@ FORMAT = 1
 WRITTEN_BY = "written_by"
 #: Among the facts of a file: somebody else's, claimed to be replaced.
 THEIRS = "theirs"
+# Bytes of a file's name, the limit of all common file systems.
+_NAME_MAX = 255
 #: What an HTML page of ours has in its head.
 GENERATOR = 'name="generator" content="condswin"'
 
@@ -81,6 +84,8 @@ class Output:
             target = self.folder / name
             if any(_same(target, path) for path in self.inputs):
                 raise OutputError(f"{target}: is an input and would be written over; give another folder")
+            if (size := len(os.fsencode(target.name))) > _NAME_MAX:
+                raise OutputError(f"{target}: a name of {size} bytes, {_NAME_MAX} are possible; rename the input")
             if target.is_dir() and not target.is_symlink():
                 raise OutputError(f"{target}: is a folder, a file of this name is to be written; give another folder")
             if os.path.lexists(target) and not self._is_ours(name):
@@ -286,7 +291,7 @@ def require_space(folder: Path, needed: int, step: str, advice: str) -> None:
 
 
 def refuse_equal(outputs: Mapping[Path, Iterable[str]]) -> None:
-    """Refuses inputs that would write one output.
+    """Refuses inputs that would write one output, on any file system: names that differ in case are equal on some.
 
     Args:
         outputs: Names of the files to write, by input.
@@ -297,7 +302,7 @@ def refuse_equal(outputs: Mapping[Path, Iterable[str]]) -> None:
     writers: dict[str, Path] = {}
     for source, names in outputs.items():
         for name in names:
-            other = writers.setdefault(name, source)
+            other = writers.setdefault(normalize("NFC", name).casefold(), source)
             if other != source:
                 raise OutputError(f"{other} and {source}: both would be written to {name}; run them into two folders")
 

@@ -15,4 +15,6 @@ def patient_key(identifier: str) -> str:
     knows or guesses an identifier can tell its key; runs agree on patients if they have the same secret.
     """
     secret = os.environ.get(PATIENT_KEY) or "condswin"
-    return hmac.new(secret.encode(), f"patient {identifier}".encode(), hashlib.sha256).hexdigest()[:16]
+    return hmac.new(
+        secret.encode(), f"patient {identifier}".encode(errors="surrogateescape"), hashlib.sha256
+    ).hexdigest()[:16]

@@ -14,6 +14,8 @@ from typing import Protocol, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from condswin.plain import plain
+
 T = TypeVar("T")
 
 #: Seconds between the lines of a log.
@@ -53,14 +55,15 @@ def progress(label: str, total: int, *, done: int = 0) -> Iterator[Advance]:
         total: Pieces of work.
         done: Those that were done before: they do not count for how fast it goes.
     """
+    label = plain(label)
     if sys.stderr.isatty():
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=_console(), transient=False) as bar:
             task = bar.add_task(label, total=total, completed=done, note="")

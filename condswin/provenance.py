@@ -31,6 +31,15 @@ def git_state() -> dict[str, str]:
     return {"git_commit": commit, "git_dirty": "unknown" if changed is None else str(bool(changed)).lower()}
 
 
+def software() -> str:
+    """Name, version and commit of this code."""
+    try:
+        number = version("condswin")
+    except PackageNotFoundError:
+        number = "unknown"
+    return f"condswin {number}, commit {git_state()['git_commit'][:12]}"
+
+
 def libraries() -> dict[str, str]:
     """Versions of Python and of the installed ones of `LIBRARIES`."""
     found = {"python": platform.python_version()}

@@ -9,42 +9,82 @@ from condswin.config.names import TASKS
 from condswin.config.reading import parse_config, sections
 from condswin.config.root import Config
 from condswin.devices import device
-from condswin.errors import BadDataError
-from condswin.registry.package import load_registered
+from condswin.errors import BadDataError, BadFileError
+from condswin.kinds import DICOM, kind_of
+from condswin.provenance import software
+from condswin.registry.package import exact_uri, load_registered
 from condswin.tasks.loading import load
-from condswin.tasks.serving import Serving
+from condswin.tasks.serving import Origin, Predicted, Serving
 
 
 class Served(NamedTuple):
     """A network in use.
 
     Attributes:
-        model: Where it was loaded from.
+        model: Where it was loaded from, the version instead of an alias.
         network: In evaluation mode, on the device to use.
+        task: What it was made for.
         serving: Its task's, with its parameters.
+        origin: What else is known of it.
     """
 
     model: str
     network: nn.Module
+    task: str
     serving: Serving
+    origin: Origin
+
+    @property
+    def purpose(self) -> str:
+        """What the model is for, in words."""
+        return f"{self.serving.subject} ({self.task})" if self.serving.subject else self.task
+
+    def refuse_kind(self, source: Path) -> None:
+        """Raises if a file is of another kind than the model takes.
+
+        Raises:
+            BadFileError: It is, or cannot be read.
+        """
+        wanted = self.serving.kind
+        try:
+            found = kind_of(source)
+        except OSError as error:
+            raise BadFileError(source, f"cannot be read ({error.strerror})") from None
+        # What is damaged may look like anything; its name says what it should be.
+        unknown = found or source.name.lower().endswith(self.serving.suffixes)
+        if not wanted or found == wanted or (not found and unknown):
+            return
+        mend = "; convert it first, by dcm2niix for one" if found == DICOM and self.task == "segmentation" else ""
+        raise BadFileError(
+            source,
+            f"is {found or 'of no kind known here'}, but this model is for {self.purpose} and takes "
+            f"{self.serving.takes}{mend}",
+        )
 
     def refuse_unlike(self, inputs: list[Path]) -> None:
-        """Raises if a file is far from what the network was trained on.
+        """Raises if a file is far from what the network was trained on, or of another kind.
 
         Raises:
             BadDataError: Lists the files with reasons.
             BadFileError: A file cannot be used.
         """
-        if far := [f"{path}: {reason}" for path in inputs for reason in self.serving.refusals(path)]:
-            raise BadDataError(
-                "\n".join(
-                    [*far, f"{self.model} has not seen such data; take another model, or --force to go on regardless"]
-                )
-            )
+        for path in inputs:
+            self.refuse_kind(path)
+        if far := {path: reasons for path in inputs if (reasons := self.refusals(path))}:
+            raise BadDataError("\n".join([*(f"{path}: {'; '.join(why)}" for path, why in far.items()), self.advice]))
 
-    def predict(self, source: Path, folder: Path) -> Path:
-        """Writes the prediction of a file into a folder; returns its path."""
-        return self.serving.predict_raw(self.network, source, folder)
+    def refusals(self, source: Path) -> list[str]:
+        """Why the network should not be trusted with a file; nothing if it may."""
+        return self.serving.refusals(source, self.origin.seen)
+
+    @property
+    def advice(self) -> str:
+        """What to do about files that are far from what the network was trained on."""
+        return f"{self.model} has not seen such data; take another model, or --force to go on regardless"
+
+    def predict(self, source: Path, folder: Path) -> Predicted:
+        """Writes the prediction of a file into a folder."""
+        return self.serving.predict_raw(self.network, source, folder, self.origin)
 
 
 def serve(config: Config, model: str) -> Served:
@@ -58,11 +98,13 @@ def serve(config: Config, model: str) -> Served:
     Raises:
         BadDataError: It is for a task that is not known here.
     """
-    network, spec = load_registered(model, config)
+    # An alias may be moved between two looks at it.
+    exact = exact_uri(model, config) if model.startswith("models:/") else model
+    network, spec = load_registered(exact, config)
     if spec.task not in TASKS:
         raise BadDataError(f"{model}: made for the task {spec.task!r}; there are: {', '.join(TASKS)}")
     known = spec.provenance.get("parameters", {})
-    section: dict[str, Any] = {"variants": {spec.variant: {"network": spec.network}}}
+    section: dict[str, Any] = {"variants": {spec.network: {}}}
     # Parameters at hand need not have the model's task.
     if spec.task in config.present:
         section = config.task(spec.task).model_dump(mode="json")
@@ -72,7 +114,14 @@ def serve(config: Config, model: str) -> Served:
     section["train"] = {**known.get("train", here), **({"device": here["device"]} if here else {})}
     trained = parse_config({"seed": config.seed, spec.task: section}, origin=f"{model}: parameters it was trained with")
     network.to(device(trained.task(spec.task).train.device)).eval()
-    return Served(model, network, load(Serving, spec.task, trained))
+    attributes = {
+        # The path of a folder may name whoever trained it.
+        "model": exact if exact.startswith("models:/") else f"{spec.task}/{spec.variant}",
+        "weights_sha256": spec.weights_sha256,
+        "software": software(),
+    }
+    origin = Origin(attributes, spec.provenance.get("seen", {}))
+    return Served(exact, network, spec.task, load(Serving, spec.task, trained), origin)
 
 
 def local_model(model: str) -> list[Path]:

@@ -142,6 +142,8 @@ def test_the_champion_predicts_files_without_targets(pipeline: tuple[str, Path],
     pipeline = folder / "evaluation" / task / best / "predictions/test" / written.name
     if task == "reconstruction":
         with h5py.File(written) as ours, h5py.File(pipeline) as theirs:
+            # The version instead of the alias, which may be another's tomorrow.
+            assert ours.attrs["model"] == f"models:/condswin-{task}/1"
             np.testing.assert_allclose(ours["reconstruction"], theirs["reconstruction"], rtol=1e-3, atol=1e-9)
     else:
         ours, theirs = nibabel.load(written), nibabel.load(pipeline)
@@ -177,6 +179,10 @@ def test_a_label_is_not_its_networks_name(pipeline: tuple[str, Path]) -> None:
     described = json.loads((folder / "models" / task / "stemmed" / "model.json").read_text())
     network = "unrolled-swin" if task == "reconstruction" else "swin"
     assert (described["variant"], described["network"]) == ("stemmed", network)
+    # What training saw, which `predict` compares users' files with.
+    assert set(described["provenance"]["seen"]) == (
+        {"pixel", "slice", "plane", "height"} if task == "segmentation" else set()
+    )
     assert json.loads((folder / "evaluation" / task / "stemmed" / "metrics.json").read_text())["variant"] == "stemmed"
 
 

@@ -72,3 +72,17 @@ def test_unreadable_json_is_named(tmp_path: Path, content: str | None) -> None:
 def test_fingerprints_do_not_depend_on_the_order_of_keys() -> None:
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_names_at_the_limit_of_the_file_system(tmp_path: Path) -> None:
+    path = tmp_path / ("肝" * 84 + ".h5")
+    with atomic_file(path) as temporary:
+        temporary.write_text("whole")
+        assert temporary.suffix == ".h5"
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_json_nested_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(BadFileError, match="not readable as JSON"):
+        read_json(tmp_path / "deep.json")

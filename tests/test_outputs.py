@@ -174,6 +174,16 @@ def test_two_inputs_that_would_write_one_file_are_named() -> None:
     refuse_equal({Path("a/x.h5"): ["x.h5"], Path("b/y.h5"): ["y.h5"]})
     with pytest.raises(OutputError, match=r"a/x\.h5 and b/x\.h5: both would be written to x\.h5"):
         refuse_equal({Path("a/x.h5"): ["x.h5"], Path("b/x.h5"): ["x.h5"]})
+    # Names that are one on some file systems.
+    for one, other in (("x.h5", "X.h5"), ("\u00fc.h5", "u\u0308.h5"), ("stra\u00dfe.h5", "STRASSE.h5")):
+        with pytest.raises(OutputError, match="both would be written"):
+            refuse_equal({Path("a"): [one], Path("b"): [other]})
+
+
+def test_names_longer_than_file_systems_hold_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="a name of 258 bytes, 255 are possible; rename the input"):
+        open_output(tmp_path / "o", step="predict", inputs=[]).claim(["x" * 255 + ".h5"])
+    assert not (tmp_path / "o").exists()
 
 
 def test_single_files_are_replaced_only_if_ours(tmp_path: Path) -> None:

@@ -12,18 +12,21 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from condswin.config.names import PACKAGES, TASKS, TaskName
 from condswin.config.root import Config
 from condswin.config.section import Section
 from condswin.config.task import TaskConfig, VariantConfig
+from condswin.config.yaml import read_yaml_text
 from condswin.errors import ConfigError
 from condswin.networks.presets import is_unrolled, settings_of
+from condswin.plain import plain
 from condswin.suggest import nearest, unknown
 
 S = TypeVar("S", bound=Section)
+
+# Other characters are parts of paths, or refused by MLflow in names of models and parameters.
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 @cache
@@ -148,14 +151,6 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: not readable: {error}") from None
 
 
-def read_yaml_text(text: str, *, origin: str) -> Any:
-    """Plain values of a YAML text; see `read_yaml`."""
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError) as error:
-        raise ConfigError(f"{origin}: not YAML: {error}") from None
-
-
 def _section_kind(name: TaskName, package: str) -> type[TaskConfig]:
     try:
         kind: type[TaskConfig] = import_module(f"{package}.config").SECTION
@@ -173,6 +168,11 @@ def _section_kind(name: TaskName, package: str) -> type[TaskConfig]:
 def _problems(section: TaskConfig) -> list[str]:
     problems = []
     for label, variant in section.variants.items():
+        if not _LABEL.fullmatch(label):
+            problems.append(
+                f"{section.name}.variants: {plain(label, 80)!r} names folders and MLflow's runs and models: give 1 to "
+                "64 of the letters a to z, digits, _ and -, the first one a letter or digit"
+            )
         if problem := variant_problem(variant, type(section)):
             problems.append(f"{section.name}.variants.{label}: {problem}")
     if section.gate.metric not in section.metrics:

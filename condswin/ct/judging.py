@@ -6,6 +6,7 @@ segmentations are compared by equal names, whoever made them.
 
 from pathlib import Path
 
+from condswin.cases import by_case, endings
 from condswin.ct.cases import case_of_target, target_stem
 from condswin.ct.config import CtIngestConfig, SegmentationConfig
 from condswin.ct.facts import BEFORE, EFFECTS
@@ -44,17 +45,22 @@ class SegmentationJudging(Judging):
         granted in reading the files, if that was the case for any.
 
         Raises:
-            BadDataError: A target has no prediction, or there is nothing to score.
+            BadDataError: A target has no prediction, two files are of one case, or there is nothing to score.
             BadFileError: A file is unusable, or shape or affine of a pair differ.
         """
         references, candidates = label_files(targets), label_files(predictions)
         references = {name: path for name, path in references.items() if not name.endswith(UNPROCESSED)}
         if not references:
-            raise BadDataError(f"{targets}: no segmentations (*.nii or *.nii.gz) to score against")
+            raise BadDataError(
+                f"{targets}: no segmentations ({', '.join(SUFFIXES)}) to score against; {endings(targets)}"
+            )
         missing = [path.name for name, path in references.items() if name not in candidates]
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            raise BadDataError(f"{predictions}: no prediction for {', '.join(missing[:5])}{more}; predict them first")
+            raise BadDataError(
+                f"{predictions}: no prediction for {', '.join(missing[:5])}{more}; {endings(predictions)}: "
+                "predict them first"
+            )
         processed = any(f"{name}{UNPROCESSED}" in candidates for name in references)
         rules = self.config.section(SegmentationConfig).ingest
         rows: list[Row] = []
@@ -80,10 +86,13 @@ def label_files(folder: Path) -> dict[str, Path]:
     """NIfTI files of a folder that are no images, by name without suffix and `segmentation-`.
 
     MSD's labels are called `liver_0`, predictions of its images `segmentation-liver_0`.
+
+    Raises:
+        BadDataError: Two files are of one case (`segmentation-0.nii` and `segmentation-0.nii.gz`).
     """
-    files = sorted(path for path in folder.glob("*.nii*") if path.name.endswith(SUFFIXES))
+    files = (path for path in folder.glob("*") if path.name.lower().endswith(SUFFIXES))
     labels = [path for path in files if not path.name.startswith((".", "volume-"))]
-    return {stem(path).removeprefix("segmentation-"): path for path in labels}
+    return by_case(labels, lambda path: stem(path).removeprefix("segmentation-"))
 
 
 def read_prediction(target: Volume, target_path: Path, path: Path, rules: CtIngestConfig) -> Volume:

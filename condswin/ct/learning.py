@@ -3,17 +3,19 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from condswin.config.names import Split
+from condswin.ct import guard
 from condswin.ct.config import SegmentationConfig
 from condswin.ct.dataset import SliceDataset
 from condswin.ct.nifti import LABELS
 from condswin.ct.prepared import prepared_files
+from condswin.manifest import Manifest
 from condswin.tasks.learning import Learning
 from condswin.tasks.slices import Batch
 
@@ -36,6 +38,10 @@ class SegmentationLearning(Learning):
             augmented=train.augment and training,
             one_size=training,
         )
+
+    def seen(self, manifest: Manifest) -> dict[str, Any]:
+        """Spacings and extents of the training's cases; see `guard.seen`."""
+        return guard.seen([case for case in manifest.cases if case.split == "train"])
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         """The loss that the parameters name, of logits (B, 3, H, W)."""

@@ -17,6 +17,7 @@ from condswin.ct.nifti import SUFFIXES, read_image, read_labels
 from condswin.ct.prepared import open_prepared, read_slices
 from condswin.ct.resampling import apply_window
 from condswin.errors import BadDataError
+from condswin.plain import label
 from condswin.tasks.pictures import Pictures
 
 Mask = NDArray[np.bool_]
@@ -76,7 +77,7 @@ def draw_case(
     titles = ("CT", "liver", "tumour", "missed (red), false (blue)")
     for panel, title in zip(grid[0], titles, strict=True):
         panel.set_title(title, fontsize=9)
-    figure.suptitle(f"{case}: outlines of target (green) and prediction (magenta)", fontsize=10)
+    figure.suptitle(f"{label(case, 50)}: outlines of target (green) and prediction (magenta)", fontsize=10)
     return figure
 
 

@@ -40,7 +40,8 @@ def _summaries(facts: Facts, rows: list[Row]) -> dict[str, Any]:
 
 def write_rows(path: Path, rows: list[Row]) -> None:
     """Writes one CSV line per case, atomically."""
-    with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
+    # Names of cases are those of files, which need not be UTF-8.
+    with atomic_file(path) as temporary, temporary.open("w", newline="", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

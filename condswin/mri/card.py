@@ -19,6 +19,7 @@ from condswin.mri.config import UndersampleConfig
 from condswin.mri.extent import Extent
 from condswin.mri.masks import Mask, draw_mask, name_seed
 from condswin.mri.reading import KSPACE, VolumeReader
+from condswin.plain import label
 
 #: Statistics of a volume whose distribution is compared: name, and what it is for the page.
 STATISTICS = {
@@ -151,7 +152,7 @@ def figures(
     cases = manifest.cases[:: max(len(manifest.cases) // SAMPLES, 1)][:SAMPLES]
     paths = [manifest.path(folder, next(iter(case.files.values()))) for case in cases]
     shown = {"Statistics of the volumes.": _histograms(card)}
-    titles = [f"{case.name}\n{case.split}, {case.details['acquisition']}" for case in cases]
+    titles = [f"{label(case.name, 30)}\n{case.split}, {label(case.details['acquisition'], 24)}" for case in cases]
     shown["Middle slices, each scaled to its largest value."] = _images(paths, titles, multicoil)
     masks = [
         draw_mask(undersample, int(case.details["shape"][2]), name_seed(path.name)).within(
@@ -175,12 +176,13 @@ def _middle_slice(reader: VolumeReader) -> FloatArray:
 def _histograms(card: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     axes = figure.subplots(2, 4).ravel()
-    for axis, (name, label) in zip(axes, STATISTICS.items(), strict=False):
+    for axis, (name, title) in zip(axes, STATISTICS.items(), strict=False):
         axis.hist(card["statistics"][name], bins=20, color="#346")
-        axis.set_title(label, fontsize=9)
+        axis.set_title(title, fontsize=9)
         axis.tick_params(labelsize=8)
     counts = card["acquisitions"]
-    axes[-1].barh(list(counts), list(counts.values()), color="#346")
+    names = [label(kind, 24) for kind in counts]
+    axes[-1].barh(range(len(counts)), list(counts.values()), color="#346", tick_label=names)
     axes[-1].set_title("acquisition", fontsize=9)
     axes[-1].tick_params(labelsize=8)
     return figure

@@ -12,6 +12,9 @@ MAX_BYTES = 1 << 20
 #: Deepest nesting of elements read; real ones have five.
 MAX_DEPTH = 32
 
+# Sides of voxels that are believed, mm.
+_VOXEL = (0.05, 30.0)
+
 Matrix = tuple[int, int, int]
 
 # What a copied header may hold: the elements by name, and of their text only numbers and the kinds of trajectory.
@@ -35,12 +38,15 @@ class Header(NamedTuple):
         recon: Reconstructed matrix (columns along the readout, along phase encoding, slices), None if not said.
         padding: First and one past the last measured phase-encoding column of the encoded matrix, None if not said.
         patient_id: The patient's identifier. For hashing only: never store, print or log it.
+        voxel: Size of the reconstructed matrix's voxels in mm (along the readout, along phase encoding, of a slice),
+            None if not said or not believable.
     """
 
     encoded: Matrix | None = None
     recon: Matrix | None = None
     padding: tuple[int, int] | None = None
     patient_id: str | None = None
+    voxel: tuple[float, float, float] | None = None
 
     def measured(self, width: int) -> tuple[int, int] | None:
         """First and one past the last measured column of k-space of so many; None if it does not say of such."""
@@ -67,7 +73,9 @@ def parse_header(raw: bytes) -> Header:
         padding = (first, first + maximum + 1)
     patient = _child(_child(root, "subjectInformation"), "patientID")
     text = (patient.text or "").strip() if patient is not None else ""
-    return Header(encoded, _matrix(_child(encoding, "reconSpace")), padding, text or None)
+    space = _child(encoding, "reconSpace")
+    recon = _matrix(space)
+    return Header(encoded, recon, padding, text or None, _voxel(recon, _child(space, "fieldOfView_mm")))
 
 
 def strip_header(raw: bytes) -> bytes:
@@ -137,6 +145,16 @@ def _child(element: ElementTree.Element | None, name: str) -> ElementTree.Elemen
 def _matrix(space: ElementTree.Element | None) -> Matrix | None:
     size = _child(space, "matrixSize")
     return (_integer(size, "x"), _integer(size, "y"), _integer(size, "z")) if size is not None else None
+
+
+def _voxel(matrix: Matrix | None, field: ElementTree.Element | None) -> tuple[float, float, float] | None:
+    """Field of view over matrix; what is no size of an MRI voxel was made up by whoever wrote the header."""
+    texts = [(child.text or "").strip() if (child := _child(field, name)) is not None else "" for name in "xyz"]
+    if matrix is None or 0 in matrix or not all(re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,12})?", text) for text in texts):
+        return None
+    x, y, z = (float(text) / size for text, size in zip(texts, matrix, strict=True))
+    low, high = _VOXEL
+    return (x, y, z) if low <= min(x, y, z) and max(x, y, z) <= high else None
 
 
 def _integer(element: ElementTree.Element, name: str) -> int:

@@ -13,6 +13,7 @@ from condswin.errors import BadDataError
 from condswin.fourier import FloatArray
 from condswin.mri.metrics import psnr, ssim
 from condswin.mri.scoring import read_case, score_pairs
+from condswin.plain import label, plain
 from condswin.tasks.pictures import Pictures
 
 #: Error maps are shown this many times brighter than the images.
@@ -39,8 +40,8 @@ def picture_case(case: str, target_file: Path, prediction_file: Path) -> Figure:
     truth, prediction = read_case(target_file, prediction_file)
     images = {"zero-filled": truth.zero_filled, "reconstruction": prediction}
     shown = {name: volume for name, volume in images.items() if volume is not None}
-    about = ", ".join(filter(None, (truth.acquisition, truth.faster)))
-    return picture_images(f"{case} ({about})", truth.target, shown)
+    about = ", ".join(filter(None, (plain(truth.acquisition, 40), truth.faster)))
+    return picture_images(f"{plain(case, 40)} ({about})", truth.target, shown)
 
 
 def picture_images(title: str, target: FloatArray, images: Mapping[str, FloatArray]) -> Figure:
@@ -70,9 +71,9 @@ def picture_images(title: str, target: FloatArray, images: Mapping[str, FloatArr
         image = volume[middle : middle + 1]
         decibels, similarity = psnr(truth, image, maximum=maximum), ssim(truth, image, maximum=maximum)
         axes[0, column].imshow(image[0], cmap="gray", vmin=0, vmax=white)
-        axes[0, column].set_title(f"{name}\n{decibels:.2f} dB, SSIM {similarity:.3f}")
+        axes[0, column].set_title(f"{label(name, 30)}\n{decibels:.2f} dB, SSIM {similarity:.3f}")
         axes[1, column].imshow(np.abs(image - truth)[0], cmap="gray", vmin=0, vmax=white / ERROR_GAIN)
-    figure.suptitle(f"{title}, slice {middle + 1} of {len(target)}")
+    figure.suptitle(f"{label(title, 100)}, slice {middle + 1} of {len(target)}")
     return figure
 
 
@@ -92,11 +93,11 @@ def picture_scan(title: str, mask: NDArray[np.bool_], images: Mapping[str, Float
     white = float(np.quantile(first[middle], 0.998)) or 1.0
     for axis, shown, (name, volume) in zip(axes[0], axes[1], images.items(), strict=True):
         axis.imshow(mask[None], cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        axis.set_title(name, parse_math=False)
+        axis.set_title(label(name, 30))
         axis.axis("off")
         shown.imshow(volume[middle], cmap="gray", vmin=0, vmax=white)
         shown.axis("off")
-    figure.suptitle(f"{title}, slice {middle + 1} of {len(first)}", parse_math=False)
+    figure.suptitle(f"{label(title, 100)}, slice {middle + 1} of {len(first)}")
     return figure
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from condswin.cases import by_case
 from condswin.errors import BadFileError
 from condswin.fourier import FloatArray, magnitude_image
 from condswin.mri.extent import Extent, measurable
@@ -29,9 +30,13 @@ PADDING = ("padding_left", "padding_right")
 
 
 def prepared_files(folder: Path) -> dict[str, Path]:
-    """The prepared files of a folder by case name (file name without suffix), sorted."""
-    found = (path for path in folder.glob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
-    return {path.stem: path for path in sorted(found)}
+    """The prepared files of a folder by case name (file name without suffix), sorted.
+
+    Raises:
+        BadDataError: Two files are of one case (`v.h5` and `v.hdf5`).
+    """
+    found = (path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return by_case(found, lambda path: path.stem)
 
 
 def read_mask(reader: VolumeReader) -> NDArray[np.bool_]:

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from condswin.cases import endings
 from condswin.errors import BadDataError, BadFileError
 from condswin.fourier import FloatArray, crop_start
 from condswin.mri.config import ReconstructionConfig
 from condswin.mri.metrics import WINDOW, volume_metrics
 from condswin.mri.prepared import prepared_files, read_sampling, read_zero_filled
-from condswin.mri.reading import MASK, PREDICTION, TARGETS, ZERO_FILLED, VolumeReader, acquisition
+from condswin.mri.reading import MASK, PREDICTION, SUFFIXES, TARGETS, ZERO_FILLED, VolumeReader, acquisition
 from condswin.tasks.facts import Row
 
 
@@ -140,12 +141,17 @@ def score_pairs(targets: Path, predictions: Path) -> dict[str, tuple[Path, Path]
     """Target and prediction file by case name.
 
     Raises:
-        BadDataError: A target without prediction, or nothing to score.
+        BadDataError: A target without prediction, two files of one case, or nothing to score.
     """
     wanted, found = prepared_files(targets), prepared_files(predictions)
     if not wanted:
-        raise BadDataError(f"{targets}: no target file to score against")
+        raise BadDataError(
+            f"{targets}: no target file ({', '.join(SUFFIXES)}) to score reconstructions against; {endings(targets)}"
+        )
     if missing := sorted(set(wanted) - set(found)):
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise BadDataError(f"{predictions}: no prediction for {', '.join(missing[:5])}{more}; predict them first")
+        raise BadDataError(
+            f"{predictions}: no prediction for {', '.join(missing[:5])}{more}; {endings(predictions)}: "
+            "predict them first"
+        )
     return {case: (path, found[case]) for case, path in wanted.items()}

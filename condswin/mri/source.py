@@ -82,7 +82,7 @@ class ReconstructionSource(Source):
 
 def _drawn(name: str, seed: int, fraction: float) -> bool:
     """Whether a volume belongs to a fraction of all; a larger fraction keeps what a smaller one has."""
-    digest = hashlib.sha256(f"{seed} volume {name}".encode()).digest()
+    digest = hashlib.sha256(f"{seed} volume {name}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 

@@ -17,6 +17,8 @@ WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 #: Of the description. The first one had no `network`: labels were names of networks.
 FORMAT = 2
+# What a spec says of a network that is not how to build it.
+_APART = ("provenance", "weights_sha256")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ class ModelSpec:
         in_channels: Input channels.
         out_channels: Output channels.
         overrides: Settings that differ from the preset.
-        provenance: JSON-able facts: data checksum, parameters and their fingerprint, seed, epochs.
+        provenance: JSON-able facts: data checksum, parameters and their fingerprint, what the training's cases were
+            like (`seen`), code.
+        weights_sha256: Checksum of the saved weights; empty of a network that is not saved.
     """
 
     task: str
@@ -42,10 +46,11 @@ class ModelSpec:
     out_channels: int
     overrides: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    weights_sha256: str = field(default="", compare=False)
 
     def recipe(self) -> dict[str, Any]:
         """All that decides what the network computes, beside its weights and the code; JSON-able."""
-        return {name: value for name, value in asdict(self).items() if name != "provenance"}
+        return {name: value for name, value in asdict(self).items() if name not in _APART}
 
     def build(self) -> nn.Module:
         """The network with fresh weights."""
@@ -65,7 +70,7 @@ def save_model(folder: Path, model: nn.Module, spec: ModelSpec) -> None:
     with atomic_file(folder / WEIGHTS) as temporary:
         state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         safetensors.torch.save_file(state, temporary)
-    write_json(folder / DESCRIPTION, {"format": FORMAT, "weights_sha256": sha256(folder / WEIGHTS), **asdict(spec)})
+    write_json(folder / DESCRIPTION, {"format": FORMAT, **asdict(spec), "weights_sha256": sha256(folder / WEIGHTS)})
 
 
 def read_spec(folder: Path) -> ModelSpec:
@@ -81,7 +86,6 @@ def read_spec(folder: Path) -> ModelSpec:
             values["network"] = values["variant"]
         elif written != FORMAT:
             raise BadFileError(path, "written by a newer condswin; update this one")
-        values.pop("weights_sha256")
         return ModelSpec(**values)
     except (AttributeError, KeyError, TypeError) as error:
         raise BadFileError(path, f"not a condswin model description ({error})") from None
@@ -97,7 +101,7 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelSpec]:
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise BadFileError(weights, "no such file; the model folder is incomplete, train again")
-    if sha256(weights) != read_json(folder / DESCRIPTION)["weights_sha256"]:
+    if sha256(weights) != spec.weights_sha256:
         raise BadFileError(
             weights, f"checksum differs from {DESCRIPTION}; the file is damaged, fetch or train it again"
         )

@@ -19,6 +19,7 @@ import mlflow
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import nn
@@ -189,15 +190,8 @@ def verified_package(uri: str, config: Config) -> Iterator[Path]:
         ModelUnavailableError: It has no such version, or its files are gone.
         ModelAlteredError: They are not those that were registered.
     """
-    parts = _URI.fullmatch(uri.rstrip("/"))
-    if parts is None:
-        raise ModelUnavailableError(f"{uri}: no name of a registered version; give models:/NAME/VERSION or /NAME@ALIAS")
-    client, name = connect(config), parts["name"]
-    with tracking_errors(tracking_uri(config)):
-        number = parts["version"] or aliased(client, name, parts["alias"])
-        entry = None if number is None else find_version(client, name, number)
-    if entry is None:
-        raise ModelUnavailableError(f"{uri}: MLflow at {without_password(tracking_uri(config))} has no such version")
+    entry = _find(uri, config)
+    name, number = entry.name, entry.version
     expected = entry.tags.get(PACKAGE)
     if expected is None:
         raise ModelUnavailableError(
@@ -218,6 +212,31 @@ def verified_package(uri: str, config: Config) -> Iterator[Path]:
         except BadFileError as error:
             raise ModelAlteredError(f"{uri}: {str(error).replace(f'{package}/', '')}") from error
         yield package
+
+
+def _find(uri: str, config: Config) -> ModelVersion:
+    """The version that an address means."""
+    parts = _URI.fullmatch(uri.rstrip("/"))
+    if parts is None:
+        raise ModelUnavailableError(f"{uri}: no name of a registered version; give models:/NAME/VERSION or /NAME@ALIAS")
+    client, name = connect(config), parts["name"]
+    with tracking_errors(tracking_uri(config)):
+        number = parts["version"] or aliased(client, name, parts["alias"])
+        entry = None if number is None else find_version(client, name, number)
+    if entry is None:
+        raise ModelUnavailableError(f"{uri}: MLflow at {without_password(tracking_uri(config))} has no such version")
+    return entry
+
+
+def exact_uri(uri: str, config: Config) -> str:
+    """`models:/NAME/VERSION` for an address that may have an alias, which could mean another version tomorrow.
+
+    Raises:
+        TrackingError: The server does not answer.
+        ModelUnavailableError: It has no such version.
+    """
+    entry = _find(uri, config)
+    return f"models:/{entry.name}/{entry.version}"
 
 
 def load_package(uri: str, package: Path) -> tuple[nn.Module, ModelSpec]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from condswin.plain import label
+
 Column = Sequence[float]
 
 
@@ -16,7 +18,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV file; none if there is no such file."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", errors="surrogateescape") as file:
         return list(csv.DictReader(file))
 
 
@@ -45,7 +47,7 @@ def spread_figure(metric: str, values: Mapping[str, Column]) -> Figure:
         if points:
             mean = sum(points) / len(points)
             axes.hlines(mean, place - 0.22, place + 0.22, color="#c33", linewidth=2.2, zorder=3)
-    axes.set_xticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), [label(name) for name in names])
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_ylabel(metric)
     axes.set_title(f"{metric} per test case (dots, joined by case) and mean (bars)", fontsize=10)
@@ -60,7 +62,7 @@ def curves_figure(histories: Mapping[str, Sequence[Mapping[str, str]]], monitor:
     for axes, column in zip(panels, ("train/loss", monitor), strict=True):
         for variant, rows in histories.items():
             points = [(int(row["epoch"]) + 1, float(row[column])) for row in rows if row.get(column)]
-            axes.plot(*zip(*points, strict=True), label=variant, linewidth=1.4) if points else None
+            axes.plot(*zip(*points, strict=True), label=label(variant), linewidth=1.4) if points else None
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(column, fontsize=10)

@@ -59,4 +59,5 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     )
     html = environment.get_template(template).render(**values)
     with atomic_file(path) as temporary:
-        temporary.write_text(html)
+        # Names of files need not be UTF-8.
+        temporary.write_text(html, errors="backslashreplace")

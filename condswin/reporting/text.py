@@ -11,6 +11,7 @@ from rich.table import Table
 from condswin import layout
 from condswin.config.names import TaskName
 from condswin.config.root import Config
+from condswin.plain import plain
 from condswin.tasks.facts import Facts
 from condswin.tasks.loading import load
 
@@ -19,6 +20,8 @@ DECIMALS = {"psnr": 2}
 #: Columns of a table that goes to a file.
 LOG_WIDTH = 180
 _TEXTS = ("case", "acquisition")
+# Characters of an acquisition's name in a table.
+_NAME = 60
 
 
 def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) -> None:
@@ -27,7 +30,7 @@ def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) ->
     from condswin.registry.tracking import tracking_uri, without_password
 
     # A log has no width of its own; what rich assumes would cut the names of variants and metrics.
-    console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
+    console = _console(None if sys.stdout.isatty() else LOG_WIDTH)
     for task_name, comparison in comparisons.items():
         task = load(Facts, task_name, config)
         cases = next(iter(comparison["variants"].values()))["test"][comparison["metric"]]["cases"]
@@ -35,10 +38,10 @@ def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) ->
         rows = table_rows(task, comparison)
         for name in rows[0]:
             # A narrow terminal folds numbers, never the names.
-            width = max(len(row[name]) for row in rows) if name == "variant" else None
-            table.add_column(name, justify="left" if name == "variant" else "right", min_width=width)
+            width = max(len(plain(row[name])) for row in rows) if name == "variant" else None
+            table.add_column(plain(name), justify="left" if name == "variant" else "right", min_width=width)
         for row in rows:
-            table.add_row(*row.values())
+            table.add_row(*map(plain, row.values()))
         console.print(table)
         console.print(f"* best on the {comparison['chosen_on']} cases by {comparison['metric']}\n")
     if layout.report().exists():
@@ -50,22 +53,27 @@ def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) ->
         console.print(f"MLflow UI: .venv/bin/mlflow ui --backend-store-uri {config.tracking.uri}", soft_wrap=True)
 
 
+def _console(width: int | None = None) -> Console:
+    """One that takes names as they are: `[/b]` is no markup, `:x:` no emoji."""
+    return Console(width=width, markup=False, emoji=False)
+
+
 def print_summary(split: dict[str, Any]) -> None:
     """Prints the metrics of one evaluation, pooled and per acquisition, reference methods beside them."""
-    parts = {"all": split, **split.get("acquisitions", {})}
+    parts = [("all", split), *split.get("acquisitions", {}).items()]
     baselines = [name for name, value in split.items() if "mean" not in value and name != "acquisitions"]
     table = Table()
     for column in ("cases", "metric", "mean", "std", "95 % interval", *baselines):
         table.add_column(column, justify="left" if column in ("cases", "metric") else "right")
-    for part, summaries in parts.items():
+    for part, summaries in parts:
         for name, value in summaries.items():
             if "mean" in value:
                 interval = f"{shown(name, value['low'])} to {shown(name, value['high'])}"
                 others = [shown(name, summaries[baseline][name]["mean"]) for baseline in baselines]
                 cells = (shown(name, value["mean"]), shown(name, value["std"]), interval, *others)
-                table.add_row(f"{part} ({value['cases']})", name, *cells)
+                table.add_row(f"{plain(part, _NAME)} ({value['cases']})", name, *cells)
         table.add_section()
-    Console().print(table)
+    _console().print(table)
 
 
 def table_rows(task: Facts, comparison: dict[str, Any]) -> list[dict[str, str]]:

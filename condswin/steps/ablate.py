@@ -23,6 +23,7 @@ from condswin.networks.blocks import parameter_count
 from condswin.networks.costs import count_flops
 from condswin.networks.models import create_model
 from condswin.outputs import open_output, refuse_equal
+from condswin.plain import cell
 from condswin.tasks.facts import Facts, Row
 from condswin.tasks.judging import Judging
 from condswin.tasks.learning import Learning
@@ -221,10 +222,10 @@ def _table(
 ) -> str:
     metrics = list(facts.metrics)[:2]
     sign = "+" if facts.baselines else ""
-    head = ["network", "parameters", "GFLOPs", *(f"{metric}, {place}" for place in places for metric in metrics)]
+    head = ["network", "parameters", "GFLOPs", *(f"{metric}, {cell(place)}" for place in places for metric in metrics)]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for name, cost in costs.items():
-        cells = [name, f"{cost['parameters']:,.0f}", f"{cost['gflops']:.2f}"]
+        cells = [cell(name), f"{cost['parameters']:,.0f}", f"{cost['gflops']:.2f}"]
         for place in places:
             for metric in metrics:
                 scores = [result["scores"][place][metric] for result in results if result["network"] == name]

@@ -23,6 +23,7 @@ from condswin.mri.prepared import read_mask
 from condswin.mri.reading import PREDICTION, ZERO_FILLED, VolumeReader
 from condswin.mri.undersample import prepare_scan
 from condswin.outputs import open_output, refuse_equal
+from condswin.plain import cell
 from condswin.serving import Served, local_model, serve
 
 TABLE = "reconstructions.md"
@@ -88,7 +89,7 @@ def gallery(
                 with VolumeReader(predicted) as reader:
                     images[name] = reader.read(PREDICTION)
             for name, volume in images.items():
-                lines.append(f"| {path.name}, {faster:.2f}x | {name} | {_scores(target, volume)} |")
+                lines.append(f"| {cell(path.name)}, {faster:.2f}x | {cell(name)} | {_scores(target, volume)} |")
             written.append(out / f"{path.stem}.png")
             title = f"{path.stem} ({faster:.2f}x)"
             figure = picture_scan(title, mask, images) if target is None else picture_images(title, target, images)

@@ -106,6 +106,7 @@ def train(
             "data_sha256": manifest.fingerprint(),
             "params_sha256": fingerprint(parameters),
             "parameters": parameters,
+            "seen": learning.seen(manifest),
             "code": {**git_state(), "code_sha256": key.code_sha256, "libraries": libraries()},
         },
     )

@@ -2,10 +2,12 @@
 
 from abc import abstractmethod
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from condswin.config.names import Split
+from condswin.manifest import Manifest
 from condswin.tasks.loading import Part
 from condswin.tasks.slices import Batch, Slices
 
@@ -20,6 +22,10 @@ class Learning(Part):
     @abstractmethod
     def dataset(self, prepared: Path, split: Split, network: str, *, training: bool) -> Slices:
         """Slices of `prepared/<split>` as a network of this name takes them."""
+
+    def seen(self, manifest: Manifest) -> dict[str, Any]:
+        """What the training's cases are like, for `Serving` to compare users' files with; JSON-able, of no one case."""
+        return {}
 
     @abstractmethod
     def loss(self, output: Tensor, batch: Batch) -> Tensor:

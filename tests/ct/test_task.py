@@ -19,6 +19,7 @@ from condswin.ct.predict import post_process
 from condswin.ct.prepared import open_prepared
 from condswin.errors import BadDataError, BadFileError
 from condswin.evaluation.results import summaries
+from condswin.tasks.serving import Origin
 from tests.whole import Whole
 
 from .fakes import AFFINES, SHARED, affine, config, write, write_pair
@@ -122,7 +123,7 @@ def test_slices_beyond_the_trained_size_pass_in_windows(tmp_path):
         ("roomy", {}, {"window": 160}, (100, 150)),
     ):
         task, model = Whole("segmentation", config(train=train, predict=predict)), Position()
-        results[name] = read_labels(task.predict_raw(model, volume, tmp_path / name)).data
+        results[name] = read_labels(task.predict_raw(model, volume, tmp_path / name, Origin()).path).data
         assert model.sizes == {size}
     assert results["whole"].any()
     np.testing.assert_array_equal(results["roomy"], results["whole"])
@@ -187,10 +188,10 @@ def test_a_long_volume_shows_progress(tmp_path, monkeypatch):
         yield lambda: bars.append(1)
 
     monkeypatch.setattr(module, "progress", progress)
-    task.predict_raw(Thresholds(), volume, tmp_path / "a")
+    task.predict_raw(Thresholds(), volume, tmp_path / "a", Origin())
     assert not bars
     monkeypatch.setattr(module, "_LONG", 1)
-    task.predict_raw(Thresholds(), volume, tmp_path / "b")
+    task.predict_raw(Thresholds(), volume, tmp_path / "b", Origin())
     assert bars == [["segment volume-0", 3], 1, 1, 1]
 
 

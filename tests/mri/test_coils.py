@@ -173,7 +173,7 @@ def test_prediction_takes_raw_coils(multicoil, tmp_path, unrolled, mask, without
         provenance={},
     )
     save_model(tmp_path / "model", spec.build(), spec)
-    with pytest.raises(BadFileError, match=r"reconstruction\.ingest\.multicoil to combine"):
+    with pytest.raises(BadDataError, match=r"reconstruction\.ingest\.multicoil to combine"):
         predict(compose(["demo"]), [path], model=str(tmp_path / "model"), out=tmp_path / "out")
     config = compose(["demo"], ["reconstruction.ingest.multicoil=combine"])
     (out,) = predict(config, [path], model=str(tmp_path / "model"), out=tmp_path / "out", force=mask is not None)

@@ -306,7 +306,7 @@ def test_what_a_smoke_test_objects_to(world: World) -> None:
 
 def test_requirements_are_what_the_logged_code_imports() -> None:
     root = Path(condswin.__file__).parent
-    small = ("files", "errors", "fourier", "suggest")
+    small = ("files", "errors", "fourier", "plain", "suggest")
     served = [root / "registry/serving.py", *(root / f"{name}.py" for name in small), *(root / "networks").glob("*.py")]
     imported = {
         name.split(".")[0]

@@ -1,7 +1,12 @@
+import io
+import sys
+
 import pytest
+from rich.console import Console
 
 from condswin.config.profiles import compose
-from condswin.reporting.text import case_rows, shown
+from condswin.progress import progress
+from condswin.reporting.text import case_rows, print_summary, shown
 from condswin.tasks.facts import Facts
 from condswin.tasks.loading import load
 
@@ -30,3 +35,25 @@ def test_cases_stand_worst_first_with_undefined_ones_last() -> None:
 )
 def test_small_values_are_not_shown_as_nothing(metric: str, value: float, text: str) -> None:
     assert shown(metric, value) == text
+
+
+def test_names_in_tables_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = {"psnr": {"mean": 1.0, "std": 0.0, "low": 1.0, "high": 1.0, "cases": 2}}
+    kinds = ["[/b]", ":smile:", "a\x1b[2Jb", "all", "[red]x"]
+    print_summary({**summary, "acquisitions": dict.fromkeys(kinds, summary)})
+    out = capsys.readouterr().out
+    for name in ("[/b] (2)", ":smile: (2)", r"a\x1b[2Jb (2)", "[red]x (2)"):
+        assert name in out
+    assert out.count("all (2)") == 2
+
+
+def test_progress_has_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    console = Console(file=terminal, force_terminal=True, width=120)
+    monkeypatch.setattr("condswin.progress._console", lambda: console)
+    with progress("segment [/b]\x1b]0;x\x07", 1) as advance:
+        advance("[/i]")
+    assert r"segment [/b]\x1b]0;x\x07" in terminal.getvalue()
+    assert "[/i]" in terminal.getvalue()
