@@ -14,6 +14,7 @@ from condswin.manifest import Manifest
 from condswin.steps.ingest import ingest
 from condswin.steps.prepare import prepare
 from condswin.steps.score import score_folders
+from condswin.tasks.serving import Origin
 from tests.whole import Whole
 
 from .fakes import AFFINES, anatomy, config, write, write_pair
@@ -46,7 +47,7 @@ def test_the_decathlon_goes_from_ingestion_to_scores(tmp_path, suffixes):
     # What `predict` writes of the Decathlon's images is scored against the Decathlon's labels.
     task = Whole("segmentation", settings)
     for path in sorted((source / "imagesTr").glob("liver_*")):
-        task.predict_raw(Thresholds(), path, tmp_path / "predictions")
+        task.predict_raw(Thresholds(), path, tmp_path / "predictions", Origin())
     assert (tmp_path / "predictions/segmentation-liver_0.nii.gz").is_file()
     rows = task.score(source / "labelsTr", tmp_path / "predictions")
     assert [row["case"] for row in rows] == [f"liver_{number}" for number in range(5)]
@@ -119,10 +120,10 @@ def test_a_network_that_found_nothing_scores_0(tmp_path, prediction, dtype):
 def test_prediction_of_an_unknown_geometry_needs_the_option_and_keeps_the_header(tmp_path, codes, matrix):
     volume, _ = write_pair(tmp_path / "raw", 0, (24, 20, 7), matrix, codes=codes)
     with pytest.raises(BadFileError, match=r"set segmentation\.ingest\.unknown_geometry to assume"):
-        Whole("segmentation", config()).predict_raw(Thresholds(), volume, tmp_path / "no")
+        Whole("segmentation", config()).predict_raw(Thresholds(), volume, tmp_path / "no", Origin())
     assert not (tmp_path / "no").exists()
     task = Whole("segmentation", config(ingest={"unknown_geometry": "assume"}))
-    task.predict_raw(Thresholds(), volume, tmp_path / "out")
+    task.predict_raw(Thresholds(), volume, tmp_path / "out", Origin())
     source, written = nib.load(volume), nib.load(tmp_path / "out/segmentation-0.nii.gz")
     np.testing.assert_allclose(written.affine, source.affine, atol=1e-6)
     assert [int(written.header[field]) for field in ("sform_code", "qform_code")] == list(codes)
