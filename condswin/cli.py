@@ -64,6 +64,8 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # So would PyTorch's at each start and stop of its profiler, which `bench` counts memory with.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    # And advice on parameters that have a gradient in each step after all, from each process that trains.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files that are not UTF-8 are shown by their bytes.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -287,7 +289,8 @@ def train(
         out=target,
         overwrite=overwrite,
     )
-    print(f"{target}: {'trained before, nothing to do' if trained.done_before else 'trained'}")
+    if trained.written:
+        print(f"{target}: {'trained before, nothing to do' if trained.done_before else 'trained'}")
 
 
 @app.command()

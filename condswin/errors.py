@@ -65,6 +65,10 @@ class DivergedError(CondswinError):
     """A training cannot go on: its loss is not finite, although its data is."""
 
 
+class RankError(CondswinError):
+    """A process of several that train together died."""
+
+
 class GateError(CondswinError):
     """A promotion or roll-back failed in a way that a user must look at (the champion moved meanwhile)."""
 

@@ -46,6 +46,13 @@ def parameters() -> type[Config]:
     return create_model("Parameters", __base__=Config, __doc__="All of `params.yaml`.", **fields)
 
 
+def __getattr__(name: str) -> type[Config]:
+    # By its name, which other processes are told.
+    if name == "Parameters":
+        return parameters()
+    raise AttributeError(name)
+
+
 def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
     """Reads and validates a parameters file.
 

@@ -28,28 +28,51 @@ class TrainConfig(Section):
 
     Attributes:
         epochs: Passes over the training slices.
-        batch_size: Slices per step and device.
+        batch_size: Slices per batch; each process has its own.
+        accumulate: Batches of a process in a step. A step averages over `batch_size x accumulate x processes` slices.
         optimizer: Adam, or AdamW with decoupled weight decay.
         learning_rate: After the warm-up.
+        learning_rate_rule: What it is multiplied by where a step averages over several batches (`accumulate` x
+            processes): nothing, their number, or the root of that.
         weight_decay: The optimiser's.
         schedule: Learning rate over training.
         gradient_clip: Largest norm of the gradient; 0 for no limit.
-        precision: As Lightning names it.
+        ema: Validate and keep a moving average of the weights with this decay per step, 0.999 say; 0 for the weights
+            themselves.
+        precision: As Lightning names it. Routers, Fourier transforms and losses are computed in fp32 all the same.
+        tf32: Let GPUs round what they multiply in fp32 to 10 bits, which is faster.
+        compile: Compile the network with `torch.compile` first, which takes minutes and makes steps faster.
+        channels_last: Lay out images pixel by pixel, which convolutions on GPUs prefer.
         workers: Processes that load slices; 0 loads in the training process.
+        prefetch: Batches that each of them loads ahead.
+        pin_memory: Load into memory from which a GPU copies faster; without a GPU nothing is pinned.
+        cache_mb: Largest split that a process holds in memory, in MiB; of larger ones each slice is read when needed.
         device: `auto` takes a GPU where there is one.
+        processes: That train together on this machine, each with batches of its own; null for one for each GPU, and one
+            where there is none. torchrun, which starts them on several machines, decides their number itself.
         checkpoint_minutes: A training that is killed loses at most what it did in so many minutes.
         grace_seconds: From being asked to terminate to ending without having saved.
     """
 
     epochs: Positive = 20
     batch_size: Positive = 8
+    accumulate: Positive = 1
     optimizer: Literal["adam", "adamw"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    learning_rate_rule: Literal["fixed", "linear", "sqrt"] = "fixed"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: ScheduleConfig = ScheduleConfig()
     gradient_clip: Annotated[float, Field(ge=0)] = 0.5
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    tf32: bool = False
+    compile: bool = False
+    channels_last: bool = False
     workers: Natural = 0
+    prefetch: Positive = 2
+    pin_memory: bool = True
+    cache_mb: Natural = 1024
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: Positive | None = None
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     grace_seconds: Annotated[float, Field(gt=0)] = 25.0

@@ -15,9 +15,6 @@ from condswin.ct.prepared import open_prepared, read_slices
 from condswin.errors import BadDataError
 from condswin.tasks.slices import Batch, Slices
 
-#: Splits up to this many bytes are held in memory; larger ones are read slice by slice.
-CACHE_BYTES = 1 << 30
-
 
 class Slice(NamedTuple):
     """Where a slice is: index of its case in `SliceDataset.files`, and its position within the case."""
@@ -43,6 +40,7 @@ class SliceDataset(Slices):
             whole slices.
         augmented: Whether to change slices at random.
         one_size: Whether to refuse slices of several sizes, which do not batch.
+        cache_bytes: Largest split that is held in memory; larger ones are read slice by slice.
 
     Raises:
         BadDataError: There is no slice, no liver slice to draw, or sizes differ although `one_size` is asked for.
@@ -58,6 +56,7 @@ class SliceDataset(Slices):
         crop: int | None = None,
         augmented: bool = False,
         one_size: bool = False,
+        cache_bytes: int = 1 << 30,
     ) -> None:
         self.files = files
         self.neighbours = neighbours
@@ -84,7 +83,7 @@ class SliceDataset(Slices):
         if one_size and not crop and len(sizes) > 1:
             raise BadDataError(_sizes_message(sizes))
         # Loaded here, not on first use, so that worker processes share the pages instead of each loading its own.
-        self._cache = [self._load(path) for path in files] if needed <= CACHE_BYTES else None
+        self._cache = [self._load(path) for path in files] if needed <= cache_bytes else None
 
     @property
     def sizes(self) -> list[tuple[int, int]]:

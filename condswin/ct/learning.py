@@ -37,6 +37,7 @@ class SegmentationLearning(Learning):
             crop=train.crop if training else None,
             augmented=train.augment and training,
             one_size=training,
+            cache_bytes=train.cache_mb << 20,
         )
 
     def seen(self, manifest: Manifest) -> dict[str, Any]:

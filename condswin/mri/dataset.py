@@ -1,6 +1,5 @@
 """Slices of prepared files as network inputs and targets."""
 
-import os
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -26,9 +25,6 @@ from condswin.mri.reading import KSPACE, MASK, ZERO_FILLED, VolumeReader, checke
 from condswin.mri.volumes import Volume, read_volumes
 from condswin.networks.unrolled import INPUT_CHANNELS, OUTPUT_CHANNELS
 from condswin.tasks.slices import Batch, Slices
-
-#: Splits of at most this many bytes are kept in memory.
-CACHE_BYTES = 1 << 30
 
 #: Network inputs are clamped to this many standard deviations, as in fastMRI.
 CLAMP = 6.0
@@ -143,8 +139,7 @@ class SliceDataset(Slices):
     and `item`, the slice's number.
 
     Slices of undersampled files are the same every time. Slices of fully sampled files get a fresh mask each time,
-    drawn from torch's global generator (which a DataLoader seeds per epoch and worker, reproducibly) and the process's
-    rank; without `training` they keep one mask per file, seeded by its name.
+    drawn from torch's global generator; without `training` they keep one mask per file, seeded by its name.
 
     Small splits are held in memory, fully sampled ones transformed along the readout already; of larger ones each item
     opens its file and reads one slice, so no HDF5 handle is ever shared between processes.
@@ -169,7 +164,7 @@ class SliceDataset(Slices):
         undersample: UndersampleConfig,
         *,
         training: bool,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int = 1 << 30,
     ) -> None:
         self._undersample = undersample
         self._training = training
@@ -218,7 +213,8 @@ class SliceDataset(Slices):
     def _mask(self, volume: Volume, hybrid: Tensor) -> NDArray[np.bool_]:
         if volume.sampled is not None:
             return volume.sampled
-        seed = _fresh_seed() if self._training else name_seed(volume.path.name)
+        # A pair, so that no name's seed is among them.
+        seed = (int(torch.randint(2**32, (), dtype=torch.int64)), 0) if self._training else name_seed(volume.path.name)
         return volume.extent.within(draw_mask(self._undersample, hybrid.shape[-1], seed).sampled)
 
     def _bytes(self, volume: Volume) -> int:
@@ -266,16 +262,6 @@ class ComplexSliceDataset(SliceDataset):
 
     def _holds_hybrid(self, volume: Volume) -> bool:
         return True
-
-
-def _fresh_seed() -> tuple[int, int]:
-    # The rank is part of the seed because without workers all ranks hold the same generator state.
-    rank = torch.distributed.get_rank() if _distributed() else int(os.environ.get("RANK", "0") or 0)
-    return int(torch.randint(2**32, (), dtype=torch.int64)), rank
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def magnitude(output: Tensor, columns: int) -> Tensor:

@@ -23,8 +23,9 @@ class ReconstructionLearning(Learning):
 
     def dataset(self, prepared: Path, split: Split, network: str, *, training: bool) -> SliceDataset:
         """Normalised slices; see `SliceDataset`."""
+        section = self.config.section(ReconstructionConfig)
         return _slices(network)(
-            prepared / split, self.config.section(ReconstructionConfig).undersample, training=training
+            prepared / split, section.undersample, training=training, cache_bytes=section.train.cache_mb << 20
         )
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +20,10 @@ from condswin.registry.training_run import send_rest, training_run
 from condswin.tasks.facts import Facts
 from condswin.tasks.learning import Learning
 from condswin.tasks.loading import load
-from condswin.training import decisive, fit
+from condswin.training import decisive, fit, steps_of
 from condswin.training.checkpoints import training_folder
 from condswin.training.ownership import owned
+from condswin.training.ranks import first, joined, place
 from condswin.validity import make_key
 
 #: Files of a model folder.
@@ -34,10 +36,12 @@ class Trained(NamedTuple):
     Attributes:
         spec: Of the network.
         done_before: The folder held this very result already; nothing was trained.
+        written: This process wrote it: of several that torchrun started, one does.
     """
 
     spec: ModelSpec
     done_before: bool
+    written: bool
 
 
 def train(
@@ -70,6 +74,13 @@ def train(
         CheckpointError: Another process trains this, or a checkpoint cannot be written.
         TrackingError: MLflow cannot be reached when the training starts.
     """
+    with joined():
+        return _train(config, task_name, variant, prepared, checkpoints, out, overwrite)
+
+
+def _train(
+    config: Config, task_name: TaskName, variant: str, prepared: Path, checkpoints: Path, out: Path, overwrite: bool
+) -> Trained:
     section = config.task(task_name)
     chosen = section.variant(variant)
     learning = load(Learning, task_name, config)
@@ -90,10 +101,10 @@ def train(
         inputs={"data": manifest.fingerprint()},
     )
     output = open_output(out, step="train", inputs=[prepared], overwrite=overwrite)
-    if output.is_current(key.record()):
-        send_rest(config, checkpoints / key.digest[:16], _read_history(out / HISTORY))
-        return Trained(read_spec(out), done_before=True)
-    output.claim(OUTPUTS)
+    if first(lambda: output.is_current(key.record())):
+        first(lambda: send_rest(config, checkpoints / key.digest[:16], _read_history(out / HISTORY)))
+        return Trained(read_spec(out), done_before=True, written=place().rank == 0)
+    first(lambda: output.claim(OUTPUTS))
     spec = ModelSpec(
         task=task_name,
         variant=variant,
@@ -112,37 +123,41 @@ def train(
     )
     pl.seed_everything(config.seed, workers=True, verbose=False)
     network = spec.build()
-    folder, changes = training_folder(checkpoints, key)
-    if changes:
+    folder, changes = first(lambda: training_folder(checkpoints, key))
+    if changes and place().rank == 0:
         print(
             f"train {task_name} {variant}: starts anew, since the last checkpoint: {'; '.join(changes)}",
             file=sys.stderr,
         )
     tags = {"step": "train", "task": task_name, "variant": variant, **_fingerprints(spec)}
     name = f"train {task_name} {variant}"
+    trained = partial(
+        fit,
+        learning,
+        network,
+        section.train,
+        monitor=load(Facts, task_name, config).monitor,
+        validated=manifest.counts()["val"] > 0,
+        name=spec.network,
+        prepared=prepared,
+        checkpoints=folder,
+        seed=config.seed,
+        label=name,
+    )
+    if place().rank > 0:
+        trained()
+        return Trained(spec, done_before=False, written=False)
+    logged = {**parameters, **steps_of(section.train)}
     with (
         owned(folder) as require_owner,
-        training_run(config, name, tags=tags, parameters=parameters, folder=folder) as run,
+        training_run(config, name, tags=tags, parameters=logged, folder=folder) as run,
     ):
-        fitted = fit(
-            learning,
-            network,
-            section.train,
-            monitor=load(Facts, task_name, config).monitor,
-            validated=manifest.counts()["val"] > 0,
-            name=spec.network,
-            prepared=prepared,
-            checkpoints=folder,
-            seed=config.seed,
-            label=name,
-            require_owner=require_owner,
-            report=run.log,
-        )
+        fitted = trained(require_owner=require_owner, report=run.log)
         _write_history(out / HISTORY, fitted.history)
         save_model(out, fitted.network, spec)
         output.finish(OUTPUTS, key.record())
         run.finish(fitted.history)
-    return Trained(spec, done_before=False)
+    return Trained(spec, done_before=False, written=True)
 
 
 def _fingerprints(spec: ModelSpec) -> dict[str, str]:

@@ -1,5 +1,5 @@
 """Fitting a network to a task with Lightning."""
 
-from condswin.training.fit import Fitted, decisive, fit
+from condswin.training.fit import Fitted, decisive, fit, steps_of
 
-__all__ = ["Fitted", "decisive", "fit"]
+__all__ = ["Fitted", "decisive", "fit", "steps_of"]

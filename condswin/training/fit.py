@@ -5,28 +5,33 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from condswin.config.train import TrainConfig
 from condswin.devices import device
 from condswin.progress import progress
 from condswin.tasks.learning import Learning
-from condswin.training.checkpoints import START, WholeFiles, newest
+from condswin.training.checkpoints import START, Position, WholeFiles, newest
 from condswin.training.loaders import training_loader, validation_loader
-from condswin.training.module import TrainingModule
+from condswin.training.module import TrainingModule, lay_out, peak_learning_rate
+from condswin.training.ranks import Environment, Place, first, helped, how_many, place
 from condswin.training.state import State
 from condswin.training.stopping import Stopping
 
 # Settings that leave the result as it is.
-_INDECISIVE = {"workers", "checkpoint_minutes", "grace_seconds"}
+_INDECISIVE = {
+    *("processes", "workers", "prefetch", "pin_memory", "cache_mb"),
+    *("checkpoint_minutes", "grace_seconds"),
+}
 
 
 class Fitted(NamedTuple):
@@ -54,9 +59,11 @@ class _Shown(Callback):
         self._images, self._started = 0, time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, _: pl.LightningModule, outputs: Any, batch: Any, *__: Any
+        self, trainer: pl.Trainer, _: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._images += len(batch["image"]) * trainer.world_size
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
         rate = self._images / (time.monotonic() - self._started)
         logged = {"images/s": rate, **{name: float(value) for name, value in trainer.callback_metrics.items()}}
         self._advance(", ".join(f"{name} {value:.4g}" for name, value in sorted(logged.items())))
@@ -69,12 +76,13 @@ def decisive(train: TrainConfig) -> dict[str, Any]:
     """The settings that decide a training's result, JSON-able: what computes it, and not how slices are loaded or when
     states are saved.
 
-    That is the kind of device, and the number of processes that train together, one for each GPU: every one has batches
-    of its own.
+    That is the kind of device, and the number of processes that train together: every one has batches of its own.
+
+    Raises:
+        ConfigError: There cannot be so many processes; see `how_many`.
     """
-    place = device(train.device)
-    ranks = torch.cuda.device_count() if place.type == "cuda" else 1
-    return {**train.model_dump(mode="json", exclude=_INDECISIVE), "device": place.type, "ranks": ranks}
+    settings = train.model_dump(mode="json", exclude=_INDECISIVE)
+    return {**settings, "device": device(train.device).type, "ranks": how_many(train)}
 
 
 def fit(
@@ -111,58 +119,129 @@ def fit(
     Raises:
         SystemExit: Status 143 when the process was asked to terminate; its state is saved.
         CheckpointError: A state cannot be written.
+        ConfigError: There cannot be so many processes.
+        RankError: One of the processes died.
     """
     with Stopping(train.grace_seconds) as stopping:
-        position, resumed = newest(checkpoints) or (START, None)
-        if resumed:
+        position, resumed = first(lambda: newest(checkpoints)) or (START, None)
+        if resumed and place().rank == 0:
             print(
                 f"{label}: goes on after {position.batch} batches of epoch {position.epoch} ({resumed})",
                 file=sys.stderr,
             )
-        state = State(
-            checkpoints,
-            monitor=monitor if validated else None,
-            minutes=train.checkpoint_minutes,
-            stopping=stopping,
-            report=report,
-            require_owner=require_owner,
+        job = _Job(
+            task, network, train, monitor, validated, name, prepared, checkpoints, seed, label, position, resumed
         )
-        slices = task.dataset(prepared, "train", name, training=True)
-        validation = task.dataset(prepared, "val", name, training=False) if validated else None
-        module = TrainingModule(network, task, train, seed=seed, slices=slices, validation=validation)
-        with warnings.catch_warnings():
-            _hush_lightning()
-            trainer = pl.Trainer(
-                accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[train.device],
-                devices=1 if train.device == "cpu" else "auto",
-                precision=train.precision,
-                max_epochs=train.epochs,
-                gradient_clip_val=train.gradient_clip or None,
-                deterministic="warn",
-                logger=False,
-                callbacks=[state, _Shown(label)],
-                plugins=[WholeFiles()],
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-                use_distributed_sampler=False,  # ours know their rank
-            )
-            share = {"seed": seed, "rank": trainer.global_rank, "ranks": trainer.world_size}
-            trainer.fit(
-                module,
-                train_dataloaders=training_loader(slices, train, **share, start=position),
-                val_dataloaders=validation_loader(validation, train, **share) if validation else None,
-                ckpt_path=resumed,
-                weights_only=True,
-            )
-    module.network.load_state_dict(state.weights)
-    return Fitted(network=module.network.cpu().eval(), history=state.rows)
+        with helped(how_many(train), _help, job) as here:
+            callbacks = [_Shown(label)] if here.rank == 0 else []
+            state = _run(job, here, stopping, callbacks, require_owner=require_owner, report=report)
+    network.load_state_dict(state.weights)
+    return Fitted(network=lay_out(network, torch.contiguous_format).cpu().eval(), history=state.rows)
+
+
+def steps_of(train: TrainConfig) -> dict[str, float]:
+    """What a step averages over at most, and the learning rate that follows from it: `effective_batch` slices."""
+    batches = train.accumulate * how_many(train)
+    return {"effective_batch": train.batch_size * batches, "peak_learning_rate": peak_learning_rate(train, batches)}
+
+
+class _Job(NamedTuple):
+    """What the processes of a training have in common; see `fit`."""
+
+    task: Learning
+    network: nn.Module
+    train: TrainConfig
+    monitor: tuple[str, bool]
+    validated: bool
+    name: str
+    prepared: Path
+    checkpoints: Path
+    seed: int
+    label: str
+    position: Position
+    resumed: Path | None
+
+
+def _help(here: Place, job: _Job) -> None:
+    """Trains as another rank than 0."""
+    with Stopping(job.train.grace_seconds) as stopping:
+        _run(job, here, stopping, [], require_owner=lambda: None, report=lambda _: None)
+
+
+def _run(
+    job: _Job,
+    here: Place,
+    stopping: Stopping,
+    callbacks: Sequence[Callback],
+    *,
+    require_owner: Callable[[], None],
+    report: Callable[[list[dict[str, float]]], None],
+) -> State:
+    train = job.train
+    share = {"seed": job.seed, "rank": here.rank, "ranks": here.ranks}
+    slices = job.task.dataset(job.prepared, "train", job.name, training=True)
+    validation = job.task.dataset(job.prepared, "val", job.name, training=False) if job.validated else None
+    batches = training_loader(slices, train, **share, start=job.position)
+    state = State(
+        job.checkpoints,
+        monitor=job.monitor if job.validated else None,
+        minutes=train.checkpoint_minutes,
+        stopping=stopping,
+        require_owner=require_owner,
+        report=report,
+    )
+    module = TrainingModule(job.network, job.task, train, seed=job.seed, slices=slices, validation=validation)
+    # No more than an epoch has, or steps would be smaller than they are said to be.
+    accumulate = min(train.accumulate, len(batches))
+    size, rate = cast(Any, batches.batch_sampler).batch_size, peak_learning_rate(train, accumulate * here.ranks)
+    if here.rank == 0 and accumulate * here.ranks > 1:
+        print(
+            f"{job.label}: {size * accumulate * here.ranks} slices a step ({size} x {accumulate} batches x "
+            f"{here.ranks} processes), learning rate {rate:g}",
+            file=sys.stderr,
+        )
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = train.tf32
+    with warnings.catch_warnings():
+        _hush_lightning()
+        trainer = pl.Trainer(
+            accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[train.device],
+            devices=here.local_ranks,
+            num_nodes=here.ranks // here.local_ranks,
+            # Routers may leave a parameter without a gradient.
+            strategy=DDPStrategy(find_unused_parameters=True) if here.ranks > 1 else "auto",
+            precision=train.precision,
+            max_epochs=train.epochs,
+            accumulate_grad_batches=accumulate,
+            gradient_clip_val=train.gradient_clip or None,
+            deterministic="warn",
+            logger=False,
+            callbacks=[state, *callbacks],
+            plugins=[WholeFiles(), *([Environment(here)] if here.ranks > 1 else [])],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # ours know their rank
+        )
+        trainer.fit(
+            module,
+            train_dataloaders=batches,
+            val_dataloaders=validation_loader(validation, train, **share) if validation else None,
+            ckpt_path=job.resumed,
+            weights_only=True,
+        )
+    return state
 
 
 def _hush_lightning() -> None:
     """Leaves out advice that does not concern our users: workers are a parameter, and loaders start where told to."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     os.environ.setdefault("PYTORCH_LIGHTNING_SUPPRESS_TIPS", "1")
-    for message in (".*does not have many workers.*", ".*your dataloader is not resumable.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*your dataloader is not resumable.*",
+        # Scores are put together from those of all ranks before they are logged.
+        ".*sync_dist=True.*",
+        ".*Grad strides do not match.*",
+    ):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", category=FutureWarning)

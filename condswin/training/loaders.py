@@ -27,19 +27,23 @@ def training_loader(
         start: Where an interrupted training goes on: the batches before it are left out of that epoch.
     """
     size = min(train.batch_size, max(len(slices) // ranks, 1))
-    batches = _EqualSizes(slices, size, seed=seed, rank=rank, ranks=ranks, start=start)
+    batches = _EqualSizes(slices, size, train.accumulate, seed=seed, rank=rank, ranks=ranks, start=start)
     return DataLoader(_Seeded(slices, seed), batch_sampler=batches, **_loading(train, seed))
 
 
 def validation_loader(slices: Slices, train: TrainConfig, *, seed: int, rank: int, ranks: int) -> DataLoader[Batch]:
-    """This process's share of batches of neighbouring slices of one size."""
+    """This process's share of batches of neighbouring slices of one size.
+
+    As many on every rank: where they do not come out even, the last ranks get the first batches once more.
+    """
     batches = [
         list(group[start : start + train.batch_size])
         for _, same in groupby(range(len(slices)), key=slices.sizes.__getitem__)
         for group in [list(same)]
         for start in range(0, len(group), train.batch_size)
     ]
-    return DataLoader(slices, batch_sampler=batches[rank::ranks] or batches[:1], **_loading(train, seed))
+    share = [batches[number % len(batches)] for number in range(rank, -(-len(batches) // ranks) * ranks, ranks)]
+    return DataLoader(slices, batch_sampler=share, **_loading(train, seed))
 
 
 def _loading(train: TrainConfig, seed: int) -> dict[str, Any]:
@@ -48,7 +52,8 @@ def _loading(train: TrainConfig, seed: int) -> dict[str, Any]:
         "generator": torch.Generator().manual_seed(seed),
         "num_workers": train.workers,
         "persistent_workers": train.workers > 0,
-        "pin_memory": torch.cuda.is_available() and train.device != "cpu",
+        "prefetch_factor": train.prefetch if train.workers else None,
+        "pin_memory": train.pin_memory and torch.cuda.is_available() and train.device != "cpu",
     }
 
 
@@ -65,20 +70,25 @@ class _EpochSampler(DistributedSampler[Batch]):
 class _EqualSizes(Sampler[list[tuple[int, int]]]):
     """This rank's batches of slices of equal size, as many on every rank and in every epoch.
 
-    A size's last slices that do not fill a batch are left out, unless there are no others of that size.
+    A size's last slices that do not fill a batch are left out, unless there are no others of that size; so are an
+    epoch's last batches that do not fill a step.
 
     Args:
         slices: What to draw from.
         batch_size: Slices per batch and rank.
+        accumulate: Batches per step and rank.
         seed: Of the shuffle.
         rank: Number of this process.
         ranks: Number of processes.
         start: See `training_loader`.
     """
 
-    def __init__(self, slices: Slices, batch_size: int, *, seed: int, rank: int, ranks: int, start: Position) -> None:
+    def __init__(
+        self, slices: Slices, batch_size: int, accumulate: int, *, seed: int, rank: int, ranks: int, start: Position
+    ) -> None:
         self._sizes = slices.sizes
-        self._batch_size = batch_size
+        self.batch_size = batch_size
+        self._accumulate = accumulate
         self._rank = rank
         self._ranks = ranks
         self._counts = Counter(self._sizes)
@@ -88,8 +98,9 @@ class _EqualSizes(Sampler[list[tuple[int, int]]]):
         self.sampler.set_epoch(start.epoch)
 
     def __len__(self) -> int:
-        batches = sum(max(count // self._batch_size, 1) for count in self._counts.values())
-        return max(batches // self._ranks, 1)
+        batches = sum(max(count // self.batch_size, 1) for count in self._counts.values())
+        share = max(batches // self._ranks, 1)
+        return share - share % self._accumulate if share > self._accumulate else share
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         # A generator, since Lightning sets the epoch after it has asked for the iterator.
@@ -103,7 +114,7 @@ class _EqualSizes(Sampler[list[tuple[int, int]]]):
         for place in self.sampler:
             size = self._sizes[place[1]]
             waiting[size].append(place)
-            if len(waiting[size]) == min(self._batch_size, self._counts[size]):
+            if len(waiting[size]) == min(self.batch_size, self._counts[size]):
                 yield waiting.pop(size)
 
 

@@ -1,7 +1,7 @@
 """The network, its optimiser and what is logged, as Lightning sees them."""
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,11 +16,14 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
     StepLR,
 )
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
 
 from condswin.config.train import ScheduleConfig, TrainConfig
 from condswin.errors import BadDataError, DivergedError
 from condswin.tasks.learning import Learning
 from condswin.tasks.slices import Batch, Slices
+from condswin.training.ranks import from_all
 
 
 class TrainingModule(LightningModule):
@@ -48,19 +51,42 @@ class TrainingModule(LightningModule):
         validation: Slices | None = None,
     ) -> None:
         super().__init__()
-        self.network = network
+        self._layout = torch.channels_last if train.channels_last else torch.contiguous_format
+        self.network = lay_out(network, self._layout)
+        self._run = torch.compile(network.forward) if train.compile else network
+        self.average: AveragedModel | None = None
+        if train.ema:
+            average = get_ema_multi_avg_fn(train.ema)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(network, multi_avg_fn=average).requires_grad_(False)
         self.task = task
         self.train_config = train
         self.seed = seed
         self._slices, self._validation = slices, validation
-        self._scores: dict[str, list[Tensor]] = {}
-        self._losses: Tensor
-        self.register_buffer("_losses", torch.zeros(2), persistent=False)  # sum, slices
+        # By the first slice of a batch: slices, loss and scores.
+        self._validated: dict[int, tuple[int, Tensor, Batch]] = {}
+        # Sum, slices; of this rank. No buffer, since one would be overwritten with that of rank 0.
+        self._losses = torch.zeros(2)
 
     def forward(self, image: Tensor) -> Tensor:
         """Network output (B, C, H, W)."""
-        output: Tensor = self.network(image)
+        run = self._run if self.training or self.average is None else self.average.module
+        output: Tensor = run(image.contiguous(memory_format=self._layout))
         return output
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """What is validated and kept: the network with averaged weights where there are such."""
+        return self.network if self.average is None else self.average.module
+
+    def optimizer_step(self, *arguments: Any, **others: Any) -> None:
+        """A step, and of the average too."""
+        super().optimizer_step(*arguments, **others)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
+    def on_train_start(self) -> None:
+        """Sums losses where they are computed."""
+        self._losses = self._losses.to(self.device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Reseeds; see the class."""
@@ -76,7 +102,7 @@ class TrainingModule(LightningModule):
             BadDataError: A slice holds values that are not finite.
             DivergedError: The loss is not finite all the same; going on would only ruin the weights.
         """
-        loss = self.task.loss(self(batch["image"]), batch)
+        loss = self.task.loss(self(batch["image"]).float(), batch)
         self._require_finite(loss, batch, self._slices)
         self._losses[0] += loss.detach() * len(batch["image"])
         self._losses[1] += len(batch["image"])
@@ -101,38 +127,40 @@ class TrainingModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the mean loss of the epoch's slices, also of those before an interruption."""
-        total, count = self._sum_over_ranks().tolist()
+        total, count = torch.stack(from_all(self._losses.cpu())).sum(0).tolist()
         self._losses.zero_()
-        self.log("train/loss", total / count, rank_zero_only=True)
+        self.log("train/loss", total / count)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the sums of all ranks; Lightning's own means forget what was before."""
-        checkpoint["losses"] = self._sum_over_ranks().cpu()
+        checkpoint["losses"] = torch.stack(from_all(self._losses.cpu()))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes this rank's share of them."""
-        self._losses.copy_(checkpoint["losses"] / self.trainer.world_size)
+        """Takes this rank's own."""
+        self._losses = checkpoint["losses"][self.global_rank]
 
-    def _sum_over_ranks(self) -> Tensor:
-        total: Tensor = self.trainer.strategy.reduce(self._losses.clone(), reduce_op="sum")
-        return total
-
-    def validation_step(self, batch: Batch, _: int) -> None:
+    def validation_step(self, batch: Batch, number: int) -> None:
         """Collects the loss and slice-wise scores of one batch; raises as `training_step` does."""
-        output = self(batch["image"])
-        size = len(batch["image"])
+        output = self(batch["image"]).float()
         loss = self.task.loss(output, batch)
         self._require_finite(loss, batch, self._validation)
-        self.log("val/loss", loss, batch_size=size, sync_dist=True)
-        for name, values in self.task.validation_scores(output, batch).items():
-            self._scores.setdefault(name, []).append(values.detach().float().cpu())
+        scores = self.task.validation_scores(output, batch)
+        first_slice = cast(DataLoader[Batch], self.trainer.val_dataloaders).batch_sampler[number][0]  # type: ignore
+        self._validated[first_slice] = (
+            len(batch["image"]),
+            loss.detach().cpu(),
+            {name: values.detach().float().cpu() for name, values in scores.items()},
+        )
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the means of the scores that are defined."""
-        for name, parts in self._scores.items():
-            values = torch.cat(parts)
-            self.log(f"val/{name}", values[values.isfinite()].mean(), sync_dist=True)
-        self._scores.clear()
+        """Logs the means over the slices of all ranks, each counted once; of scores, over those that are defined."""
+        batches = {number: batch for rank in from_all(self._validated) for number, batch in rank.items()}
+        in_order = [batches[number] for number in sorted(batches)]
+        self._validated.clear()
+        self.log("val/loss", sum(loss * size for size, loss, _ in in_order) / sum(size for size, _, _ in in_order))
+        for name in in_order[0][2]:
+            values = torch.cat([scores[name] for _, _, scores in in_order])
+            self.log(f"val/{name}", values[values.isfinite()].mean())
 
     def configure_optimizers(self) -> Any:
         """Optimiser and per-step learning rate."""
@@ -140,7 +168,7 @@ class TrainingModule(LightningModule):
         kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
         optimizer: Optimizer = kind(
             self.network.parameters(),
-            lr=config.learning_rate,
+            lr=peak_learning_rate(config, self.trainer.accumulate_grad_batches * self.trainer.world_size),
             weight_decay=config.weight_decay,
             # One kernel for all parameters; Lightning cannot clip its gradients in mixed precision.
             fused=config.precision == "32-true",
@@ -148,6 +176,20 @@ class TrainingModule(LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = learning_rates(optimizer, config.schedule, steps=steps, epochs=config.epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def lay_out(network: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """Lays out the weights of convolutions in place."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    return network
+
+
+def peak_learning_rate(train: TrainConfig, batches: int) -> float:
+    """The learning rate after the warm-up, of steps that average over so many batches."""
+    factor: float = {"fixed": 1.0, "linear": batches, "sqrt": batches**0.5}[train.learning_rate_rule]
+    return train.learning_rate * factor
 
 
 def learning_rates(optimizer: Optimizer, schedule: ScheduleConfig, *, steps: int, epochs: int) -> LRScheduler:

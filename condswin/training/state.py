@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from condswin.training.checkpoints import Position
 from condswin.training.module import TrainingModule
+from condswin.training.ranks import any_rank
 from condswin.training.stopping import TERMINATED, Stopping
 
 
@@ -19,8 +21,8 @@ class State(Checkpoint):
     """History and best weights of a training, and when its whole state is saved.
 
     A state is saved every few minutes, at the end of each epoch, when the process is asked to terminate, and before the
-    last batch of an epoch that is validated: Lightning can go on from between two batches and from the end of an
-    epoch, but not from within or before a validation.
+    last step of an epoch that is validated: Lightning can go on from between two steps and from the end of an epoch,
+    but not from within or before a validation, nor from within a step, whose gradients no state has.
 
     Args:
         folder: For the states.
@@ -56,14 +58,12 @@ class State(Checkpoint):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves what is due; see the class."""
-        left = trainer.num_training_batches - (batch_idx + 1)
-        if left == 0:
+        left, step = trainer.num_training_batches - (batch_idx + 1), trainer.accumulate_grad_batches
+        if left == 0 or (batch_idx + 1) % step:
             return
         due = time.monotonic() - self._saved_at > 60 * self._minutes
-        asked, due = (
-            trainer.strategy.reduce_boolean_decision(any_rank, all=False) for any_rank in (self._stopping.asked, due)
-        )
-        if asked or due or (left == 1 and self._monitor):
+        asked, due = any_rank(self._stopping.asked, due)
+        if asked or due or (left <= step and self._monitor):
             self._save(trainer, Position(trainer.current_epoch, batch_idx + 1))
         self._stop_if(asked)
 
@@ -77,12 +77,15 @@ class State(Checkpoint):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.rows.append({"epoch": trainer.current_epoch, "train/learning_rate": rate, **values})
         if self._is_best(values):
-            network = cast(TrainingModule, module).network
-            self.weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+            network = cast(TrainingModule, module).evaluated
+            self.weights = {
+                name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for name, value in network.state_dict().items()
+            }
         self._save(trainer, Position(trainer.current_epoch + 1, 0))
         # After the state is on the disk, whatever happens to what is told of it.
         self._report(self.rows)
-        self._stop_if(trainer.strategy.reduce_boolean_decision(self._stopping.asked, all=False))
+        self._stop_if(*any_rank(self._stopping.asked))
 
     def state_dict(self) -> dict[str, Any]:
         """What a state on the disk has of this."""

@@ -3,7 +3,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from condswin.ct import dataset as module
 from condswin.ct.augment import augment
 from condswin.ct.config import PrepareCtConfig
 from condswin.ct.dataset import SliceDataset, random_crop
@@ -36,10 +35,9 @@ def test_slices_in_order(files):
 
 
 @pytest.mark.parametrize("neighbours", [0, 2])
-def test_reading_from_disk_equals_reading_from_memory(files, monkeypatch, neighbours):
+def test_reading_from_disk_equals_reading_from_memory(files, neighbours):
     cached = SliceDataset(files, neighbours=neighbours)
-    monkeypatch.setattr(module, "CACHE_BYTES", 0)
-    lazy = SliceDataset(files, neighbours=neighbours)
+    lazy = SliceDataset(files, neighbours=neighbours, cache_bytes=0)
     assert cached._cache is not None
     assert lazy._cache is None
     for one, two in zip((cached[i] for i in range(30)), DataLoader(lazy, None, num_workers=2), strict=True):

@@ -114,16 +114,6 @@ def test_masks_differ_between_items_and_epochs(prepared, workers):
     assert len({image.numpy().tobytes() for image in images}) == 16
 
 
-def test_ranks_draw_different_masks(prepared, monkeypatch):
-    data = SliceDataset(prepared / "train", SETTINGS, training=True)
-    images = []
-    for rank in ("0", "1"):
-        monkeypatch.setenv("RANK", rank)
-        torch.manual_seed(3)
-        images.append(data[0]["image"])
-    assert not torch.equal(*images)
-
-
 def test_reading_slice_by_slice_gives_the_same(prepared):
     cached, read = (epochs(prepared / "train", seed=1, cache_bytes=size) for size in (1 << 30, 0))
     for a, b in zip(cached, read, strict=True):

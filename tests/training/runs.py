@@ -33,6 +33,7 @@ def weights(
     hook: str = "on_train_batch_start",
     act: Callable[[], None] | None = None,
     epochs: int = 4,
+    dropout: float = 0.1,
     require_owner: Callable[[], None] = lambda: None,
     spoil: Callable[[torch.nn.Module], None] = lambda _: None,
     **settings: Any,
@@ -47,15 +48,16 @@ def weights(
         hook: Of the module.
         act: Called there, a KilledError by default.
         epochs: Of the whole training.
+        dropout: Of the network.
         require_owner: See `fit`.
         spoil: Called with the fresh network.
         settings: Of the training, other than the configuration's.
     """
     import lightning.pytorch as pl
 
-    train = config.reconstruction.train.model_copy(update={"epochs": epochs, "batch_size": 1, **settings})
+    train = config.reconstruction.train.model_copy(update={"epochs": epochs, "batch_size": 1} | settings)
     pl.seed_everything(1, workers=True, verbose=False)
-    network = create_model("conditional-light", preset="demo", embedding=16, heads=[2, 2], dropout=0.1)
+    network = create_model("conditional-light", preset="demo", embedding=16, heads=[2, 2], dropout=dropout)
     spoil(network)
     with pytest.MonkeyPatch.context() as patch:
         if until:

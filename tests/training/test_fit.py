@@ -72,9 +72,13 @@ def test_what_loads_slices_decides_nothing_and_what_computes_does(
     train = tiny.task(TASK).train
     known = decisive(train)
     assert known["device"] == "cpu"
-    same = {"workers": 7, "checkpoint_minutes": 1.0, "grace_seconds": 3.0}
+    same = {"workers": 7, "prefetch": 5, "pin_memory": False, "cache_mb": 0}
+    same |= {"checkpoint_minutes": 1.0, "grace_seconds": 3.0, "processes": 1}
     assert decisive(train.model_copy(update=same)) == known
-    assert decisive(train.model_copy(update={"precision": "bf16-mixed"})) != known
+    other = {"precision": "bf16-mixed", "tf32": True, "compile": True, "channels_last": True, "ema": 0.9}
+    other |= {"accumulate": 2, "learning_rate_rule": "linear", "processes": 2}
+    for name, value in other.items():
+        assert decisive(train.model_copy(update={name: value})) != known
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     found = []
     for gpus in (1, 8):

@@ -1,10 +1,15 @@
 from collections import Counter
+from types import SimpleNamespace
+from typing import cast
 
+import pytest
 import torch
 
 from condswin.config.train import TrainConfig
+from condswin.tasks.learning import Learning
 from condswin.tasks.slices import Batch, Slices
 from condswin.training.loaders import training_loader, validation_loader
+from condswin.training.module import TrainingModule
 
 
 class Numbered(Slices):
@@ -60,7 +65,45 @@ def test_there_may_be_fewer_batches_than_ranks() -> None:
     assert [len(epoch(0, rank=rank, ranks=3, sizes=[(1, 2)])) for rank in range(3)] == [1, 1, 1]
 
 
-def test_validation_sees_every_slice_once() -> None:
-    share = [validation_loader(Numbered(SIZES), TRAIN, seed=1, rank=rank, ranks=2) for rank in range(2)]
-    seen = sorted(int(value) for loader in share for batch in loader for value in batch["image"][:, 0, 0])
-    assert seen == list(range(len(SIZES)))
+def test_an_epoch_has_whole_steps_only() -> None:
+    def steps(**settings: int) -> list[int]:
+        train = TRAIN.model_copy(update=settings)
+        return [len(training_loader(Numbered(SIZES), train, seed=1, rank=rank, ranks=2)) for rank in range(2)]
+
+    assert steps(batch_size=1) == [6, 6]
+    assert steps(batch_size=1, accumulate=4) == [4, 4]
+    assert steps(batch_size=1, accumulate=9) == [6, 6]
+
+
+def validated(ranks: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What is logged of a validation that so many ranks share; slice i has the score i, where it is not NaN."""
+    task = SimpleNamespace(
+        loss=lambda output, batch: output.mean(),
+        validation_scores=lambda output, batch: {
+            "odd": torch.where(output[:, 0, 0] % 2 > 0, output[:, 0, 0], torch.nan),
+            "eleven": torch.where(output[:, 0, 0] == 11, output[:, 0, 0], torch.nan),
+        },
+    )
+    modules, collected = [], []
+    for rank in range(ranks):
+        module = TrainingModule(torch.nn.Identity(), cast(Learning, task), TRAIN, seed=1, slices=Numbered(SIZES))
+        loader = validation_loader(Numbered(SIZES), TRAIN, seed=1, rank=rank, ranks=ranks)
+        module._trainer = SimpleNamespace(val_dataloaders=loader)
+        for number, batch in enumerate(loader):
+            module.validation_step(batch, number)
+        modules.append(module)
+        collected.append(dict(module._validated))
+    assert len({len(loader) for loader in collected}) == 1
+    logged: dict[str, float] = {}
+    monkeypatch.setattr("condswin.training.module.from_all", lambda _: collected)
+    monkeypatch.setattr(modules[-1], "log", lambda name, value: logged.update({name: float(value)}))
+    modules[-1].on_validation_epoch_end()
+    return logged
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 5, 7])
+def test_validation_counts_every_slice_once_whatever_the_number_of_ranks(
+    ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six batches of unequal size: some ranks get one again, and a score is defined on one slice alone."""
+    assert validated(ranks, monkeypatch) == {"val/loss": 6.0, "val/odd": 6.0, "val/eleven": 11.0}

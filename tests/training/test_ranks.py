@@ -1,0 +1,108 @@
+"""Two processes on this machine that train together."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from condswin.config.root import Config
+from condswin.config.train import TrainConfig
+from condswin.errors import ConfigError
+from condswin.training.ranks import how_many
+from condswin.training.stopping import TERMINATED
+from tests.training.runs import states, weights
+
+TRAINING = {"epochs": 2, "dropout": 0.0}
+
+
+def listening(process: int) -> set[str]:
+    """Addresses, as the kernel writes them, at which a process takes connections."""
+    links = []
+    for handle in Path(f"/proc/{process}/fd").iterdir():
+        try:
+            links.append(str(handle.readlink()))
+        except FileNotFoundError:
+            continue
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in links:
+                found.add(local.partition(":")[0])
+    return found
+
+
+def helpers() -> list[int]:
+    started = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(text) for text in started if b"spawn_main" in Path("/proc", text, "cmdline").read_bytes()]
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    tiny: Config, prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[torch.Tensor, set[str], list[str]]:
+    """Weights of two processes, where they listened, and their states."""
+    folder, seen = tmp_path_factory.mktemp("unbroken"), set()
+
+    def look() -> None:
+        for process in (os.getpid(), *helpers()):
+            seen.update(listening(process))
+
+    trained = weights(tiny, prepared, folder, (1, 0), act=look, processes=2, **TRAINING)
+    return trained, seen, states(folder)
+
+
+def test_two_processes_train_as_one_with_twice_the_batches(
+    tiny: Config, prepared: Path, tmp_path: Path, unbroken: tuple[torch.Tensor, set[str], list[str]]
+) -> None:
+    """Equal steps, and validation means over slices, each counted once."""
+    one = weights(tiny, prepared, tmp_path, accumulate=2, **TRAINING)
+    assert (one - unbroken[0]).abs().max() < 1e-6
+
+
+def test_they_listen_on_the_loopback_interface_alone(
+    unbroken: tuple[torch.Tensor, set[str], list[str]],
+) -> None:
+    assert unbroken[1] == {"0100007F"}
+
+
+def test_both_stop_at_one_step_and_go_on_from_there(
+    tiny: Config, prepared: Path, tmp_path: Path, unbroken: tuple[torch.Tensor, set[str], list[str]]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        weights(
+            tiny,
+            prepared,
+            tmp_path,
+            (1, 0),
+            act=lambda: os.kill(os.getpid(), signal.SIGTERM),
+            checkpoint_minutes=1e-9,
+            processes=2,
+            **TRAINING,
+        )
+    assert ended.value.code == TERMINATED
+    assert states(tmp_path)[-1] == "epoch-0001-batch-000001.ckpt"
+    assert not helpers()
+    assert torch.equal(weights(tiny, prepared, tmp_path, processes=2, **TRAINING), unbroken[0])
+    assert states(tmp_path) == unbroken[2]
+
+
+def test_torchrun_decides_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert how_many(TrainConfig(device="cpu")) == 1
+    assert how_many(TrainConfig(device="cpu", processes=3)) == 3
+    started = {"TORCHELASTIC_RUN_ID": "a", "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+    assert how_many(TrainConfig(device="cpu")) == 8
+    with pytest.raises(ConfigError, match="processes: 3, but torchrun started 4"):
+        how_many(TrainConfig(device="cpu", processes=3))
+
+
+def test_there_are_no_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert how_many(TrainConfig()) == 2
+    with pytest.raises(ConfigError, match="processes: 3, but this machine has 2 GPUs"):
+        how_many(TrainConfig(processes=3))
