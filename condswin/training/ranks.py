@@ -261,16 +261,12 @@ def _dead(helpers: Sequence[BaseProcess], wait: float = 3.0) -> str | None:
     """Which of the others died, in words."""
     connection.wait([helper.sentinel for helper in helpers], timeout=wait)
     for rank, helper in enumerate(helpers, start=1):
+        who = f"training process {rank} of {len(helpers) + 1}, counted from 0,"
+        again = "start again: the training goes on from its last checkpoint"
+        if helper.exitcode and helper.exitcode > 0:
+            return f"{who} ended and said why above; mend that and {again}"
         if helper.exitcode:
-            if helper.exitcode > 0:
-                return (
-                    f"training process {rank} of {len(helpers) + 1}, counted from 0, ended and said why above; mend that "
-                    "and start again: the training goes on from its last checkpoint"
-                )
-            return (
-                f"training process {rank} of {len(helpers) + 1}, counted from 0, was killed by "
-                f"{signal.Signals(-helper.exitcode).name}; start again: the training goes on from its last checkpoint"
-            )
+            return f"{who} was killed by {signal.Signals(-helper.exitcode).name}; {again}"
     return None
 
 
