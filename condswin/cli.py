@@ -566,13 +566,33 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Measurements in turns, whose medians are given.")] = 7,
     compile: Annotated[bool, typer.Option("--compile", help="Measure torch.compile too; takes minutes.")] = False,
     out: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            callback=lambda name: name and _task(name),
+            help="Instead: where the time of a training of this task goes, by batch, with what the parameters say.",
+        ),
+    ] = None,
+    prepared: Prepared = None,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Print what networks cost: parameters, FLOPs by branch, latency, training speed, peak memory.
 
-    Example: condswin bench swin conditional-light --preset thesis-2 --size 256 --batch 2 --json costs.json
+    Examples:
+
+    condswin bench swin conditional-light --preset thesis-2 --size 256 --batch 2 --json costs.json
+
+    condswin bench swin --train reconstruction --set reconstruction.train.processes=2 --rounds 30
     """
     if out is not None:
         check_file(out)
+    if train is not None:
+        config, data = _read(train, params, settings), prepared or layout.prepared(train)
+        from condswin.steps.bench_training import bench_training
+
+        bench_training(config, train, variants or [], prepared=data, batches=rounds, out=out)
+        return
     from condswin.steps.bench import bench as step
 
     step(variants, preset=preset, size=size, batch=batch, device=device, threads=threads, rounds=rounds,

@@ -165,14 +165,7 @@ class TrainingModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Optimiser and per-step learning rate."""
         config = self.train_config
-        kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-        optimizer: Optimizer = kind(
-            self.network.parameters(),
-            lr=peak_learning_rate(config, self.trainer.accumulate_grad_batches * self.trainer.world_size),
-            weight_decay=config.weight_decay,
-            # One kernel for all parameters; Lightning cannot clip its gradients in mixed precision.
-            fused=config.precision == "32-true",
-        )
+        optimizer = make_optimizer(self, config, self.trainer.accumulate_grad_batches * self.trainer.world_size)
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = learning_rates(optimizer, config.schedule, steps=steps, epochs=config.epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -190,6 +183,18 @@ def peak_learning_rate(train: TrainConfig, batches: int) -> float:
     """The learning rate after the warm-up, of steps that average over so many batches."""
     factor: float = {"fixed": 1.0, "linear": batches, "sqrt": batches**0.5}[train.learning_rate_rule]
     return train.learning_rate * factor
+
+
+def make_optimizer(module: TrainingModule, train: TrainConfig, batches: int) -> Optimizer:
+    """The optimiser of the weights that are trained, for steps that average over so many batches."""
+    kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
+    return kind(
+        module.network.parameters(),
+        lr=peak_learning_rate(train, batches),
+        weight_decay=train.weight_decay,
+        # One kernel for all parameters; Lightning cannot clip its gradients in mixed precision.
+        fused=train.precision == "32-true",
+    )
 
 
 def learning_rates(optimizer: Optimizer, schedule: ScheduleConfig, *, steps: int, epochs: int) -> LRScheduler:

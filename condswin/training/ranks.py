@@ -114,7 +114,7 @@ def place() -> Place:
 
 
 @contextmanager
-def helped(ranks: int, help_: Callable[[Place, Any], None], job: Any) -> Iterator[Place]:
+def helped(ranks: int, help_: Callable[[Place, Any], object], job: Any) -> Iterator[Place]:
     """Runs the block as rank 0, and a function as the other ranks in processes of this machine.
 
     Nothing is started where this process has joined others already.
