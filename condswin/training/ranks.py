@@ -202,7 +202,7 @@ def _connected(place: Place, meeting: Path | None) -> Iterator[None]:
         loopback = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", loopback)
-    gpus = torch.cuda.is_available()
+    gpus = torch.cuda.device_count() >= place.local_ranks
     if gpus:
         torch.cuda.set_device(place.local_rank)
     distributed.init_process_group(

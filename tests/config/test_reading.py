@@ -1,4 +1,5 @@
 import json
+import pickle
 import subprocess
 import sys
 import time
@@ -209,3 +210,8 @@ def test_parameters_are_read_without_torch_in_under_a_second(tmp_path: Path) -> 
         took.append(time.perf_counter() - started)
         assert done.stdout.strip() == "[]"
     assert min(took) < 1
+
+
+def test_parameters_can_be_handed_to_another_process() -> None:
+    config = compose(["demo"])
+    assert pickle.loads(pickle.dumps(config)) == config

@@ -11,6 +11,7 @@ from condswin.config.train import TrainConfig
 from condswin.tasks.learning import Learning
 from condswin.tasks.loading import load
 from condswin.tasks.slices import Slices
+from condswin.training import steps_of
 from condswin.training.loaders import training_loader
 from condswin.training.module import TrainingModule, peak_learning_rate
 from tests.training.runs import TASK, states, weights
@@ -114,6 +115,13 @@ def test_the_learning_rate_follows_its_rule_and_is_said(
         return
     weights(tiny, prepared, tmp_path, (0, 1), accumulate=4, learning_rate=0.001, learning_rate_rule=rule)
     assert f"4 slices a step (1 x 4 batches x 1 processes), learning rate {rate:g}" in capsys.readouterr().err
+
+
+def test_what_a_step_averages_over_is_logged() -> None:
+    train = TrainConfig(batch_size=4, accumulate=2, processes=3, device="cpu", learning_rate=0.001)
+    assert steps_of(train) == {"effective_batch": 24, "peak_learning_rate": 0.001}
+    linear = train.model_copy(update={"learning_rate_rule": "linear"})
+    assert steps_of(linear)["peak_learning_rate"] == pytest.approx(0.006)
 
 
 def test_loading_follows_its_settings(tiny: Config, prepared: Path) -> None:
