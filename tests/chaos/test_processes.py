@@ -67,7 +67,8 @@ def test_the_whole_is_stopped_at_random_moments(
     number: signal.Signals, folder: Path, chance: random.Random, unbroken: tuple[str, float]
 ) -> None:
     ended = kill_at_random(folder, chance, unbroken[1], number, *TWO)
-    assert set(ended) <= {TERMINATED if number == signal.SIGTERM else -number, 0}
+    # After its work is done the signal ends Python itself.
+    assert set(ended) <= {TERMINATED, -number, 0}
     status, said = finish(folder)
     assert status == 0, said
     assert weights(folder) == unbroken[0]
