@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from condswin.errors import BadFileError
 
@@ -39,6 +40,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def folded(name: str) -> str:
+    """The same for names that some file systems do not tell apart, for their case or the form of their accents."""
+    return normalize("NFC", name).casefold()
 
 
 def sha256(path: Path) -> str:

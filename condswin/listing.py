@@ -6,11 +6,12 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from unicodedata import normalize
 
 from condswin.config.task import IngestConfig
 from condswin.errors import BadDataError
+from condswin.files import folded
 from condswin.outputs import RECORD
+from condswin.plain import plain
 
 HIDDEN = "hidden"
 LINKED = "linked to what is read already"
@@ -80,7 +81,7 @@ def list_files(source: Path, suffixes: Sequence[str], policy: IngestConfig) -> L
     whole = closed and {policy.split_of(listing.name(path.parent)) for path in inside} == set(policy.folders)
     wrong = {path: why for path, why in unreadable.items() if not whole or policy.split_of(listing.name(path))}
     if wrong:
-        listed = "; ".join(f"{printable(listing.name(path)) or '.'}: {why}" for path, why in sorted(wrong.items()))
+        listed = "; ".join(f"{plain(listing.name(path)) or '.'}: {why}" for path, why in sorted(wrong.items()))
         raise BadDataError(f"{source}: cannot be read as a whole, repair or remove what is named: {listed}")
     for path in unreadable:
         listing.skip(path, UNREADABLE)
@@ -95,19 +96,9 @@ def summary(skipped: Mapping[str, Sequence[str]]) -> str:
             continue
         shown = list(names) if len(names) <= 3 else sorted({f"{name.rpartition('/')[0] or '.'}/" for name in names})
         more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
-        parts.append(f"{len(names)} {reason} ({', '.join(map(printable, shown[:3]))}{more})")
+        parts.append(f"{len(names)} {reason} ({', '.join(map(plain, shown[:3]))}{more})")
     count = sum(map(len, skipped.values()))
     return f"{count} {'file' if count == 1 else 'files'}: {', '.join(parts)}" if parts else ""
-
-
-def folded(name: str) -> str:
-    """The same for names that some file systems do not tell apart, for their case or the form of their accents."""
-    return normalize("NFC", name).casefold()
-
-
-def printable(name: str) -> str:
-    """A file's name without what a terminal would take for a command, or cannot show."""
-    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def _walk(

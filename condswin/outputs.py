@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
-from unicodedata import normalize
 
 from filelock import FileLock
 
 from condswin.checksums import checksums
 from condswin.errors import BadFileError, OutputError
-from condswin.files import read_json, write_json
+from condswin.files import folded, read_json, write_json
 from condswin.progress import say
 
 #: The record, in the folder that it describes.
@@ -302,7 +301,7 @@ def refuse_equal(outputs: Mapping[Path, Iterable[str]]) -> None:
     writers: dict[str, Path] = {}
     for source, names in outputs.items():
         for name in names:
-            other = writers.setdefault(normalize("NFC", name).casefold(), source)
+            other = writers.setdefault(folded(name), source)
             if other != source:
                 raise OutputError(f"{other} and {source}: both would be written to {name}; run them into two folders")
 

@@ -12,7 +12,8 @@ from condswin.ct.config import CtIngestConfig
 from condswin.ct.nifti import LABELS, SUFFIXES, stem
 from condswin.ct.pairs import read_pair, tissue
 from condswin.errors import BadDataError, BadFileError
-from condswin.listing import Listing, folded, list_files, summary
+from condswin.files import folded
+from condswin.listing import Listing, list_files, summary
 from condswin.patients import patient_key
 from condswin.tasks.source import Case, CaseInfo, Found
 

@@ -4,7 +4,8 @@ import hashlib
 from pathlib import Path
 
 from condswin.errors import BadDataError, BadFileError
-from condswin.listing import Listing, folded, list_files, summary
+from condswin.files import folded
+from condswin.listing import Listing, list_files, summary
 from condswin.mri.coils import open_volume
 from condswin.mri.config import ReconstructionConfig
 from condswin.mri.info import check_volume

@@ -1,10 +1,10 @@
 """Keys of objects, which anybody may have chosen, as places in a folder."""
 
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 from condswin.errors import BadDataError
+from condswin.files import folded
 
 #: Bytes of one name. File systems take 255, and names of files that are not whole yet are longer than the final ones.
 LONGEST = 200
@@ -22,7 +22,7 @@ def places(folder: Path, source: str, keys: Iterable[str]) -> dict[str, Path]:
     parents: dict[str, str] = {}
     for key in keys:
         result[key] = place(folder, source, key)
-        same = unicodedata.normalize("NFC", key).casefold()
+        same = folded(key)
         parts = same.split("/")
         within = {"/".join(parts[:length]) for length in range(1, len(parts))}
         other = files.setdefault(same, key)
