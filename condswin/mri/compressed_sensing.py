@@ -1,27 +1,26 @@
 """Compressed sensing: total-variation reconstruction, the reference method that a network has to beat.
 
-Minimises `|M F x - y|^2 / 2 + weight * TV(x)` over complex images x, with the isotropic total variation, by the
-primal-dual method of Chambolle and Pock (2011, "A First-Order Primal-Dual Algorithm for Convex Problems with
-Applications to Imaging", algorithm 1); the model is that of Lustig et al. (2007, "Sparse MRI"). Undersampling acts on
-columns alone, so the readout is transformed and cropped once and every step needs one-dimensional transforms only.
+Minimises `|M F x - y|^2 / 2 + weight * TV(x)` over complex images x, with the isotropic total variation; the model is
+that of Lustig et al. (2007, "Sparse MRI"). Undersampling acts on columns alone, so the readout is transformed and
+cropped once and every step needs one-dimensional transforms only.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from condswin.errors import BadFileError
 from condswin.files import atomic_file
-from condswin.fourier import ComplexArray, FloatArray, crop_start, fftc, ifftc, readout_hybrid
+from condswin.fourier import ComplexArray, FloatArray, crop_start, ifftc, readout_hybrid
 from condswin.mri.metrics import psnr
 from condswin.mri.prepared import read_mask, read_zero_filled
 from condswin.mri.reading import KSPACE, MASK, PREDICTION, VolumeReader
+from condswin.networks.total_variation import minimise
 
 #: Weights of the total variation to choose from, relative to the largest zero-filled magnitude of a volume.
 WEIGHTS = (0.0003, 0.001, 0.003, 0.01, 0.03)
@@ -31,11 +30,6 @@ STEPS = 60
 
 #: Slices of a volume that a weight is judged by.
 TUNING_SLICES = 3
-
-# Step sizes of image and dual: their product times the squared norm of the gradient (at most 8) may not exceed one.
-# The dual is bounded by the weight, a hundredth of the image, so the image's steps must be the longer ones.
-_IMAGE_STEP = 10.0
-_DUAL_STEP = 1 / (8 * _IMAGE_STEP)
 
 
 def total_variation(
@@ -60,8 +54,7 @@ def total_variation(
         image = solve(one / np.float32(scale), rows, sampled, weight)
         return np.abs(image[:, left : left + columns]) * np.float32(scale)
 
-    with ThreadPoolExecutor(min(len(kspace), cpu_count() or 1)) as pool:
-        return np.stack(list(pool.map(magnitude, kspace)))
+    return np.stack([magnitude(one) for one in kspace])
 
 
 def reconstruct_volume(path: Path, weight: float) -> FloatArray:
@@ -124,31 +117,11 @@ def solve(kspace: ComplexArray, rows: int, sampled: NDArray[np.bool_], weight: f
     """The minimiser (rows, W), complex, for one slice of k-space (H, W): all columns, rows cropped to the middle."""
     measured = np.zeros((rows, kspace.shape[-1]), np.complex64)
     measured[:, sampled] = readout_hybrid(kspace[:, sampled], rows)
-    image = ifftc(measured)
-    ahead, dual = image, np.zeros((2, *image.shape), np.complex64)
-    step, dual_step, limit = np.float32(_IMAGE_STEP), np.float32(_DUAL_STEP), np.float32(weight)
-    for _ in range(STEPS):
-        dual[0, :-1] += dual_step * (ahead[1:] - ahead[:-1])
-        dual[1, :, :-1] += dual_step * (ahead[:, 1:] - ahead[:, :-1])
-        # Projection onto balls of radius `weight`: the proximal map of the total variation's dual.
-        dual *= limit / np.maximum(limit, np.sqrt((dual.real**2 + dual.imag**2).sum(axis=0)))
-        moved = image + step * _divergence(dual)
-        # Proximal map of the data term: measured columns are pulled towards their measurement.
-        columns = fftc(moved)
-        columns[:, sampled] = (columns[:, sampled] + step * measured[:, sampled]) / (1 + step)
-        moved = ifftc(columns)
-        ahead, image = 2 * moved - image, moved
+    columns = torch.from_numpy(np.fft.ifftshift(sampled)).to(torch.float32)
+    image: ComplexArray = minimise(
+        torch.from_numpy(ifftc(measured))[None], columns[None, None], weight, steps=STEPS
+    )[0].numpy()
     return image
-
-
-def _divergence(dual: ComplexArray) -> ComplexArray:
-    """Negative adjoint of the forward difference."""
-    result: ComplexArray = np.zeros_like(dual[0])
-    result[:-1] += dual[0, :-1]
-    result[1:] -= dual[0, :-1]
-    result[:, :-1] += dual[1, :, :-1]
-    result[:, 1:] -= dual[1, :, :-1]
-    return result
 
 
 def write_reconstruction(file: Path, out: Path, weight: float) -> None:

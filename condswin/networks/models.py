@@ -108,6 +108,9 @@ def _unrolled_network(network: str, settings: Any, in_channels: int, out_channel
         cascades=settings.cascades,
         shared=settings.shared_weights,
         hard=settings.hard_consistency,
+        demodulated=settings.demodulated,
+        variation_steps=settings.variation_steps,
+        variation_weight=settings.variation_weight,
     )
 
 

@@ -228,11 +228,18 @@ class Unrolling:
         cascades: How often regulariser and data consistency are applied.
         shared_weights: One regulariser, with one set of weights, in all cascades.
         hard_consistency: Replace the measured samples in each data consistency instead of drawing near them.
+        demodulated: Show the regulariser images without the phase of their low frequencies.
+        variation_steps: Steps of total variation that the first cascade starts from; 0 to start from the zero-filled
+            image.
+        variation_weight: Of the total variation, relative to the largest zero-filled magnitude of an image.
     """
 
     cascades: int = 4
     shared_weights: bool = False
     hard_consistency: bool = False
+    demodulated: bool = True
+    variation_steps: int = 30
+    variation_weight: float = 0.003
 
 
 def _unrolled(regulariser: Network) -> Network:
@@ -244,6 +251,10 @@ def _unrolled(regulariser: Network) -> Network:
     def check(values: Any) -> None:
         if values.cascades < 1:
             raise ValueError(f"cascades={values.cascades}: must be at least 1")
+        if values.variation_steps < 0:
+            raise ValueError(f"variation_steps={values.variation_steps}: must not be negative")
+        if not values.variation_weight > 0:
+            raise ValueError(f"variation_weight={values.variation_weight}: must be positive")
         regulariser.check(values)
 
     presets = {name: settings(**asdict(preset)) for name, preset in regulariser.presets.items()}

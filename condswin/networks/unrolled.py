@@ -3,8 +3,12 @@
 Axes: B batch, H rows (readout), W columns (phase encoding). Only columns are undersampled, so everything here happens
 along columns: rows may be transformed and cropped beforehand (hybrid space), which loses nothing and saves half.
 
+Transforms here shift nothing: moving an image is a phase in k-space, and what lies between a transform and its inverse
+weights frequencies one by one. Masks are therefore in the order of `torch.fft`, frequency zero first.
+
 Source: Schlemper et al. 2018 (arXiv:1704.02422, cascades with data consistency), Sriram et al. 2020 (arXiv:2004.06688,
-the soft, trained form).
+the soft, trained form),
+Noll et al. 1991 ("Homodyne Detection in Magnetic Resonance Imaging", the phase of the low frequencies).
 """
 
 from collections.abc import Callable
@@ -12,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from condswin.fourier import fftc, ifftc
+from condswin.networks import total_variation
 
 #: Real and imaginary part of the zero-filled image, and the mask of sampled columns.
 INPUT_CHANNELS = 3
@@ -35,20 +39,39 @@ class DataConsistency(nn.Module):
         # A share of sigmoid(2) = 0.88: measurements are trusted more than any network at its start.
         self.logit = None if hard else nn.Parameter(torch.tensor(2.0))
 
-    def forward(self, image: Tensor, measured: Tensor, sampled: Tensor) -> Tensor:
+    def forward(self, image: Tensor, zero_filled: Tensor, sampled: Tensor) -> Tensor:
         """Corrects complex images.
 
         Args:
             image: (B, H, W), complex.
-            measured: (B, H, W), complex, the measured samples in hybrid space, zero where there are none.
-            sampled: (B, 1 or H, W), 1 where measured and 0 elsewhere.
+            zero_filled: (B, H, W), complex, the image of what was measured.
+            sampled: (B, 1, W), 1 where measured and 0 elsewhere, frequency zero first.
 
         Returns:
             (B, H, W), complex.
         """
         share = sampled if self.logit is None else sampled * self.logit.sigmoid()
-        frequency = fftc(image)
-        return ifftc(frequency + share * (measured - frequency))
+        return image + torch.fft.ifft(share * torch.fft.fft(zero_filled - image))
+
+
+def smooth_phase(zero_filled: Tensor, sampled: Tensor) -> Tensor:
+    """The phase of the low frequencies, which masks sample without gaps: of coil, field and echo, not of anatomy.
+
+    Args:
+        zero_filled: (B, H, W), complex.
+        sampled: (B, 1, W), 1 where measured and 0 elsewhere, frequency zero first.
+
+    Returns:
+        (B, H, W), complex numbers of magnitude 1.
+    """
+    width = sampled.shape[-1]
+    column = torch.arange(width, device=sampled.device)
+    frequency = torch.minimum(column, width - column)
+    gap = torch.where(sampled > 0, width, frequency).amin(-1, keepdim=True).clamp_min(1)
+    # Hann's window: an edge in k-space would make waves in the phase.
+    window = 0.5 + 0.5 * (torch.pi * (frequency / gap).clamp_max(1)).cos()
+    low = torch.fft.ifft(window * torch.fft.fft(zero_filled))
+    return torch.polar(torch.ones_like(low.real), low.angle())
 
 
 class UnrolledNetwork(nn.Module):
@@ -63,14 +86,30 @@ class UnrolledNetwork(nn.Module):
         cascades: How often regulariser and data consistency are applied.
         shared: Use one regulariser, with one set of weights, in all cascades.
         hard: Replace the measured samples in each data consistency instead of drawing near them.
+        demodulated: Show regularisers images without their smooth phase. What is left is nearly real, so aliases,
+            which are not, can be told from anatomy.
+        variation_steps: Steps of total variation that the first cascade starts from; 0 to start from the zero-filled
+            image.
+        variation_weight: Of the total variation, relative to the largest zero-filled magnitude of an image.
     """
 
     def __init__(
-        self, make_regulariser: Callable[[], nn.Module], *, cascades: int, shared: bool = False, hard: bool = False
+        self,
+        make_regulariser: Callable[[], nn.Module],
+        *,
+        cascades: int,
+        shared: bool = False,
+        hard: bool = False,
+        demodulated: bool = True,
+        variation_steps: int = 30,
+        variation_weight: float = 0.003,
     ) -> None:
         super().__init__()
         self.in_channels = INPUT_CHANNELS
         self.cascades = cascades
+        self.demodulated = demodulated
+        self.variation_steps = variation_steps
+        self.variation_weight = variation_weight
         self.regularisers = nn.ModuleList(make_regulariser() for _ in range(1 if shared else cascades))
         self.consistencies = nn.ModuleList(DataConsistency(hard=hard) for _ in range(cascades))
 
@@ -85,19 +124,28 @@ class UnrolledNetwork(nn.Module):
                 f"image has shape {tuple(image.shape)}; give (batch, {INPUT_CHANNELS}, height, width): real and "
                 "imaginary part of the zero-filled image, and the mask of sampled columns"
             )
-        x = image[:, :OUTPUT_CHANNELS]
         # Frequencies span several orders of magnitude: fp32 inside autocast.
         with torch.autocast(image.device.type, enabled=False):
-            sampled = image[:, OUTPUT_CHANNELS].float()
-            measured = sampled * fftc(_complex(x.float()))
+            zero_filled = torch.complex(image[:, 0].float(), image[:, 1].float())
+            sampled = torch.fft.ifftshift(image[:, OUTPUT_CHANNELS, :1].float(), dim=-1)
+            phase = smooth_phase(zero_filled, sampled) if self.demodulated else None
+            x = self._start(zero_filled, sampled, phase)
         for cascade, consistency in enumerate(self.consistencies):
-            correction = self.regularisers[cascade % len(self.regularisers)](x)
+            shown = x if phase is None else x * phase.conj()
+            parts = self.regularisers[cascade % len(self.regularisers)](_parts(shown))
             with torch.autocast(image.device.type, enabled=False):
-                corrected = consistency(_complex(x.float() + correction.float()), measured, sampled)
-                x = torch.stack([corrected.real, corrected.imag], dim=1)
-        return x
+                correction = torch.complex(parts[:, 0].float(), parts[:, 1].float())
+                x = x + (correction if phase is None else correction * phase)
+                x = consistency(x, zero_filled, sampled)
+        return _parts(x)
+
+    def _start(self, zero_filled: Tensor, sampled: Tensor, phase: Tensor | None) -> Tensor:
+        if not self.variation_steps:
+            return zero_filled
+        weight = self.variation_weight * zero_filled.abs().amax((1, 2), keepdim=True)
+        return total_variation.minimise(zero_filled, sampled, weight, steps=self.variation_steps, phase=phase)
 
 
-def _complex(parts: Tensor) -> Tensor:
-    """(B, 2, H, W) to complex (B, H, W)."""
-    return torch.complex(parts[:, 0], parts[:, 1])
+def _parts(image: Tensor) -> Tensor:
+    """Complex (B, H, W) to (B, 2, H, W)."""
+    return torch.stack([image.real, image.imag], dim=1)

@@ -25,7 +25,7 @@ _NAME = 60
 
 
 def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) -> None:
-    """Prints variants x metrics per task, reference methods first, and where to look further."""
+    """Prints variants x metrics per task, the best first, and where to look further."""
     # Imported here, so that scoring files does not wait for MLflow.
     from condswin.registry.tracking import tracking_uri, without_password
 
@@ -77,18 +77,20 @@ def print_summary(split: dict[str, Any]) -> None:
 
 
 def table_rows(task: Facts, comparison: dict[str, Any]) -> list[dict[str, str]]:
-    """Rows of the test table: a cell per metric, reference methods first, a star at the best variant."""
-    variants = comparison["variants"]
-    rows = []
+    """Rows of the test table: a cell per metric; the best variant, reference methods beside it, then the others."""
+    best, variants = comparison["best"], comparison["variants"]
+    tested = {name: splits["test"] for name, splits in variants.items()}
+    references = {name: splits["test"] for name, splits in comparison.get("reference_methods", {}).items()}
     for baseline in task.baselines:
-        summaries = next(iter(variants.values()))["test"][baseline]
+        summaries = tested[best][baseline]
         if any(summaries[metric]["mean"] is not None for metric in task.metrics):
-            rows.append({"variant": baseline, **{metric: _cell(metric, summaries[metric]) for metric in task.metrics}})
-    for variant, splits in {**comparison.get("reference_methods", {}), **variants}.items():
-        star = " *" if variant == comparison["best"] else ""
-        cells = {metric: _cell(metric, splits["test"][metric]) for metric in task.metrics}
-        rows.append({"variant": variant + star, **cells})
-    return rows
+            references[baseline] = summaries
+    others = {name: summaries for name, summaries in tested.items() if name != best}
+    rows = {f"{best} *": tested[best], **references, **others}
+    return [
+        {"variant": name, **{metric: _cell(metric, summaries[metric]) for metric in task.metrics}}
+        for name, summaries in rows.items()
+    ]
 
 
 def case_rows(task: Facts, rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
