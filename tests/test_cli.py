@@ -60,6 +60,8 @@ def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     for variant in ("swin", "conditional-light", "stemmed"):
         condswin("train", task, variant, cwd=folder)
         condswin("evaluate", task, variant, cwd=folder)
+    if task == "reconstruction":
+        condswin("baseline", cwd=folder)
     assert "best on val by" in condswin("compare", task, cwd=folder)
     assert f"condswin-{task} version 1" in condswin("register", task, cwd=folder)
     assert "the challenger is champion" in condswin("promote", task, cwd=folder)
@@ -119,7 +121,8 @@ def test_the_summary_shows_every_variant_and_where_to_look(pipeline: tuple[str, 
         "mlflow ui --backend-store-uri sqlite:///",
     ):
         assert expected in text
-    assert ("zero-filled" in text) == (task == "reconstruction")
+    for expected in ("zero-filled", "compressed sensing", " minus compressed sensing, case by case"):
+        assert (expected in text) == (task == "reconstruction")
 
 
 def test_the_champion_predicts_files_without_targets(pipeline: tuple[str, Path], tmp_path: Path) -> None:

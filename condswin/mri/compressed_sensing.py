@@ -118,9 +118,9 @@ def solve(kspace: ComplexArray, rows: int, sampled: NDArray[np.bool_], weight: f
     measured = np.zeros((rows, kspace.shape[-1]), np.complex64)
     measured[:, sampled] = readout_hybrid(kspace[:, sampled], rows)
     columns = torch.from_numpy(np.fft.ifftshift(sampled)).to(torch.float32)
-    image: ComplexArray = minimise(
-        torch.from_numpy(ifftc(measured))[None], columns[None, None], weight, steps=STEPS
-    )[0].numpy()
+    image: ComplexArray = minimise(torch.from_numpy(ifftc(measured))[None], columns[None, None], weight, steps=STEPS)[
+        0
+    ].numpy()
     return image
 
 

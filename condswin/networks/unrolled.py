@@ -51,7 +51,8 @@ class DataConsistency(nn.Module):
             (B, H, W), complex.
         """
         share = sampled if self.logit is None else sampled * self.logit.sigmoid()
-        return image + torch.fft.ifft(share * torch.fft.fft(zero_filled - image))
+        corrected: Tensor = image + torch.fft.ifft(share * torch.fft.fft(zero_filled - image))
+        return corrected
 
 
 def smooth_phase(zero_filled: Tensor, sampled: Tensor) -> Tensor:

@@ -43,7 +43,13 @@ def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) ->
         for row in rows:
             table.add_row(*map(plain, row.values()))
         console.print(table)
-        console.print(f"* best on the {comparison['chosen_on']} cases by {comparison['metric']}\n")
+        console.print(f"* best on the {comparison['chosen_on']} cases by {comparison['metric']}")
+        for method, gains in comparison["gains"].items():
+            words = ", ".join(f"{metric} {_gain(metric, gain)}" for metric, gain in gains.items())
+            console.print(
+                f"{comparison['best']} minus {method}, case by case, with 95 % interval: {words}", soft_wrap=True
+            )
+        console.print()
     if layout.report().exists():
         console.print(f"report:    {layout.report()}", soft_wrap=True)
     uri = tracking_uri(config)
@@ -119,6 +125,10 @@ def _case_cell(column: str, text: str) -> str:
         return text
     value = float(text)
     return shown(column, None if math.isnan(value) else value)
+
+
+def _gain(metric: str, gain: Mapping[str, Any]) -> str:
+    return f"{shown(metric, gain['mean'])} ({shown(metric, gain['low'])} to {shown(metric, gain['high'])})"
 
 
 def _cell(metric: str, summary: dict[str, Any]) -> str:

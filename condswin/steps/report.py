@@ -8,6 +8,7 @@ from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.errors import BadDataError
 from condswin.evaluation.results import METRICS, cases_file
+from condswin.evaluation.summary import paired_gain
 from condswin.files import read_json
 from condswin.manifest import Manifest
 from condswin.networks.saving import read_spec
@@ -20,7 +21,10 @@ from condswin.tasks.loading import load
 
 
 def read_comparisons(config: Config) -> dict[TaskName, dict[str, Any]]:
-    """The working folder's comparisons by task, with `reference_methods` scored on the same data.
+    """The working folder's comparisons by task.
+
+    With `reference_methods`, scores on the same data by method, and `gains`: by method and metric, a summary of the
+    best variant's differences from it over the test cases.
 
     Args:
         config: Parameters; a task without a section is left out.
@@ -35,6 +39,16 @@ def read_comparisons(config: Config) -> dict[TaskName, dict[str, Any]]:
         scores = {method: read_json(folder / METRICS) for method, folder in layout.reference_methods(name).items()}
         comparison["reference_methods"] = {
             method: score for method, score in scores.items() if score["data_sha256"] == comparison["data_sha256"]
+        }
+        best = read_csv(layout.evaluation(name, comparison["best"]) / cases_file("test"))
+        references = {
+            method: read_csv(layout.evaluation(name, method) / cases_file("test"))
+            for method in comparison["reference_methods"]
+        }
+        metrics = load(Facts, name, config).metrics
+        comparison["gains"] = {
+            method: {metric: paired_gain(best, rows, metric) for metric in metrics}
+            for method, rows in references.items()
         }
     return found
 

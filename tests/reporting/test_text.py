@@ -5,8 +5,9 @@ import pytest
 from rich.console import Console
 
 from condswin.config.profiles import compose
+from condswin.evaluation.summary import paired_gain, summarise
 from condswin.progress import progress
-from condswin.reporting.text import case_rows, print_summary, shown
+from condswin.reporting.text import case_rows, print_summary, print_tables, shown, table_rows
 from condswin.tasks.facts import Facts
 from condswin.tasks.loading import load
 
@@ -27,6 +28,30 @@ def test_cases_stand_worst_first_with_undefined_ones_last() -> None:
     assert "other" not in table[0]
     assert list(table[0])[:2] == ["case", "liver_dice"]
     assert case_rows(task, []) == []
+
+
+def test_the_best_variant_stands_first_and_is_compared_case_by_case(capsys: pytest.CaptureFixture[str]) -> None:
+    config = compose(["demo"])
+    task = load(Facts, "reconstruction", config)
+    metrics = list(task.metrics)
+
+    def rows(psnr: list[float]) -> list[dict[str, float | str]]:
+        return [{"case": str(at), **dict.fromkeys(metrics, 0.5), "psnr": value} for at, value in enumerate(psnr)]
+
+    cases = {"swin": rows([25, 29]), "unrolled-swin": rows([28, 32]), "compressed sensing": rows([26, 31])}
+    tested = {name: {"test": summarise(found, metrics)} for name, found in cases.items()}
+    for splits in tested.values():
+        splits["test"]["zero-filled"] = summarise(rows([20, 20]), metrics)
+    reference = {"compressed sensing": tested.pop("compressed sensing")}
+    best = {"best": "unrolled-swin", "metric": "psnr", "chosen_on": "val", "reference_methods": reference}
+    gains = {"psnr": paired_gain(cases["unrolled-swin"], cases["compressed sensing"], "psnr")}
+    comparison = {**best, "variants": tested, "gains": {"compressed sensing": gains}}
+    table = table_rows(task, comparison)
+    assert [row["variant"] for row in table] == ["unrolled-swin *", "compressed sensing", "zero-filled", "swin"]
+    assert [row["psnr"] for row in table] == ["30.00 ± 2.83", "28.50 ± 3.54", "20.00 ± 0.00", "27.00 ± 2.83"]
+    print_tables(config, {"reconstruction": comparison})
+    line = "unrolled-swin minus compressed sensing, case by case, with 95 % interval: psnr 1.50 (1.00 to 2.00)"
+    assert line in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
