@@ -121,7 +121,7 @@ def test_the_summary_shows_every_variant_and_where_to_look(pipeline: tuple[str, 
         "mlflow ui --backend-store-uri sqlite:///",
     ):
         assert expected in text
-    for expected in ("zero-filled", "compressed sensing", " minus compressed sensing, case by case"):
+    for expected in ("zero-filled", "compressed-sensing", " minus compressed-sensing, case by case"):
         assert (expected in text) == (task == "reconstruction")
 
 
