@@ -1,6 +1,6 @@
 """Means over cases with spread, from per-case rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -26,7 +26,9 @@ def summarise(rows: Sequence[Row], metrics: Sequence[str]) -> dict[str, Summary]
     return {metric: _summary(_column(rows, metric)) for metric in metrics}
 
 
-def paired_gain(rows: Sequence[Row], reference: Sequence[Row], metric: str) -> Summary:
+def paired_gain(
+    rows: Sequence[Mapping[str, float | str]], reference: Sequence[Mapping[str, float | str]], metric: str
+) -> Summary:
     """Summary of `rows` minus `reference`, case by case; cases missing in either, or NaN in either, are left out."""
     others = {row["case"]: float(row[metric]) for row in reference}
     differences = [float(row[metric]) - others[row["case"]] for row in rows if row["case"] in others]

@@ -107,7 +107,7 @@ def test_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
     write_config(compose(["demo"]), path, comment="")
     text = path.read_text()
     assert "learning_rate: 0.003" in text
-    path.write_text(text.replace("learning_rate: 0.004", "learning_rate: 1e-4"))
+    path.write_text(text.replace("learning_rate: 0.003", "learning_rate: 1e-4"))
     assert load_config(path).reconstruction.train.learning_rate == 1e-4
 
 
