@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from condswin.errors import BadDataError
 from condswin.fourier import (
     ComplexArray,
     crop_start,
+    fftc,
     hybrid_magnitude,
     ifftc,
     magnitude_image,
@@ -28,6 +30,9 @@ from condswin.tasks.slices import Batch, Slices
 
 #: Network inputs are clamped to this many standard deviations, as in fastMRI.
 CLAMP = 6.0
+
+#: Largest standard deviation of the uneven phase that training adds, radians.
+PHASE = 3.0
 
 # Standard deviations below this share of the volume's maximum belong to empty slices, which would be blown up by them.
 _STD_FLOOR = 1e-4
@@ -242,7 +247,7 @@ class SliceDataset(Slices):
 class ComplexSliceDataset(SliceDataset):
     """The same as unrolled networks take them: `image` is (3, H, W of k-space) as in `ComplexInputs`, `mean` is 0.
 
-    Training also turns the phase of the images.
+    Training also turns the phase of the images: everywhere alike, and in half of them more here than there.
     """
 
     channels: ClassVar[tuple[int, int]] = (INPUT_CHANNELS, OUTPUT_CHANNELS)
@@ -254,6 +259,8 @@ class ComplexSliceDataset(SliceDataset):
             if torch.rand(()) < 0.5:
                 hybrid, target = hybrid.flip(-2), target.flip(-2)
             hybrid = hybrid * torch.polar(torch.ones(()), 2 * torch.pi * torch.rand(()))
+            if torch.rand(()) < 0.5:
+                hybrid = fftc(ifftc(hybrid) * _uneven_phase(hybrid.shape))
         image, std, _ = complex_inputs(hybrid.numpy() * sampled, sampled, volume.size[1], volume.maximum)
         return {"image": image, "target": (target / std)[None], "mean": torch.zeros(()), "std": std}
 
@@ -262,6 +269,16 @@ class ComplexSliceDataset(SliceDataset):
 
     def _holds_hybrid(self, volume: Volume) -> bool:
         return True
+
+
+def _uneven_phase(shape: torch.Size) -> Tensor:
+    """Complex numbers (H, W) of magnitude 1 and a random phase: a few waves over the image, up to `PHASE` radians.
+
+    Scanners and sequences differ in their phase; a network that has seen one kind only takes others for aliases.
+    """
+    coarse = torch.randn(1, 1, 6, 6) * (PHASE * torch.rand(()))
+    phase = interpolate(coarse, size=tuple(shape), mode="bicubic", align_corners=True)[0, 0]
+    return torch.polar(torch.ones_like(phase), phase)
 
 
 def magnitude(output: Tensor, columns: int) -> Tensor:

@@ -211,7 +211,7 @@ def test_complex_training_items_have_the_target_s_phase_free_magnitude(prepared)
     """Fully sampled, the complex image is the target, mirrored with it and turned in phase."""
     everything = UndersampleConfig(accelerations=[1], center_fractions=[0.16])
     data = ComplexSliceDataset(prepared / "train", everything, training=True)
-    phases = set()
+    phases, uneven = set(), set()
     for seed in range(6):
         torch.manual_seed(seed)
         item = data[3]
@@ -219,7 +219,12 @@ def test_complex_training_items_have_the_target_s_phase_free_magnitude(prepared)
         assert bool((item["image"][2] == 1).all())
         torch.testing.assert_close(image[:, 5:27].abs(), item["target"][0], atol=1e-3, rtol=1e-3)
         phases.add(round(float(image[10, 16].angle()), 3))
+        # Mirrored rows keep their columns: the phase between two columns is the scan's own, but for the uneven ones.
+        between = (image[:, 10] * image[:, 20].conj()).angle()
+        uneven.add(min(round(float(between[row]), 2) for row in (10, -11)))
     assert len(phases) == 6
+    # About half.
+    assert 3 <= len(uneven) <= 5
 
 
 def test_sizes_tell_apart_what_does_not_batch(prepared):
