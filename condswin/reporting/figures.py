@@ -47,7 +47,7 @@ def spread_figure(metric: str, values: Mapping[str, Column]) -> Figure:
         if points:
             mean = sum(points) / len(points)
             axes.hlines(mean, place - 0.22, place + 0.22, color="#c33", linewidth=2.2, zorder=3)
-    axes.set_xticks(range(len(names)), [label(name) for name in names])
+    axes.set_xticks(range(len(names)), [label(name).replace("-", "-\n") for name in names], fontsize=9)
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_ylabel(metric)
     axes.set_title(f"{metric} per test case (dots, joined by case) and mean (bars)", fontsize=10)
