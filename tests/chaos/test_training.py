@@ -123,7 +123,8 @@ def kill_at_random(
         process = start(folder, *more)
         before = states_seen(folder)
         wait(lambda before=before: states_seen(folder) != before, process)
-        time.sleep(chance.uniform(0, 2 * seconds / TIMES))
+        # Half of the training on average, so that all hit a running one.
+        time.sleep(chance.uniform(0, seconds / TIMES))
         process.send_signal(number)
         ended.append(process.wait(timeout=60))
         if ended[-1] == -signal.SIGTERM:
