@@ -66,7 +66,7 @@ def connect(config: Config) -> MlflowClient:
     wait_for_server(uri)
     with (
         tracking_errors(uri),
-        _environment_kept("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"),
+        environment_kept("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"),
         _one_at_a_time(uri),
     ):
         mlflow.set_tracking_uri(uri)
@@ -147,7 +147,7 @@ def tracked_run(config: Config, name: str, tags: Mapping[str, str] | None = None
             experiment = experiment_id(client, config, uri)
             run = mlflow.start_run(experiment_id=experiment, run_name=name, tags=dict(tags or {}), nested=nested)
     # MLflow forgets MLFLOW_RUN_ID when a run ends, but the next step of this process must adopt it as well.
-    with _environment_kept("MLFLOW_RUN_ID"):
+    with environment_kept("MLFLOW_RUN_ID"):
         try:
             yield str(run.info.run_id)
         except BaseException:
@@ -186,7 +186,7 @@ def experiment_id(client: MlflowClient, config: Config, uri: str) -> str:
 
 
 @contextmanager
-def _environment_kept(*names: str) -> Iterator[None]:
+def environment_kept(*names: str) -> Iterator[None]:
     """Undoes MLflow's writing of its settings into the environment, which would outlive the config they came from."""
     before = {name: os.environ.get(name) for name in names}
     try:

@@ -24,6 +24,7 @@ from condswin.files import read_json, write_json
 from condswin.registry.tracking import (
     PATIENCE,
     connect,
+    environment_kept,
     experiment_id,
     tracking_errors,
     tracking_uri,
@@ -221,11 +222,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 def _quick_requests() -> Iterator[None]:
     """Keeps MLflow's client from waiting minutes for a server that is gone, while a card waits for it."""
     ours = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{PATIENCE:.0f}"}
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update({name: value for name, value in ours.items() if before[name] is None})
-    try:
+    with environment_kept(*ours):
+        for name, value in ours.items():
+            os.environ.setdefault(name, value)
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
