@@ -66,7 +66,7 @@ class DivergedError(CondswinError):
 
 
 class RankError(CondswinError):
-    """A process of several that train together died."""
+    """A process of several that train together, or load for them, died."""
 
 
 class GateError(CondswinError):

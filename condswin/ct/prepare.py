@@ -11,6 +11,7 @@ from condswin.ct.nifti import LABELS, SUFFIXES, Volume, write_labels
 from condswin.ct.pairs import read_pair
 from condswin.ct.resampling import apply_window, resample_image, resample_labels, resampled_size
 from condswin.files import atomic_file, copy_with_sha256
+from condswin.hdf5 import create_slices
 
 # Slices resampled at a time: bounds the memory for one-hot labels.
 _BATCH = 16
@@ -76,7 +77,7 @@ def write_inputs(image: Volume, labels: Volume | None, out: Path, config: Prepar
         file.attrs["window"] = config.window
         file.attrs["pixel_spacing"] = np.array(geometry.spacing[1:]) * scanned / size  # mm
         # float16 resolves 0.1 HU of a 400 HU window and halves what training reads. Noise does not compress, labels do.
-        images = file.create_dataset("image", shape, np.float16, chunks=(1, *size))
+        images = create_slices(file, "image", shape, np.float16)
         for start in range(0, slices, _BATCH):
             part = slice(start, start + _BATCH)
             images[part] = resample_image(apply_window(image.canonical[part], config.window), size)
@@ -87,9 +88,7 @@ def write_inputs(image: Volume, labels: Volume | None, out: Path, config: Prepar
 def _write_labels(file: h5py.File, labels: Volume, size: tuple[int, int]) -> None:
     slices = len(labels.canonical)
     shows = np.zeros((len(LABELS), slices), dtype=bool)
-    targets = file.create_dataset(
-        "label", (slices, *size), np.uint8, chunks=(1, *size), compression="gzip", compression_opts=1
-    )
+    targets = create_slices(file, "label", (slices, *size), np.uint8, compression="gzip", compression_opts=1)
     for start in range(0, slices, _BATCH):
         part = slice(start, start + _BATCH)
         targets[part] = label = resample_labels(labels.canonical[part], size)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from condswin.errors import BadDataError, BadFileError
 from condswin.files import atomic_file
 from condswin.fourier import ComplexArray, FloatArray, magnitude_image
+from condswin.hdf5 import create_slices
 from condswin.mri.coils import Multicoil, open_volume
 from condswin.mri.config import UndersampleConfig
 from condswin.mri.extent import Extent
@@ -149,8 +150,8 @@ def _copy(reader: VolumeReader, file: h5py.File, sampled: NDArray[np.bool_] | No
     if (target := reader.target_name()) is not None:
         _copy_target(reader, file, target)
     shape, size = kspace_shape(reader), image_size(reader)
-    kspace, held = file.create_dataset(KSPACE, shape, np.complex64), Extent.nothing(shape[-1])
-    zero_filled = None if sampled is None else file.create_dataset(ZERO_FILLED, (shape[0], *size), np.float32)
+    kspace, held = create_slices(file, KSPACE, shape, np.complex64), Extent.nothing(shape[-1])
+    zero_filled = None if sampled is None else create_slices(file, ZERO_FILLED, (shape[0], *size), np.float32)
     for start, block in checked_blocks(reader, KSPACE):
         end, held = start + len(block), held.seen(block)
         if sampled is not None and zero_filled is not None:
@@ -161,7 +162,7 @@ def _copy(reader: VolumeReader, file: h5py.File, sampled: NDArray[np.bool_] | No
 
 def _copy_target(reader: VolumeReader, file: h5py.File, name: str) -> None:
     """Writes the target and, computed from it, fastMRI's attributes `max` and `norm`."""
-    target = file.create_dataset(name, reader.shape(name), np.float32)
+    target = create_slices(file, name, reader.shape(name), np.float32)
     largest, squares = 0.0, 0.0
     for start, block in checked_blocks(reader, name):
         target[start : start + len(block)] = block

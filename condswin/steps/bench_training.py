@@ -21,7 +21,7 @@ from condswin.outputs import write_result
 from condswin.tasks.learning import Learning
 from condswin.tasks.loading import load
 from condswin.tasks.slices import Batch
-from condswin.training.loaders import training_loader
+from condswin.training.loaders import raised, training_loader
 from condswin.training.module import TrainingModule, make_optimizer
 from condswin.training.ranks import Place, helped, how_many
 
@@ -126,7 +126,7 @@ def _measure(here: Place, job: _Job) -> Phases:
             epochs = iter(loader)
             found = next(epochs)
         done()
-        batch: Batch = {name: value.to(place, non_blocking=True) for name, value in found.items()}
+        batch: Batch = {name: value.to(place, non_blocking=True) for name, value in raised(found).items()}
         done()
         with autocast if train.precision != "32-true" else torch.enable_grad():
             output = module(batch["image"])

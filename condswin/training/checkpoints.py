@@ -15,6 +15,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from condswin.errors import BadFileError, CheckpointError
 from condswin.files import PARTIAL, atomic_file, read_json, sha256, write_json
+from condswin.training.ranks import a_loader_died
 from condswin.validity import Key
 
 #: The key of the training that a folder belongs to.
@@ -70,6 +71,8 @@ class WholeFiles(CheckpointIO):
                     text.write_text(f"{sha256(temporary)}  {path.name}\n")
             _flush_folder(path.parent)
         except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and a_loader_died(error):
+                raise
             raise CheckpointError(
                 f"{path}: this checkpoint cannot be written ({_reason(error)}); make room or mend the disk and start "
                 "again: the training goes on from the checkpoint before"

@@ -5,8 +5,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,12 +18,13 @@ from torch import nn
 
 from condswin.config.train import TrainConfig
 from condswin.devices import device
+from condswin.errors import RankError
 from condswin.progress import progress
 from condswin.tasks.learning import Learning
 from condswin.training.checkpoints import START, Position, WholeFiles, newest
 from condswin.training.loaders import training_loader, validation_loader
 from condswin.training.module import TrainingModule, lay_out, peak_learning_rate
-from condswin.training.ranks import Environment, Place, first, helped, how_many, place
+from condswin.training.ranks import Environment, Place, a_loader_died, first, helped, how_many, place
 from condswin.training.state import State
 from condswin.training.stopping import Stopping
 
@@ -120,7 +121,7 @@ def fit(
         SystemExit: Status 143 when the process was asked to terminate; its state is saved.
         CheckpointError: A state cannot be written.
         ConfigError: There cannot be so many processes.
-        RankError: One of the processes died.
+        RankError: One of the processes died that train or load.
     """
     with Stopping(train.grace_seconds) as stopping:
         position, resumed = first(lambda: newest(checkpoints)) or (START, None)
@@ -222,14 +223,28 @@ def _run(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # ours know their rank
         )
-        trainer.fit(
-            module,
-            train_dataloaders=batches,
-            val_dataloaders=validation_loader(validation, train, **share) if validation else None,
-            ckpt_path=job.resumed,
-            weights_only=True,
-        )
+        with _loaders_may_die(job.label):
+            trainer.fit(
+                module,
+                train_dataloaders=batches,
+                val_dataloaders=validation_loader(validation, train, **share) if validation else None,
+                ckpt_path=job.resumed,
+                weights_only=True,
+            )
     return state
+
+
+@contextmanager
+def _loaders_may_die(label: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not a_loader_died(error):
+            raise
+        raise RankError(
+            f"{label}: a process that loads slices was killed; start again, and it goes on from the last state. If "
+            "memory was short, set fewer train.workers"
+        ) from error
 
 
 def _hush_lightning() -> None:

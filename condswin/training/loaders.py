@@ -6,16 +6,17 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, default_collate
 
 from condswin.config.train import TrainConfig
+from condswin.errors import CondswinError
 from condswin.tasks.slices import Batch, Slices
 from condswin.training.checkpoints import START, Position
 
 
 def training_loader(
     slices: Slices, train: TrainConfig, *, seed: int, rank: int, ranks: int, start: Position = START
-) -> DataLoader[Batch]:
+) -> DataLoader[Batch | CondswinError]:
     """This process's share of shuffled batches, of the same number on every rank.
 
     Args:
@@ -28,10 +29,12 @@ def training_loader(
     """
     size = min(train.batch_size, max(len(slices) // ranks, 1))
     batches = _EqualSizes(slices, size, train.accumulate, seed=seed, rank=rank, ranks=ranks, start=start)
-    return DataLoader(_Seeded(slices, seed), batch_sampler=batches, **_loading(train, seed))
+    return DataLoader(_Carried(_Seeded(slices, seed)), batch_sampler=batches, **_loading(train, seed))
 
 
-def validation_loader(slices: Slices, train: TrainConfig, *, seed: int, rank: int, ranks: int) -> DataLoader[Batch]:
+def validation_loader(
+    slices: Slices, train: TrainConfig, *, seed: int, rank: int, ranks: int
+) -> DataLoader[Batch | CondswinError]:
     """This process's share of batches of neighbouring slices of one size.
 
     As many on every rank: where they do not come out even, the last ranks get the first batches once more.
@@ -43,11 +46,23 @@ def validation_loader(slices: Slices, train: TrainConfig, *, seed: int, rank: in
         for start in range(0, len(group), train.batch_size)
     ]
     share = [batches[number % len(batches)] for number in range(rank, -(-len(batches) // ranks) * ranks, ranks)]
-    return DataLoader(slices, batch_sampler=share, **_loading(train, seed))
+    return DataLoader(_Carried(slices), batch_sampler=share, **_loading(train, seed))
+
+
+def raised(batch: Batch | CondswinError) -> Batch:
+    """The batch of a loader.
+
+    Raises:
+        CondswinError: One of its slices could not be read.
+    """
+    if isinstance(batch, CondswinError):
+        raise batch
+    return batch
 
 
 def _loading(train: TrainConfig, seed: int) -> dict[str, Any]:
     return {
+        "collate_fn": _collate,
         # A loader draws a number when it starts; not from the generator that dropout draws from.
         "generator": torch.Generator().manual_seed(seed),
         "num_workers": train.workers,
@@ -138,3 +153,28 @@ class _Seeded(Dataset[Batch]):
             # Not `torch.manual_seed`, which keeps a note of each call for GPUs that may yet be used.
             torch.default_generator.manual_seed(hash((self._seed, epoch, index)) % 2**63)
             return self._slices[index]
+
+
+class _Carried(Dataset[Batch | CondswinError]):
+    """Gives the error in place of a slice that cannot be read.
+
+    An error that a worker raises reaches the training as another one, with a traceback for a message.
+    """
+
+    def __init__(self, slices: Dataset[Batch]) -> None:
+        self._slices = slices
+
+    def __len__(self) -> int:
+        return len(self._slices)  # type: ignore[arg-type]
+
+    def __getitem__(self, place: Any) -> Batch | CondswinError:
+        try:
+            return self._slices[place]
+        except CondswinError as error:
+            return error
+
+
+def _collate(items: list[Batch | CondswinError]) -> Batch | CondswinError:
+    errors = (item for item in items if isinstance(item, CondswinError))
+    batch: Batch | CondswinError = next(errors, None) or default_collate(items)
+    return batch

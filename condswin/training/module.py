@@ -20,9 +20,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from condswin.config.train import ScheduleConfig, TrainConfig
-from condswin.errors import BadDataError, DivergedError
+from condswin.errors import BadDataError, CondswinError, DivergedError
 from condswin.tasks.learning import Learning
 from condswin.tasks.slices import Batch, Slices
+from condswin.training.loaders import raised
 from condswin.training.ranks import from_all
 
 
@@ -83,6 +84,10 @@ class TrainingModule(LightningModule):
         super().optimizer_step(*arguments, **others)
         if self.average is not None:
             self.average.update_parameters(self.network)
+
+    def on_before_batch_transfer(self, batch: Batch | CondswinError, _: int) -> Batch:
+        """A batch whose slices could all be read."""
+        return raised(batch)
 
     def on_train_start(self) -> None:
         """Sums losses where they are computed."""

@@ -74,6 +74,11 @@ class Environment(LightningEnvironment):
         """Leaves the environment as it is."""
 
 
+def a_loader_died(error: RuntimeError) -> bool:
+    """Whether torch says with this error that a process that loads slices died; it may do so amid anything."""
+    return "DataLoader worker" in str(error)
+
+
 def how_many(train: TrainConfig) -> int:
     """Processes that a training has: torchrun's, those that the parameters name, or one for each GPU.
 

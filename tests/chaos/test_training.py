@@ -259,3 +259,55 @@ def test_the_clock_jumps(folder: Path, unbroken: tuple[str, float]) -> None:
     assert found[1] == new
     assert finish(folder)[0] == 0
     assert weights(folder) == unbroken[0]
+
+
+LOADED = ("--set", "reconstruction.train.cache_mb=0", "--set", "reconstruction.train.prefetch=1")
+
+
+def test_a_process_that_loads_is_killed(folder: Path, unbroken: tuple[str, float]) -> None:
+    workers = (*LOADED, "--set", "reconstruction.train.workers=2")
+    process = start(folder, *workers)
+    wait(lambda: has_begun(folder), process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error: train reconstruction swin: a process that loads slices was killed; start again" in said
+    assert "Traceback" not in said
+    status, said = finish(folder, *workers)
+    assert status == 0, said
+    assert weights(folder) == unbroken[0]
+    assert_tidy(folder)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("damage", ["cut", "spoilt"])
+def test_a_prepared_file_is_damaged_during_training(
+    damage: str, workers: int, project: Path, tmp_path: Path, unbroken: tuple[str, float]
+) -> None:
+    """It is named, and nothing is learned from it: with the file mended, the training ends as if nothing had been."""
+    (tmp_path / "params.yaml").symlink_to(project / "params.yaml")
+    shutil.copytree(project / "data", tmp_path / "data")
+    more = (*LOADED, "--set", f"reconstruction.train.workers={workers}")
+    process = start(tmp_path, *more)
+    wait(lambda: has_begun(tmp_path), process)
+    path = next((tmp_path / "data" / "prepared" / TASK / "train").glob("*.h5"))
+    whole = path.read_bytes()
+    with path.open("r+b") as file:
+        if damage == "cut":
+            file.truncate(len(whole) // 2)
+        else:
+            file.seek(len(whole) // 2)
+            file.write(bytes(byte ^ 1 for byte in whole[len(whole) // 2 :]))
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert f"error: data/prepared/{TASK}/train/{path.name}: cannot be read as HDF5: damaged" in said
+    assert "Traceback" not in said
+    status, said = finish(tmp_path, *more)
+    assert status == 1
+    assert "content differs from manifest.json" in said
+    path.write_bytes(whole)
+    status, said = finish(tmp_path, *more)
+    assert status == 0, said
+    assert weights(tmp_path) == unbroken[0]
+    assert_tidy(tmp_path)

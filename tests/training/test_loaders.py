@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from condswin.config.train import TrainConfig
+from condswin.errors import BadFileError
 from condswin.tasks.learning import Learning
 from condswin.tasks.slices import Batch, Slices
-from condswin.training.loaders import training_loader, validation_loader
+from condswin.training.loaders import raised, training_loader, validation_loader
 from condswin.training.module import TrainingModule
 
 
@@ -107,3 +108,22 @@ def test_validation_counts_every_slice_once_whatever_the_number_of_ranks(
 ) -> None:
     """Six batches of unequal size: some ranks get one again, and a score is defined on one slice alone."""
     assert validated(ranks, monkeypatch) == {"val/loss": 6.0, "val/odd": 6.0, "val/eleven": 11.0}
+
+
+class Unreadable(Numbered):
+    """Numbered slices of a file that became unreadable."""
+
+    def __getitem__(self, index: int) -> Batch:
+        if index == 4:
+            raise BadFileError("volume.h5", "cannot be read")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_slice_that_cannot_be_read_is_the_same_error_from_every_process(workers: int) -> None:
+    train = TrainConfig(batch_size=3, workers=workers)
+    for loader in (training_loader, validation_loader):
+        batches = list(loader(Unreadable([(1, 2)] * 6), train, seed=1, rank=0, ranks=1))
+        assert len(batches) == 2
+        with pytest.raises(BadFileError, match=r"^volume\.h5: cannot be read$"):
+            list(map(raised, batches))
