@@ -65,6 +65,14 @@ class DivergedError(CondswinError):
     """A training cannot go on: its loss is not finite, although its data is."""
 
 
+class PrunedError(CondswinError):
+    """A training that a search gives up, since others did better."""
+
+
+class StudyError(CondswinError):
+    """A search cannot go on: its study is another's, or its database does not answer, or all of its trials failed."""
+
+
 class RankError(CondswinError):
     """A process of several that train together, or load for them, died."""
 

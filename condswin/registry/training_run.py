@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from condswin.config.root import Config
-from condswin.errors import BadFileError
+from condswin.errors import BadFileError, PrunedError
 from condswin.files import read_json, write_json
 from condswin.registry.tracking import (
     PATIENCE,
@@ -36,6 +36,8 @@ from condswin.training.ownership import is_owned
 RUN = "run.json"
 #: Seconds between two attempts to reach a server that did not answer.
 RETRY_AFTER = 60.0
+#: Tag of a run that belongs to another one, which MLflow then shows around it.
+PARENT = "mlflow.parentRunId"
 #: Seconds for which a training that is done waits for a server.
 WAIT_AT_END = 30.0
 
@@ -96,6 +98,12 @@ class TrainingRun:
             write_json(self._file, {"run_id": self.id, "ended": True})
             return
 
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Tags the run; a server that is away misses it."""
+        with suppress(*_ERRORS):
+            for name, value in tags.items():
+                self._client.set_tag(self.id, name, value)
+
     def _send(self, rows: Rows) -> None:
         if self._sent is None:
             self._sent = {metric.step for metric in self._client.get_metric_history(self.id, _ALWAYS)}
@@ -120,8 +128,9 @@ def training_run(
 ) -> Iterator[TrainingRun]:
     """The run of a training: MLFLOW_RUN_ID's if that is set, else the one that its folder names, else a new one.
 
-    The run ends as KILLED if the block is told to exit, as FAILED if it raises anything else; after `finish`, as
-    FINISHED. Runs of other trainings beside it whose processes were killed are closed.
+    A run with the tag `PARENT` is never MLFLOW_RUN_ID's: that is the one around it. The run ends as KILLED if the block
+    is told to exit or pruned, as FAILED if it raises anything else; after `finish`, as FINISHED. Runs of other
+    trainings beside it whose processes were killed are closed.
 
     Args:
         config: Parameters.
@@ -135,7 +144,8 @@ def training_run(
     """
     client, uri, file = connect(config), tracking_uri(config), folder / RUN
     with tracking_errors(uri), _quick_requests():
-        run_id = _adopted(client) or _known(client, file) or _created(client, config, uri, name)
+        adopted = _adopted(client) if PARENT not in tags else None
+        run_id = adopted or _known(client, file) or _created(client, config, uri, name)
         write_json(file, {"run_id": run_id, "ended": False})
         client.update_run(run_id, status="RUNNING")
         for key, value in tags.items():
@@ -147,9 +157,8 @@ def training_run(
             yield TrainingRun(client, uri, run_id, file)
         except BaseException as error:
             with suppress(Exception):
-                client.set_terminated(
-                    run_id, "KILLED" if isinstance(error, SystemExit | KeyboardInterrupt) else "FAILED"
-                )
+                stopped = isinstance(error, SystemExit | KeyboardInterrupt | PrunedError)
+                client.set_terminated(run_id, "KILLED" if stopped else "FAILED")
             raise
 
 

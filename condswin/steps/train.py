@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,9 @@ from condswin.training.ownership import owned
 from condswin.training.ranks import first, joined, place
 from condswin.validity import make_key
 
+#: Losses and scores by epoch.
+Rows = list[dict[str, float]]
+
 #: Files of a model folder.
 OUTPUTS = (WEIGHTS, DESCRIPTION, HISTORY)
 
@@ -37,11 +41,13 @@ class Trained(NamedTuple):
         spec: Of the network.
         done_before: The folder held this very result already; nothing was trained.
         written: This process wrote it: of several that torchrun started, one does.
+        history: Losses and scores by epoch; in the process that wrote.
     """
 
     spec: ModelSpec
     done_before: bool
     written: bool
+    history: Rows
 
 
 def train(
@@ -53,6 +59,8 @@ def train(
     checkpoints: Path,
     out: Path,
     overwrite: bool = False,
+    tags: Mapping[str, str] | None = None,
+    watch: Callable[[Rows], None] = lambda _: None,
 ) -> Trained:
     """Trains a variant and writes the best epoch's weights.
 
@@ -66,6 +74,9 @@ def train(
         out: Model folder: `model.safetensors`, `model.json`, `history.csv`. A whole model of the same data, parameters
             and code is kept.
         overwrite: Write into a folder that holds other files too.
+        tags: Of the MLflow run, beside those that every training has.
+        watch: Called at the end of each epoch with the history so far, once that is kept; what it raises ends the
+            training.
 
     Raises:
         OutputError: Writing to `out` would hurt something.
@@ -75,11 +86,19 @@ def train(
         TrackingError: MLflow cannot be reached when the training starts.
     """
     with joined():
-        return _train(config, task_name, variant, prepared, checkpoints, out, overwrite)
+        return _train(config, task_name, variant, prepared, checkpoints, out, overwrite, tags or {}, watch)
 
 
 def _train(
-    config: Config, task_name: TaskName, variant: str, prepared: Path, checkpoints: Path, out: Path, overwrite: bool
+    config: Config,
+    task_name: TaskName,
+    variant: str,
+    prepared: Path,
+    checkpoints: Path,
+    out: Path,
+    overwrite: bool,
+    more_tags: Mapping[str, str],
+    watch: Callable[[Rows], None],
 ) -> Trained:
     section = config.task(task_name)
     chosen = section.variant(variant)
@@ -102,8 +121,9 @@ def _train(
     )
     output = open_output(out, step="train", inputs=[prepared], overwrite=overwrite)
     if first(lambda: output.is_current(key.record())):
-        first(lambda: send_rest(config, checkpoints / key.digest[:16], _read_history(out / HISTORY)))
-        return Trained(read_spec(out), done_before=True, written=place().rank == 0)
+        history = _read_history(out / HISTORY)
+        first(lambda: send_rest(config, checkpoints / key.digest[:16], history))
+        return Trained(read_spec(out), done_before=True, written=place().rank == 0, history=history)
     first(lambda: output.claim(OUTPUTS))
     spec = ModelSpec(
         task=task_name,
@@ -129,7 +149,7 @@ def _train(
             f"train {task_name} {variant}: starts anew, since the last checkpoint: {'; '.join(changes)}",
             file=sys.stderr,
         )
-    tags = {"step": "train", "task": task_name, "variant": variant, **_fingerprints(spec)}
+    tags = {"step": "train", "task": task_name, "variant": variant, **_fingerprints(spec), **more_tags}
     name = f"train {task_name} {variant}"
     trained = partial(
         fit,
@@ -146,30 +166,35 @@ def _train(
     )
     if place().rank > 0:
         trained()
-        return Trained(spec, done_before=False, written=False)
+        return Trained(spec, done_before=False, written=False, history=[])
     logged = {**parameters, **steps_of(section.train)}
     with (
         owned(folder) as require_owner,
         training_run(config, name, tags=tags, parameters=logged, folder=folder) as run,
     ):
-        fitted = trained(require_owner=require_owner, report=run.log)
+
+        def report(rows: Rows) -> None:
+            run.log(rows)
+            watch(rows)
+
+        fitted = trained(require_owner=require_owner, report=report)
         _write_history(out / HISTORY, fitted.history)
         save_model(out, fitted.network, spec)
         output.finish(OUTPUTS, key.record())
         run.finish(fitted.history)
-    return Trained(spec, done_before=False, written=True)
+    return Trained(spec, done_before=False, written=True, history=fitted.history)
 
 
 def _fingerprints(spec: ModelSpec) -> dict[str, str]:
     return {name: spec.provenance[name] for name in ("data_sha256", "params_sha256")}
 
 
-def _read_history(path: Path) -> list[dict[str, float]]:
+def _read_history(path: Path) -> Rows:
     with path.open(newline="") as file:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def _write_history(path: Path, rows: list[dict[str, float]]) -> None:
+def _write_history(path: Path, rows: Rows) -> None:
     with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=sorted({name for row in rows for name in row}), restval="")
         writer.writeheader()

@@ -5,14 +5,14 @@ import signal
 import sys
 import threading
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 #: Exit status of a process that was asked to stop; an orchestrator then knows that the work is not done.
 TERMINATED = 143
 
 
 class Stopping:
-    """Takes note of SIGTERM instead of ending at once; a context manager.
+    """Takes note of SIGTERM instead of ending at once; a context manager, after which it is as it was before.
 
     Args:
         grace: Seconds after which the process ends wherever it is, unless the block was left before. The states that
@@ -24,6 +24,7 @@ class Stopping:
 
     def __init__(self, grace: float) -> None:
         self.asked = False
+        self._before: Any = None
         self._timer = threading.Timer(grace, self._give_up)
         self._timer.daemon = True
 
@@ -32,11 +33,13 @@ class Stopping:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._timer.cancel()
+        if callable(self._before):  # the command line's, for what comes after the training
+            signal.signal(signal.SIGTERM, self._before)
 
     def take_note(self) -> None:
         """Replaces the handler of SIGTERM; a second signal changes nothing."""
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._note)
+            self._before = signal.signal(signal.SIGTERM, self._note)
 
     def _note(self, _: int, __: FrameType | None) -> None:
         if not self.asked:

@@ -8,10 +8,11 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
+from condswin.errors import PrunedError
 from condswin.files import read_json
 from condswin.registry import training_run as module
 from condswin.registry.tracking import TrackingError
-from condswin.registry.training_run import RUN, TrainingRun, send_rest, training_run
+from condswin.registry.training_run import PARENT, RUN, TrainingRun, send_rest, training_run
 from tests.registry.toy import World
 
 pytest_plugins = ["tests.registry.fixtures"]
@@ -70,6 +71,12 @@ def test_an_error_is_a_failed_run(world: World, folder: Path) -> None:
     assert world.client.get_run(run.id).info.status == "FAILED"
 
 
+def test_a_training_that_a_search_gives_up_was_stopped_and_did_not_fail(world: World, folder: Path) -> None:
+    with pytest.raises(PrunedError), started(world, folder) as run:
+        raise PrunedError
+    assert world.client.get_run(run.id).info.status == "KILLED"
+
+
 def test_a_run_that_was_deleted_is_replaced(world: World, folder: Path) -> None:
     with started(world, folder) as run:
         run.log(ROWS[:2])
@@ -95,6 +102,10 @@ def test_a_run_given_by_the_environment_wins(world: World, folder: Path, monkeyp
         run.finish(ROWS)
     assert run.id == given.run_id
     assert world.client.get_run(run.id).info.run_name == "their name"
+    # That of a search, whose trials have theirs within it.
+    with started(world, folder.with_name("trial"), tags={PARENT: run.id}) as trial:
+        trial.finish(ROWS)
+    assert trial.id != run.id
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     with pytest.raises(TrackingError, match="0000"), started(world, folder):
         pass
