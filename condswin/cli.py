@@ -16,6 +16,7 @@ from condswin.config.names import TASKS, TaskName
 from condswin.config.profiles import compose, profile_names, read_profile, use
 from condswin.config.reading import load_config, read_yaml
 from condswin.config.root import Config
+from condswin.config.search import load_search
 from condswin.config.study import load_study
 from condswin.errors import BadDataError, CondswinError, ConfigError
 from condswin.outputs import check_file, check_output
@@ -525,6 +526,82 @@ def ablate(
         overwrite=overwrite,
     )
     print(table)
+
+
+@app.command()
+def tune(
+    task: Task,
+    variant: Variant,
+    search: Annotated[
+        str, typer.Option(help="A ready search (an unknown name lists them), or a YAML file.")
+    ] = "learning",
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all, those done before among them.")] = 20,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per trial, whose mean counts.")] = 1,
+    storage: Annotated[
+        str,
+        typer.Option(
+            envvar="CONDSWIN_STORAGE",
+            help="postgresql://USER:PASSWORD@HOST/DATABASE that several processes share; default: a file in --out.",
+        ),
+    ] = "",
+    prepared: Prepared = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for trials; what is there is kept. Default: tune/TASK/VARIANT.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The trials as JSON, and nothing else.")] = False,
+    overwrite: Overwrite = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Search for parameters with which a variant trains best on validation cases; a search that was stopped goes on.
+
+    Examples:
+
+    condswin tune reconstruction swin --trials 20
+
+    condswin tune segmentation conditional-light --search space.yaml --seeds 3 --set segmentation.train.epochs=10
+    """
+    config = _read(task, params, settings)
+    config.task(task).variant(variant)
+    wanted = load_search(search, config, task, variant)
+    target, data = out or layout.search(task, variant), prepared or layout.prepared(task)
+    database = _database(storage)
+    check_output(target, step="tune", inputs=[data], overwrite=overwrite)
+    from condswin.reporting.text import print_trials
+    from condswin.steps.train import train as training
+    from condswin.steps.tune import tune as step
+
+    results = step(
+        config,
+        task,
+        variant,
+        wanted,
+        train=training,
+        trials=trials,
+        seeds=seeds,
+        prepared=data,
+        out=target,
+        storage=database,
+        overwrite=overwrite,
+    )
+    if as_json:
+        print(json.dumps(results, indent=2))
+        return
+    if not results["trained"]:
+        print(f"{target}: {trials} trials done before, nothing to do")
+    print_trials(results)
+
+
+def _database(uri: str) -> str:
+    """A database that processes can share, by the driver that is installed."""
+    scheme, _, rest = uri.partition("://")
+    if uri and scheme not in ("postgresql", "postgresql+psycopg2"):
+        raise typer.BadParameter(
+            f"{plain(scheme, 40)!r} is no database that processes can share; give postgresql://USER@HOST/DATABASE, or "
+            "leave it out for a file in the output folder",
+            param_hint="--storage",
+        )
+    return f"postgresql+psycopg2://{rest}" if uri else ""
 
 
 @app.command()

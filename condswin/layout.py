@@ -35,6 +35,11 @@ def checkpoints(task: TaskName, variant: str) -> Path:
     return Path("checkpoints", task, variant)
 
 
+def search(task: TaskName, variant: str) -> Path:
+    """Trials of a search, and the networks that they trained."""
+    return Path("tune", task, variant)
+
+
 def evaluation(task: TaskName, variant: str) -> Path:
     """Predictions, scores and pictures of one variant."""
     return Path("evaluation", task, variant)

@@ -253,6 +253,9 @@ def test_bad_files_are_listed_with_reasons_and_exit_status_one(tmp_path: Path) -
         (["train", "segmentaton", "swin"], 2, "did you mean 'segmentation'"),
         (["train", "segmentation", "swin", "--set", "segmentation.train.epoch=3"], 1, "did you mean 'epochs'"),
         (["ablate", "segmentation", "--study", "unroled"], 1, "did you mean 'unrolled'"),
+        (["tune", "segmentation", "swin", "--search", "lerning"], 1, "did you mean 'learning'"),
+        (["tune", "segmentation", "swim"], 1, "did you mean 'swin'"),
+        (["tune", "segmentation", "swin", "--storage", "mysql://user:secret@host/db"], 2, "'mysql' is no database"),
         (["predict", "--model", "models/none", "--out", "o", "nowhere.h5"], 1, "nowhere.h5"),
         (["ingest", "segmentation", "--source", "nowhere"], 1, "nowhere: no such folder"),
     ],
@@ -271,7 +274,7 @@ def test_commands_for_a_task_that_is_not_there_say_so_in_one_line(task: str, tmp
     assert condswin("params", "tasks", cwd=tmp_path) == f"{task}\n"
     commands = [["params", "tasks", other], ["demo-data", other], ["ingest", other], ["train", other, "swin"],
                 ["evaluate", other, "swin"], ["compare", other], ["register", other], ["promote", other],
-                ["rollback", other], ["ablate", other]]  # fmt: skip
+                ["rollback", other], ["ablate", other], ["tune", other, "swin"]]  # fmt: skip
     commands += [["undersample"], ["baseline"], ["data-card"]] if other == "reconstruction" else [["prepare-ct"]]
     for command in commands:
         error = condswin(*command, cwd=tmp_path, code=1)
@@ -288,7 +291,7 @@ def test_dvc_needs_the_list_of_tasks(tmp_path: Path) -> None:
 
 def test_every_command_that_reads_parameters_takes_settings(tmp_path: Path) -> None:
     for command in ("demo-data", "ingest", "undersample", "prepare-ct", "train", "evaluate", "compare", "register",
-                    "promote", "rollback", "predict", "ablate", "report", "summary", "baseline", "data-card",
+                    "promote", "rollback", "predict", "ablate", "tune", "report", "summary", "baseline", "data-card",
                     "gallery"):  # fmt: skip
         assert "--set" in condswin(command, "--help", cwd=tmp_path), command
 
@@ -334,6 +337,7 @@ WRITING = {
         ["gallery", "scan.h5", "--out"],
         ["predict", "--model", "m", "params.yaml", "--out"],
         ["code", "reconstruction", "--out"],
+        ["tune", "reconstruction", "swin", "--out"],
     ],
     "file": [
         ["compare", "segmentation", "--out"],
@@ -379,7 +383,7 @@ for kind, commands in {WRITING!r}.items():
             main()
         except SystemExit as ended:
             assert ended.code == 1, command
-        slow = [name for name in ("torch", "mlflow", "matplotlib", "h5py", "nibabel") if name in sys.modules]
+        slow = [name for name in ("torch", "mlflow", "matplotlib", "h5py", "nibabel", "optuna") if name in sys.modules]
         assert not slow, (command, slow)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -1,6 +1,7 @@
 """Studies: networks to train and set side by side."""
 
 from pathlib import Path
+from typing import Any
 
 from condswin.config.names import TaskName
 from condswin.config.reading import read_yaml, sections, validated, variant_problem
@@ -18,12 +19,22 @@ def load_study(study: str, task: TaskName) -> Study:
     Raises:
         ConfigError: There is no such study, or it has a bad key, or a network that cannot do the task.
     """
-    path = STUDIES / f"{study}.yaml" if (STUDIES / f"{study}.yaml").is_file() else Path(study)
-    if not path.is_file():
-        ready = sorted(path.stem for path in STUDIES.glob("*.yaml"))
-        raise ConfigError(f"{study}: no such file, and {unknown('ready study', study, ready)}")
-    found = validated(Study, read_yaml(path), origin=str(path))
+    path, values = read_ready("study", study, STUDIES)
+    found = validated(Study, values, origin=str(path))
     problems = {label: variant_problem(variant, sections()[task]) for label, variant in found.variants.items()}
     if wrong := [f"{path}: variants.{label}: {problem}" for label, problem in problems.items() if problem]:
         raise ConfigError("\n".join(wrong))
     return found
+
+
+def read_ready(kind: str, name: str, folder: Path) -> tuple[Path, Any]:
+    """Path and plain values of a ready file by its name, or of any file.
+
+    Raises:
+        ConfigError: There is no such file, or it is not YAML.
+    """
+    path = folder / f"{name}.yaml" if (folder / f"{name}.yaml").is_file() else Path(name)
+    if not path.is_file():
+        ready = sorted(path.stem for path in folder.glob("*.yaml"))
+        raise ConfigError(f"{name}: no such file, and {unknown(f'ready {kind}', name, ready)}")
+    return path, read_yaml(path)

@@ -1,8 +1,11 @@
 """Tables in the terminal."""
 
+import json
 import math
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from statistics import stdev
 from typing import Any
 
 from rich.console import Console
@@ -80,6 +83,51 @@ def print_summary(split: dict[str, Any]) -> None:
                 table.add_row(f"{plain(part, _NAME)} ({value['cases']})", name, *cells)
         table.add_section()
     _console().print(table)
+
+
+def print_trials(results: Mapping[str, Any]) -> None:
+    """Prints the trials of a search, the best one first, and how to train with its parameters."""
+    console = _console(None if sys.stdout.isatty() else LOG_WIDTH)
+    metric, best = results["metric"], results["best"]
+    keys = list(dict.fromkeys(key for row in results["trials"] for key in row["params"]))
+    seeds = len(best["values"]) if best else 1
+    title = f"{results['task']} {results['variant']}: best {metric} on validation cases"
+    table = Table(title=f"{title}, mean ± standard deviation over {seeds} seeds" if seeds > 1 else title)
+    table.title_justify = "left"
+    notes = [_note(row) for row in results["trials"]]
+    for column in ("trial", metric, "epochs", "seconds", *keys):
+        table.add_column(plain(column), justify="right")
+    if any(notes):
+        table.add_column("note")
+    for row, note in zip(results["trials"], notes, strict=True):
+        values = [value for value in row["values"] if value is not None]
+        spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
+        value = "-" if row["value"] is None else f"{row['value']:.4f}{spread}"
+        params = [_given(row["params"].get(key)) for key in keys]
+        cells = [f"{row['trial']}", value, f"{row['epochs']}", f"{row['seconds']:.1f}", *params]
+        table.add_row(*map(plain, [*cells, note] if any(notes) else cells))
+    console.print(table)
+    if running := sum(row["state"] == "running" for row in results["trials"]):
+        console.print(f"{running} under way in other processes; the same command shows them when they are done")
+    if best is None:
+        return
+    console.print(f"trial {best['trial']} is the best; to train with its parameters:")
+    chosen = " ".join(f"--set {shlex.quote(setting)}" for setting in best["settings"])
+    console.print(f"  condswin train {results['task']} {results['variant']} {chosen}", soft_wrap=True)
+    if results["importances"]:
+        shares = ", ".join(f"{key} {share:.0%}" for key, share in results["importances"].items())
+        console.print(f"what good trials differ in from others: {shares}", soft_wrap=True)
+
+
+def _note(row: Mapping[str, Any]) -> str:
+    """How a trial ended, if not well, or that it was one before."""
+    state = "" if row["state"] == "complete" else str(row["state"])
+    same = "" if row["same_as"] is None else f"as trial {row['same_as']}"
+    return ": ".join(part for part in (f"{state} {same}".strip(), row["cause"]) if part)
+
+
+def _given(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
 
 
 def table_rows(task: Facts, comparison: dict[str, Any]) -> list[dict[str, str]]:

@@ -1,5 +1,8 @@
 import io
+import shlex
 import sys
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -7,7 +10,7 @@ from rich.console import Console
 from condswin.config.profiles import compose
 from condswin.evaluation.summary import paired_gain, summarise
 from condswin.progress import progress
-from condswin.reporting.text import case_rows, print_summary, print_tables, shown, table_rows
+from condswin.reporting.text import case_rows, print_summary, print_tables, print_trials, shown, table_rows
 from condswin.tasks.facts import Facts
 from condswin.tasks.loading import load
 
@@ -82,3 +85,39 @@ def test_progress_has_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
         advance("[/i]")
     assert r"segment [/b]\x1b]0;x\x07" in terminal.getvalue()
     assert "[/i]" in terminal.getvalue()
+
+
+def test_trials_are_a_table_and_the_best_one_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    def row(trial: int, state: str, value: float | None, **more: Any) -> dict[str, Any]:
+        params = {"train.learning_rate": 1.23456789e-05, "train.schedule": {"name": "step"}}
+        plain = {"values": [], "epochs": 3, "seconds": 1.0, "params": params, "same_as": None, "cause": None}
+        return {"trial": trial, "state": state, "value": value, **plain, **more}
+
+    rows = [
+        row(4, "complete", 25.5, values=[25.0, 26.0], same_as=2),
+        row(1, "pruned", 20.0),
+        row(0, "failed", None, cause="the loss\x1b[31m became nan"),
+        row(3, "running", None),
+    ]
+    settings = ["segmentation.train.learning_rate=1.23456789e-05", 'segmentation.train.schedule={"name": "step"}']
+    results = {"task": "segmentation", "variant": "swin", "metric": "dice", "trials": rows, "importances": {"a": 0.75}}
+    print_trials({**results, "best": {**rows[0], "settings": settings}})
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert "over 2 seeds" in lines[0]
+    (best,) = (line for line in lines if "25.5000 ± 0.7071" in line)
+    assert "1.235e-05" in best
+    assert "as trial 2" in best
+    assert any("20.0000" in line and "pruned" in line for line in lines)
+    assert any("failed: the loss\\x1b[31m became nan" in line for line in lines)
+    assert "1 under way in other processes" in text
+    assert "a 75%" in text
+    (command,) = (line for line in lines if line.startswith("  condswin train"))
+    words = shlex.split(command)
+    given = [value for option, value in pairwise(words) if option == "--set"]
+    config = compose(["demo"], given)
+    assert config.segmentation.train.learning_rate == 1.23456789e-05
+    assert config.segmentation.train.schedule.name == "step"
+
+    print_trials({**results, "trials": rows[1:], "best": None})
+    assert "condswin train" not in capsys.readouterr().out
