@@ -1,18 +1,18 @@
 """Kubeflow Pipelines components: each wraps one step of `condswin` and holds no logic of its own.
 
-Every body imports from `condswin` and makes one call. Parameters travel as the JSON text of a validated `params.yaml`
-(Kubeflow turns integers inside dictionaries into floats; in a text they stay what they are). The image holds condswin
-and kfp, so nothing is installed when a task starts.
+Every body imports from `condswin` and makes one call. Each gets what it reads of the parameters, and nothing else that
+Kubeflow's cache would look at, as JSON text (Kubeflow turns integers inside dictionaries into floats; in a text they
+stay what they are). The image holds condswin and kfp, so nothing is installed when a task starts.
 """
 
 from components.compare import compare
 from components.data_card import data_card
-from components.demo_data import demo_data
 from components.evaluate import evaluate
 from components.ingest import ingest
 from components.prepare import prepare
 from components.promote import promote
 from components.register import register
+from components.resolve import resolve
 from components.train import train
 
-__all__ = ["compare", "data_card", "demo_data", "evaluate", "ingest", "prepare", "promote", "register", "train"]
+__all__ = ["compare", "data_card", "evaluate", "ingest", "prepare", "promote", "register", "resolve", "train"]

@@ -1,30 +1,82 @@
 """Component: choose the best variant."""
 
-from typing import NamedTuple
-
 from kfp import dsl
 
 from components.image import IMAGE
+
+#: Variants that it takes. Their number is fixed because inputs of the backend are named when a pipeline is compiled.
+VARIANTS = 8
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def compare(
     params: str,
     task: str,
-    evaluations: list,  # type: ignore[type-arg]
+    code: str,
     comparison: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
-) -> NamedTuple("Best", [("variant", str), ("model_uri", str)]):  # type: ignore[valid-type]
+    best: dsl.Output[dsl.Model],  # type: ignore[type-arg]
+    evaluation_1: dsl.Input[dsl.Artifact],  # type: ignore[type-arg]
+    model_1: dsl.Input[dsl.Model],  # type: ignore[type-arg]
+    evaluation_2: dsl.Input[dsl.Artifact] = None,  # type: ignore[type-arg, assignment]
+    model_2: dsl.Input[dsl.Model] = None,  # type: ignore[type-arg, assignment]
+    evaluation_3: dsl.Input[dsl.Artifact] = None,  # type: ignore[type-arg, assignment]
+    model_3: dsl.Input[dsl.Model] = None,  # type: ignore[type-arg, assignment]
+    evaluation_4: dsl.Input[dsl.Artifact] = None,  # type: ignore[type-arg, assignment]
+    model_4: dsl.Input[dsl.Model] = None,  # type: ignore[type-arg, assignment]
+    evaluation_5: dsl.Input[dsl.Artifact] = None,  # type: ignore[type-arg, assignment]
+    model_5: dsl.Input[dsl.Model] = None,  # type: ignore[type-arg, assignment]
+    evaluation_6: dsl.Input[dsl.Artifact] = None,  # type: ignore[type-arg, assignment]
+    model_6: dsl.Input[dsl.Model] = None,  # type: ignore[type-arg, assignment]
+    evaluation_7: dsl.Input[dsl.Artifact] = None,  # type: ignore[type-arg, assignment]
+    model_7: dsl.Input[dsl.Model] = None,  # type: ignore[type-arg, assignment]
+    evaluation_8: dsl.Input[dsl.Artifact] = None,  # type: ignore[type-arg, assignment]
+    model_8: dsl.Input[dsl.Model] = None,  # type: ignore[type-arg, assignment]
+) -> str:
     """Sets the variants beside each other and chooses the best on validation cases.
 
     Args:
-        params: Parameters as JSON.
+        params: What this task reads of the parameters, as JSON.
         task: `reconstruction` or `segmentation`.
-        evaluations: What the evaluate components returned.
+        code: Checksum of the code that this task runs; empty for whatever the image holds.
         comparison: JSON file with all variants' scores.
+        best: Folder of the best variant's model, copied.
+        evaluation_1: Folder that the evaluate component wrote for a variant.
+        model_1: Folder that the train component wrote for it.
+        evaluation_2: Folder that the evaluate component wrote for a variant.
+        model_2: Folder that the train component wrote for it.
+        evaluation_3: Folder that the evaluate component wrote for a variant.
+        model_3: Folder that the train component wrote for it.
+        evaluation_4: Folder that the evaluate component wrote for a variant.
+        model_4: Folder that the train component wrote for it.
+        evaluation_5: Folder that the evaluate component wrote for a variant.
+        model_5: Folder that the train component wrote for it.
+        evaluation_6: Folder that the evaluate component wrote for a variant.
+        model_6: Folder that the train component wrote for it.
+        evaluation_7: Folder that the evaluate component wrote for a variant.
+        model_7: Folder that the train component wrote for it.
+        evaluation_8: Folder that the evaluate component wrote for a variant.
+        model_8: Folder that the train component wrote for it.
 
     Returns:
-        The best variant and the address of its model.
+        The best variant.
     """
     from condswin import kubeflow
 
-    return kubeflow.compare(params, task, evaluations, comparison.path)
+    return kubeflow.compare(
+        params,
+        task,
+        code,
+        [
+            evaluation_1,
+            evaluation_2,
+            evaluation_3,
+            evaluation_4,
+            evaluation_5,
+            evaluation_6,
+            evaluation_7,
+            evaluation_8,
+        ],
+        [model_1, model_2, model_3, model_4, model_5, model_6, model_7, model_8],
+        comparison.path,
+        best.path,
+    )

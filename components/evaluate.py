@@ -9,24 +9,23 @@ from components.image import IMAGE
 def evaluate(
     params: str,
     task: str,
+    code: str,
     prepared: dsl.Input[dsl.Dataset],  # type: ignore[type-arg]
     model: dsl.Input[dsl.Model],  # type: ignore[type-arg]
     evaluation: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
     metrics: dsl.Output[dsl.Metrics],  # type: ignore[type-arg]
-) -> str:
+) -> None:
     """Predicts and scores the validation and test cases.
 
     Args:
-        params: Parameters as JSON.
+        params: What this task reads of the parameters, as JSON.
         task: `reconstruction` or `segmentation`.
+        code: Checksum of the code that this task runs; empty for whatever the image holds.
         prepared: Folder that the prepare component wrote.
         model: Folder that the train component wrote.
         evaluation: Folder with predictions, per-case tables and pictures.
         metrics: Test means, for the Kubeflow user interface.
-
-    Returns:
-        Scores and the model's address as JSON in base64, for the compare component.
     """
     from condswin import kubeflow
 
-    return kubeflow.evaluate(params, task, prepared.path, model.path, model.uri, evaluation.path, metrics.log_metric)
+    kubeflow.evaluate(params, task, code, prepared.path, model.path, evaluation.path, metrics.log_metric)

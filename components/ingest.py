@@ -6,13 +6,20 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def ingest(params: str, task: str, source: str, ingested: dsl.Output[dsl.Dataset]) -> str:  # type: ignore[type-arg]
-    """Makes a checked copy of a source, split by patient.
+def ingest(
+    params: str,
+    task: str,
+    code: str,
+    version: str,
+    ingested: dsl.Output[dsl.Dataset],  # type: ignore[type-arg]
+) -> str:
+    """Makes a checked copy of the source, or of demo data, split by patient.
 
     Args:
-        params: Parameters as JSON.
+        params: What this task reads of the parameters, as JSON.
         task: `reconstruction` or `segmentation`.
-        source: Folder, or `s3://` prefix, with fastMRI or LiTS files.
+        code: Checksum of the code that this task runs; empty for whatever the image holds.
+        version: What the resolve component returned; other data is refused.
         ingested: Folder of files and manifest.
 
     Returns:
@@ -20,4 +27,4 @@ def ingest(params: str, task: str, source: str, ingested: dsl.Output[dsl.Dataset
     """
     from condswin import kubeflow
 
-    return kubeflow.ingest(params, task, source, ingested.path)
+    return kubeflow.ingest(params, task, code, version, ingested.path)

@@ -9,14 +9,16 @@ from components.image import IMAGE
 def prepare(
     params: str,
     task: str,
+    code: str,
     ingested: dsl.Input[dsl.Dataset],  # type: ignore[type-arg]
     prepared: dsl.Output[dsl.Dataset],  # type: ignore[type-arg]
 ) -> str:
     """Prepares every ingested case.
 
     Args:
-        params: Parameters as JSON.
+        params: What this task reads of the parameters, as JSON.
         task: `reconstruction` or `segmentation`.
+        code: Checksum of the code that this task runs; empty for whatever the image holds.
         ingested: Folder that the ingest component wrote.
         prepared: Folder of files and manifest.
 
@@ -25,4 +27,4 @@ def prepare(
     """
     from condswin import kubeflow
 
-    return kubeflow.prepare(params, task, ingested.path, prepared.path)
+    return kubeflow.prepare(params, task, code, ingested.path, prepared.path)

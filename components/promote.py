@@ -16,7 +16,7 @@ def promote(
     """Compares challenger and champion on the same test cases and moves the alias if the gate allows.
 
     Args:
-        params: Parameters as JSON.
+        params: What this task reads of the parameters, as JSON.
         task: `reconstruction` or `segmentation`.
         registered: File that the register component wrote.
         prepared: Folder that the prepare component wrote.

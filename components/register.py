@@ -18,7 +18,7 @@ def register(
     """Registers a model in MLflow as challenger; running it again changes nothing.
 
     Args:
-        params: Parameters as JSON.
+        params: What this task reads of the parameters, as JSON.
         task: `reconstruction` or `segmentation`.
         image: Name of the image that the pipeline runs in.
         pipeline_run: Identifier of the run.

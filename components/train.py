@@ -9,6 +9,7 @@ from components.image import IMAGE
 def train(
     params: str,
     task: str,
+    code: str,
     variant: str,
     checkpoints: str,
     prepared: dsl.Input[dsl.Dataset],  # type: ignore[type-arg]
@@ -17,8 +18,9 @@ def train(
     """Trains a variant; a retried task goes on from its last checkpoint if `checkpoints` is given.
 
     Args:
-        params: Parameters as JSON.
+        params: What this task reads of the parameters, as JSON.
         task: `reconstruction` or `segmentation`.
+        code: Checksum of the code that this task runs; empty for whatever the image holds.
         variant: A variant that the parameters name.
         checkpoints: Folder on a persistent volume; empty to lose checkpoints with the pod.
         prepared: Folder that the prepare component wrote.
@@ -26,4 +28,4 @@ def train(
     """
     from condswin import kubeflow
 
-    kubeflow.train(params, task, variant, checkpoints, prepared.path, model.path)
+    kubeflow.train(params, task, code, variant, checkpoints, prepared.path, model.path)

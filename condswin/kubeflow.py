@@ -3,58 +3,88 @@
 Each function imports its own step: a task that checks files does not wait seconds for what training needs.
 """
 
-import base64
 import json
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 from condswin import layout
-from condswin.config.reading import parse_config
+from condswin.code import closure
+from condswin.config.names import TaskName
+from condswin.config.parts import whole
 from condswin.config.root import Config
-from condswin.errors import ConfigError, DriftError
+from condswin.errors import BadDataError, ConfigError, DriftError
+from condswin.files import fingerprint
+
+# Of components that do not run the one step of their name.
+_STEPS = {"resolve": ("demo_data", "ingest"), "ingest": ("demo_data", "ingest")}
 
 
-class Best(NamedTuple):
-    """The best variant and the address of its model."""
+class Artifact(Protocol):
+    """What Kubeflow hands over as an input."""
 
-    variant: str
-    model_uri: str
-
-
-def demo_data(params: str, task: str, raw: str) -> str:
-    """Generates demo data if the parameters ask for it; returns the source to ingest."""
-    from condswin.steps.demo_data import demo_data as step
-
-    config = _read(params, task)
-    source = config.task(task).source
-    if Path(source) != layout.demo(task):
-        Path(raw).mkdir(parents=True, exist_ok=True)
-        return source
-    section = config.task(task).model_copy(update={"source": raw})
-    step(config.model_copy(update={task: section}), task, out=Path(raw))
-    return raw
+    @property
+    def path(self) -> str:
+        """A file or folder of this machine."""
 
 
-def ingest(params: str, task: str, source: str, ingested: str) -> str:
-    """Ingests a source; returns the data's fingerprint."""
+def code_of(component: str, task: str) -> str:
+    """Checksum of the code that a component runs for a task."""
+    return fingerprint([closure(step, task) for step in _STEPS.get(component, (component,))])
+
+
+def resolve(params: str, task: str) -> str:
+    """Says which data is at the source now, without reading it; equal for equal data."""
+    return _version(_read(params, task), task)
+
+
+def ingest(params: str, task: str, code: str, version: str, ingested: str) -> str:
+    """Ingests the source, or demo data; returns the data's fingerprint."""
+    from condswin.steps.demo_data import demo_data
     from condswin.steps.ingest import ingest as step
 
     config = _read(params, task)
-    if not config.task(task).ingest.copy:
+    _require(code, "ingest", task)
+    section = config.task(task)
+    if not section.ingest.copy:
         raise ConfigError(
             f"{task}.ingest.copy: false, but pods hand on copies: set it to true for Kubeflow, or run the steps there "
             "where the originals are"
         )
-    return step(config, task, source=source, out=Path(ingested)).fingerprint()
+    if (found := _version(config, task)) != version:
+        raise BadDataError(
+            f"{section.source}: holds {found}, and the run was started for {version}: it changed meanwhile; start "
+            "another run"
+        )
+    if not _generated(config, task):
+        return step(config, task, source=section.source, out=Path(ingested)).fingerprint()
+    with tempfile.TemporaryDirectory() as raw:
+        here = config.model_copy(update={task: section.model_copy(update={"source": raw})})
+        demo_data(here, task, out=Path(raw))
+        return step(config, task, source=raw, out=Path(ingested)).fingerprint()
 
 
-def data_card(params: str, ingested: str, card: str, log_metric: Callable[[str, float], None]) -> None:
+def _generated(config: Config, task: TaskName) -> bool:
+    return Path(config.task(task).source) == layout.demo(task)
+
+
+def _version(config: Config, task: TaskName) -> str:
+    from condswin.sources.local import source_version
+
+    if not _generated(config, task):
+        return source_version(config.task(task).source)
+    decides = [config.seed, config.values()[task]["demo"], closure("demo_data", task)]
+    return f"demo-{fingerprint(decides)[:16]}"
+
+
+def data_card(params: str, code: str, ingested: str, card: str, log_metric: Callable[[str, float], None]) -> None:
     """Describes ingested MRI data; fails, with the card written, if it drifted from the reference in the parameters."""
     from condswin.steps.data_card import data_card as step
 
     config = _read(params, "reconstruction")
+    _require(code, "data_card", "reconstruction")
 
     def log(described: Mapping[str, Any]) -> None:
         log_metric("cases", described["cases"])
@@ -68,21 +98,23 @@ def data_card(params: str, ingested: str, card: str, log_metric: Callable[[str, 
         raise
 
 
-def prepare(params: str, task: str, ingested: str, prepared: str) -> str:
+def prepare(params: str, task: str, code: str, ingested: str, prepared: str) -> str:
     """Prepares all cases; returns the prepared data's fingerprint."""
     from condswin.steps.prepare import prepare as step
 
     config = _read(params, task)
+    _require(code, "prepare", task)
     manifest = step(config, task, ingested=Path(ingested), out=Path(prepared))
     assert manifest is not None  # a single shard always finishes
     return manifest.fingerprint()
 
 
-def train(params: str, task: str, variant: str, checkpoints: str, prepared: str, model: str) -> None:
+def train(params: str, task: str, code: str, variant: str, checkpoints: str, prepared: str, model: str) -> None:
     """Trains a variant."""
     from condswin.steps.train import train as step
 
     config = _read(params, task)
+    _require(code, "train", task)
     with tempfile.TemporaryDirectory() as scratch:
         step(
             config,
@@ -97,35 +129,48 @@ def train(params: str, task: str, variant: str, checkpoints: str, prepared: str,
 def evaluate(
     params: str,
     task: str,
+    code: str,
     prepared: str,
     model: str,
-    model_uri: str,
     evaluation: str,
     log_metric: Callable[[str, float], None],
-) -> str:
-    """Evaluates a model; returns its scores and address as JSON in base64: kfp pastes texts of a list in unescaped."""
+) -> None:
+    """Evaluates a model."""
     from condswin.steps.evaluate import evaluate as step
 
     config = _read(params, task)
+    _require(code, "evaluate", task)
     result = step(config, task, model=Path(model), prepared=Path(prepared), out=Path(evaluation))
     for metric, summary in result["test"].items():
         if summary.get("mean") is not None:
             log_metric(metric, summary["mean"])
-    return base64.b64encode(json.dumps({"model_uri": model_uri, "result": result}).encode()).decode()
 
 
-def compare(params: str, task: str, evaluations: list[str], comparison: str) -> Best:
-    """Compares evaluated variants."""
+def compare(
+    params: str,
+    task: str,
+    code: str,
+    evaluations: Sequence[Artifact | None],
+    models: Sequence[Artifact | None],
+    comparison: str,
+    best: str,
+) -> str:
+    """Compares evaluated variants and copies the best one's model; returns its label. None stands for no variant."""
+    from condswin.evaluation.results import METRICS
+    from condswin.files import read_json
     from condswin.steps.compare import compare as step
 
     config = _read(params, task)
-    parsed = {
-        evaluation["result"]["variant"]: evaluation
-        for evaluation in map(json.loads, map(base64.b64decode, evaluations))
-    }
-    results: dict[str, Any] = {variant: evaluation["result"] for variant, evaluation in parsed.items()}
-    best = step(config, task, results=results, out=Path(comparison))["best"]
-    return Best(best, parsed[best]["model_uri"])
+    _require(code, "compare", task)
+    given = [(each.path, model.path) for each, model in zip(evaluations, models, strict=True) if each and model]
+    results = [(read_json(Path(evaluation, METRICS)), Path(model)) for evaluation, model in given]
+    by_variant = {result["variant"]: (result, model) for result, model in results}
+    compared = step(
+        config, task, results={variant: result for variant, (result, _) in by_variant.items()}, out=Path(comparison)
+    )
+    chosen: str = compared["best"]
+    shutil.copytree(by_variant[chosen][1], best, dirs_exist_ok=True)
+    return chosen
 
 
 def register(
@@ -134,9 +179,8 @@ def register(
     """Registers the best model, tagged with where it was made; returns its version."""
     from condswin.steps.register import register as step
 
-    config = _read(params, task)
     record = step(
-        config,
+        _read(params, task),
         task,
         comparison=Path(comparison),
         model=Path(model),
@@ -156,4 +200,13 @@ def promote(params: str, task: str, registered: str, prepared: str, decision: st
 
 
 def _read(params: str, task: str) -> Config:
-    return parse_config(json.loads(params), origin="pipeline parameter params")
+    return whole(json.loads(params), task)
+
+
+def _require(code: str, component: str, task: str) -> None:
+    """Refuses to run other code than the pipeline was compiled with: Kubeflow's cache would take one for the other."""
+    if code and code != code_of(component, task):
+        raise ConfigError(
+            f"{component} {task}: this image holds other code than the pipeline was compiled with; build and name "
+            "(`cluster.image`) an image of the same commit, or compile again"
+        )

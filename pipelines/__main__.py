@@ -36,16 +36,19 @@ def _tasks(config: Config, names: list[str] | None) -> tuple[TaskName, ...]:
 def compile_all(
     params: Params = Path("params.yaml"),
     out: Annotated[Path, typer.Option(help="Folder for the YAML files.")] = COMPILED,
+    with_code: Annotated[bool, typer.Option(help="Let each task refuse to run other code than this.")] = False,
     settings: Settings = None,
 ) -> None:
     """Write the pipelines of each task of the parameters, and of all together, as YAML for a Kubeflow backend.
 
-    Example: python -m pipelines compile
+    Examples:
+    python -m pipelines compile
+    python -m pipelines compile --with-code --out build/pipelines   # as submit does
     """
     config = load_config(params, settings or [])
     out.mkdir(parents=True, exist_ok=True)
     for tasks in dict.fromkeys((config.present, *((task,) for task in config.present))):
-        pipeline = build(config, tasks)
+        pipeline = build(config, tasks, with_code=with_code)
         compiler.Compiler().compile(pipeline, package_path=str(out / f"{pipeline.name}.yaml"))
         print(out / f"{pipeline.name}.yaml")
 
@@ -76,7 +79,10 @@ def run(
     local.init(runner=runner, pipeline_root=str(root.resolve()), raise_on_error=True)
     config = load_config(params, settings or [])
     # What fails here fails again: retries are for pods that vanish.
-    config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"retries": 0})})
+    cluster, tracking = config.cluster.model_copy(update={"retries": 0}), config.tracking
+    if given := os.environ.get("MLFLOW_TRACKING_URI"):
+        tracking = tracking.model_copy(update={"uri": given})
+    config = config.model_copy(update={"cluster": cluster, "tracking": tracking})
     try:
         build(config, _tasks(config, task))()
     except RuntimeError as error:

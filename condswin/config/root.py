@@ -17,7 +17,7 @@ class TrackingConfig(Section):
 
     Attributes:
         uri: A database or a server; the environment variable MLFLOW_TRACKING_URI wins over it.
-        experiment: The runs' experiment.
+        experiment: The runs' experiment; the environment variable MLFLOW_EXPERIMENT_NAME wins over it.
     """
 
     uri: str = "sqlite:///mlflow.db"
@@ -35,6 +35,10 @@ class ClusterConfig(Section):
         gpu_node_selector: Labels of the GPU node pool.
         retries: How often a failed task is tried again.
         checkpoints_claim: PersistentVolumeClaim for checkpoints, so that a retried training goes on; empty for none.
+        environment: Variables of every task's environment (AWS_ENDPOINT_URL). Nothing secret: whoever sees a run sees
+            them.
+        secrets: Secrets of the namespace by name; of each, the environment variable that every task gets a key's
+            value in (`minio: {accesskey: AWS_ACCESS_KEY_ID}`).
     """
 
     image: str = "condswin:latest"
@@ -44,6 +48,8 @@ class ClusterConfig(Section):
     gpu_node_selector: dict[str, str] = {}
     retries: Natural = 2
     checkpoints_claim: str = ""
+    environment: dict[str, str] = {}
+    secrets: dict[str, dict[str, str]] = {}
 
 
 class Config(Section):

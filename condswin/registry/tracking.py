@@ -164,7 +164,7 @@ def experiment_id(client: MlflowClient, config: Config, uri: str) -> str:
     Raises:
         TrackingError: It was deleted.
     """
-    name = config.tracking.experiment
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or config.tracking.experiment
     found = client.get_experiment_by_name(name)
     if found is None:
         # A server knows where its artifacts belong; beside a database file they go to a folder that git ignores.

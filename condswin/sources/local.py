@@ -81,21 +81,39 @@ def local_source(
         BadDataError: The folder does not exist, or S3 refuses, lies, or holds nothing under the prefix.
     """
     if not source.startswith("s3://"):
-        if "://" in source:
-            # Not all of it: it may be signed.
-            raise BadDataError(f"{source.partition('://')[0]}://: sources are folders and s3:// prefixes")
-        folder = Path(source)
-        if not folder.is_dir():
-            raise BadDataError(
-                f"{source}: no such folder; set `source` in the parameters to a folder or an s3:// prefix"
-            )
-        yield LocalSource(folder, {})
+        yield LocalSource(_existing(source), {})
         return
     # Of this source alone: an interrupted download of another one is not mixed in.
     folder = scratch.with_name(f"{scratch.name}-{fingerprint(source)[:8]}")
     download = _Download(Prefix(source), folder, accept_unchecked)
     yield LocalSource(download.files, download.run(list(earlier)))
     shutil.rmtree(folder)
+
+
+def source_version(source: str) -> str:
+    """A checksum that changes when files of a source do; they are listed, not read.
+
+    Of objects it is made of keys, sizes and ETags; of files, of paths, sizes and times of modification.
+
+    Raises:
+        BadDataError: As `local_source` raises it.
+    """
+    if source.startswith("s3://"):
+        return fingerprint(sorted([key, one.size, one.etag] for key, one in Prefix(source).objects().items()))[:16]
+    folder = _existing(source)
+    walked = [Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
+    stats = [(path, path.stat()) for path in walked if path.is_file()]
+    return fingerprint(sorted([str(path.relative_to(folder)), at.st_size, at.st_mtime_ns] for path, at in stats))[:16]
+
+
+def _existing(source: str) -> Path:
+    if "://" in source:
+        # Not all of it: it may be signed.
+        raise BadDataError(f"{source.partition('://')[0]}://: sources are folders and s3:// prefixes")
+    folder = Path(source)
+    if not folder.is_dir():
+        raise BadDataError(f"{source}: no such folder; set `source` in the parameters to a folder or an s3:// prefix")
+    return folder
 
 
 class _Download:

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 import components
 from condswin import kubeflow
+from condswin.config.parts import part
 from condswin.config.root import Config
-from condswin.errors import DriftError
+from condswin.ct.config import SegmentationConfig
+from condswin.errors import BadDataError, ConfigError, DriftError
 from condswin.mri.config import DriftConfig
-from condswin.steps.demo_data import NOTE
+from condswin.steps.demo_data import demo_data
 
 ROOT = Path(components.__file__).parent
 NAMES = components.__all__
@@ -75,45 +78,86 @@ def _compiled(name: str) -> str:
         return path.read_text()
 
 
+def given(config: Config, component: str, task: str, variant: str = "") -> dict[str, str]:
+    params = json.dumps(part(config, component, task, variant))
+    return {"params": params, "task": task, "code": kubeflow.code_of(component, task)}
+
+
+def ingested(config: Config, task: str, out: Path) -> dsl.Dataset:
+    asked, dataset = given(config, "ingest", task), dsl.Dataset(uri=str(out))
+    version = components.resolve.python_func(params=asked["params"], task=task)
+    components.ingest.python_func(**asked, version=version, ingested=dataset)
+    return dataset
+
+
 def test_a_component_runs_on_real_artifacts(tiny: Config, tmp_path: Path) -> None:
-    section = tiny.segmentation.model_copy(update={"source": "s3://somewhere/lits"})
-    params = tiny.model_copy(update={"segmentation": section}).model_dump_json()
-    raw = dsl.Dataset(uri=str(tmp_path / "raw"))
-    source = components.demo_data.python_func(params=params, task="segmentation", raw=raw)
-    assert source == "s3://somewhere/lits"
-    generated = components.demo_data.python_func(params=tiny.model_dump_json(), task="segmentation", raw=raw)
-    assert generated == raw.path
-    assert not (tmp_path / "raw" / NOTE).exists()
-    ingested = dsl.Dataset(uri=str(tmp_path / "ingested"))
-    fingerprint = components.ingest.python_func(
-        params=tiny.model_dump_json(), task="segmentation", source=generated, ingested=ingested
-    )
-    assert len(fingerprint) == 64
+    ingested(tiny, "segmentation", tmp_path / "ingested")
+    cases = json.loads((tmp_path / "ingested" / "manifest.json").read_text())["cases"]
+    assert len(cases) == tiny.segmentation.demo.cases
+
+
+def test_the_version_changes_with_the_source_and_other_data_is_refused(tiny: Config, tmp_path: Path) -> None:
+    demo_data(tiny.model_copy(update={"segmentation": with_source(tiny, tmp_path / "raw")}), "segmentation",
+              out=tmp_path / "raw")  # fmt: skip
+    config = tiny.model_copy(update={"segmentation": with_source(tiny, tmp_path / "raw")})
+    asked, out = given(config, "ingest", "segmentation"), dsl.Dataset(uri=str(tmp_path / "ingested"))
+
+    def version() -> str:
+        return components.resolve.python_func(params=asked["params"], task="segmentation")
+
+    first = version()
+    assert version() == first
+    one = next((tmp_path / "raw").rglob("*.nii.gz"))
+    os.utime(one, (0, 0))
+    assert version() != first
+    with pytest.raises(BadDataError, match="it changed meanwhile; start another run"):
+        components.ingest.python_func(**asked, version=first, ingested=out)
+    components.ingest.python_func(**asked, version=version(), ingested=out)
     assert (tmp_path / "ingested" / "manifest.json").is_file()
 
 
+def with_source(config: Config, folder: Path) -> SegmentationConfig:
+    return config.segmentation.model_copy(update={"source": str(folder)})
+
+
+def test_demo_data_has_a_version_of_its_settings(tiny: Config) -> None:
+    def version(config: Config, task: str) -> str:
+        return components.resolve.python_func(params=given(config, "ingest", task)["params"], task=task)
+
+    assert version(tiny, "segmentation") == version(tiny, "segmentation")
+    assert version(tiny, "segmentation") != version(tiny.model_copy(update={"seed": 11}), "segmentation")
+
+
+def test_other_code_than_the_pipeline_was_compiled_with_is_refused(tiny: Config, tmp_path: Path) -> None:
+    out = dsl.Dataset(uri=str(tmp_path))
+    with pytest.raises(ConfigError, match="ingest segmentation: this image holds other code"):
+        components.ingest.python_func(**given(tiny, "ingest", "segmentation") | {"code": "0"}, version="", ingested=out)
+
+
 def test_data_that_drifted_stops_the_pipeline_with_its_card_written(tiny: Config, tmp_path: Path) -> None:
-    raw, ingested = (dsl.Dataset(uri=str(tmp_path / name)) for name in ("raw", "ingested"))
     # Drift below what chance does to few volumes is none.
     demo = tiny.reconstruction.demo.model_copy(update={"train_volumes": 12, "test_volumes": 3})
     config = tiny.model_copy(update={"reconstruction": tiny.reconstruction.model_copy(update={"demo": demo})})
-    params = config.model_dump_json()
-    source = components.demo_data.python_func(params=params, task="reconstruction", raw=raw)
-    components.ingest.python_func(params=params, task="reconstruction", source=source, ingested=ingested)
+    data = ingested(config, "reconstruction", tmp_path / "ingested")
 
-    card, metrics = dsl.Artifact(uri=str(tmp_path / "card")), dsl.Metrics(uri=str(tmp_path / "metrics"))
-    components.data_card.python_func(params=params, ingested=ingested, card=card, metrics=metrics)
+    def card_of(config: Config, out: Path, metrics: dsl.Metrics) -> None:
+        asked = given(config, "data_card", "reconstruction")
+        card = dsl.Artifact(uri=str(out))
+        components.data_card.python_func(
+            params=asked["params"], code=asked["code"], ingested=data, card=card, metrics=metrics
+        )
+
+    metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
+    card_of(config, tmp_path / "card", metrics)
     assert metrics.metadata == {"cases": 15}
 
     known = json.loads((tmp_path / "card" / "card.json").read_text())
     known["statistics"]["columns"] = [value + 1000 for value in known["statistics"]["columns"]]
     (tmp_path / "reference.json").write_text(json.dumps(known))
     drift = DriftConfig(reference=str(tmp_path / "reference.json"))
-    params = config.model_copy(
-        update={"reconstruction": config.reconstruction.model_copy(update={"drift": drift})}
-    ).model_dump_json()
-    card, metrics = dsl.Artifact(uri=str(tmp_path / "new")), dsl.Metrics(uri=str(tmp_path / "metrics"))
+    config = config.model_copy(update={"reconstruction": config.reconstruction.model_copy(update={"drift": drift})})
+    metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
     with pytest.raises(DriftError, match=r"drifted by 1\.000 from .*reference\.json"):
-        components.data_card.python_func(params=params, ingested=ingested, card=card, metrics=metrics)
+        card_of(config, tmp_path / "new", metrics)
     assert metrics.metadata == {"cases": 15, "drift": 1.0}
     assert (tmp_path / "new" / "card.html").is_file()

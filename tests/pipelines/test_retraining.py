@@ -9,6 +9,7 @@ from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConf
 from kfp.pipeline_spec import pipeline_spec_pb2
 from typer.testing import CliRunner
 
+from components.compare import VARIANTS
 from condswin.config.names import TASKS
 from condswin.config.profiles import compose, write_config
 from condswin.config.reading import load_config, parse_config
@@ -41,7 +42,7 @@ def cluster() -> Config:
 def test_committed_yaml_is_what_the_parameters_compile_to(tmp_path: Path) -> None:
     config = load_config(ROOT / "params.yaml")
     for tasks in (TASKS, *((task,) for task in TASKS)):
-        pipeline = build(config, tasks)
+        pipeline = build(config, tasks, with_code=False)
         compiler.Compiler().compile(pipeline, str(tmp_path / "pipeline.yaml"))
         assert (tmp_path / "pipeline.yaml").read_text() == (COMPILED / f"{pipeline.name}.yaml").read_text()
 
@@ -58,10 +59,8 @@ def test_parameters_of_one_task_compile_to_its_pipeline_alone(task: str, tmp_pat
     assert done.exit_code == 0, done.output
     (written,) = (tmp_path / "out").iterdir()
     assert written.name == f"{task}.yaml"
-    spec, *_ = yaml.safe_load_all(written.read_text())
-    default = json.loads(spec["root"]["inputDefinitions"]["parameters"]["params"]["defaultValue"])
-    assert other not in default
-    assert parse_config(default, origin="yaml") == config
+    assert f"constant: {other}" not in written.read_text()
+    assert f"constant: {task}" in written.read_text()
     refused = CliRunner().invoke(app, ["run", "--local", "--task", other, "--params", str(tmp_path / "params.yaml"),
                                        "--root", str(tmp_path / "root")])  # fmt: skip
     assert isinstance(refused.exception, ConfigError)
@@ -102,10 +101,8 @@ def test_every_task_runs_the_configured_image(cluster: Config, tmp_path: Path) -
 def test_steps_with_effects_elsewhere_are_never_cached_and_all_are_retried(cluster: Config, tmp_path: Path) -> None:
     spec, _ = compiled(cluster, tmp_path)
     for name, task in spec["root"]["dag"]["tasks"].items():
-        if name.startswith("importer"):
-            continue
         cached = task["cachingOptions"].get("enableCache", False)
-        assert cached == (not name.startswith(("register", "promote", "ingest", "demo-data"))), name
+        assert cached == (not name.startswith(("register", "promote", "resolve"))), name
         assert task["retryPolicy"]["maxRetryCount"] == cluster.cluster.retries
 
 
@@ -130,11 +127,33 @@ def test_no_gpu_is_asked_for_where_none_is_configured(tmp_path: Path) -> None:
     assert "nodeSelector" not in json.dumps(executors)
 
 
-def test_parameters_travel_as_text_that_is_read_back_equal(tmp_path: Path) -> None:
-    config = compose(["demo"])
-    spec, _ = compiled(config, tmp_path)
-    default = spec["root"]["inputDefinitions"]["parameters"]["params"]["defaultValue"]
-    assert parse_config(json.loads(default), origin="yaml") == config
+def test_every_task_gets_environment_and_secrets_by_reference(tmp_path: Path) -> None:
+    values = compose(["demo", "cluster"]).values()
+    values["cluster"]["environment"] = {"AWS_ENDPOINT_URL": "http://s3.storage:9000"}
+    values["cluster"]["secrets"] = {"storage": {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}}
+    values["tracking"]["uri"] = "http://mlflow.mlflow:5000"
+    spec, executors = compiled(parse_config(values, origin="test"), tmp_path)
+    for name, executor in spec["deploymentSpec"]["executors"].items():
+        environment = {each["name"]: each["value"] for each in executor["container"]["env"]}
+        assert environment == {
+            "MLFLOW_TRACKING_URI": "http://mlflow.mlflow:5000",
+            "MLFLOW_EXPERIMENT_NAME": "condswin",
+            "AWS_ENDPOINT_URL": "http://s3.storage:9000",
+        }
+        (secret,) = executors[name]["secretAsEnv"]
+        assert secret["secretNameParameter"]["runtimeValue"]["constant"] == "storage"
+        assert {each["secretKey"]: each["envVar"] for each in secret["keyToEnv"]} == {
+            "accesskey": "AWS_ACCESS_KEY_ID",
+            "secretkey": "AWS_SECRET_ACCESS_KEY",
+        }
+
+
+def test_more_variants_than_compare_takes_are_refused() -> None:
+    variants = {f"swin-{number}": {"network": "swin"} for number in range(VARIANTS + 1)}
+    values = compose(["demo"]).values()
+    values["reconstruction"]["variants"] = variants
+    with pytest.raises(ConfigError, match=r"reconstruction\.variants: 9; a pipeline compares at most 8"):
+        build(parse_config(values, origin="test"), ("reconstruction",))
 
 
 def test_mri_data_is_prepared_after_its_card_was_written(cluster: Config, tmp_path: Path) -> None:

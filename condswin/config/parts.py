@@ -1,0 +1,67 @@
+"""Parameters cut down to what a step reads: a change of others leaves the step's input, and so its result, as it is."""
+
+from typing import Any
+
+from condswin.config.names import TaskName
+from condswin.config.reading import parse_config, sections
+from condswin.config.root import Config
+from condswin.errors import ConfigError
+
+# Keys by step, `*` for the task's section. Where MLflow keeps things comes from the environment.
+_SCORED = ("*.train.device", "*.train.crop", "*.predict")
+_READ: dict[str, tuple[str, ...]] = {
+    "ingest": ("seed", "*.source", "*.demo", "*.ingest"),
+    "data_card": ("*.ingest", "*.{preparation}", "*.drift"),
+    "prepare": ("*.ingest", "*.{preparation}"),
+    "train": ("seed", "*.ingest", "*.{preparation}", "*.train", "*.variants.{variant}"),
+    "evaluate": ("*.ingest", "*.{preparation}", *_SCORED),
+    "compare": (),
+    "register": (),
+    "promote": ("*.ingest", "*.{preparation}", *_SCORED, "*.gate"),
+}
+
+
+def part(config: Config, step: str, task: TaskName, variant: str = "") -> dict[str, Any]:
+    """What a step reads of the parameters, JSON-able; keys that the task does not have are left out.
+
+    Args:
+        config: All parameters.
+        step: A component.
+        task: Which task.
+        variant: For a step that is for one.
+
+    Raises:
+        ConfigError: There is no such task or variant.
+    """
+    section = config.task(task)
+    if variant:
+        section.variant(variant)
+    result: dict[str, Any] = {task: {}}
+    values = config.values()
+    for key in _READ[step]:
+        path = key.replace("*", task).format(preparation=section.preparation, variant=variant).split(".")
+        found: Any = values
+        for name in path:
+            found = found.get(name) if isinstance(found, dict) else None
+        if found is not None:
+            place: dict[str, Any] = result
+            for name in path[:-1]:
+                place = place.setdefault(name, {})
+            place[path[-1]] = found
+    return result
+
+
+def whole(values: Any, task: TaskName) -> Config:
+    """Parameters of which a step reads only what `part` has given it; the rest is whatever is valid.
+
+    Raises:
+        ConfigError: The part is none of parameters.
+    """
+    if not isinstance(values, dict) or not isinstance(values.get(task), dict):
+        raise ConfigError(f"pipeline parameter params: has no section {task!r}")
+    unread = {
+        "source": "",
+        "variants": {"swin": {}},
+        "gate": {"metric": next(iter(sections()[task].metrics)), "floor": 0},
+    }
+    return parse_config({**values, task: {**unread, **values[task]}}, origin="pipeline parameter params")

@@ -1,0 +1,108 @@
+"""What the Kubeflow backend does with a compiled pipeline, as far as its source says so; read at the commits named."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+#: What tasks would write is not run: by task, what makes their outputs differ from run to run.
+Outputs = Mapping[str, str]
+#: Bytes of a parameter's value (kubeflow/pipelines#2286, #12510).
+LARGEST_PARAMETER = 10_000
+
+
+def tasks_in_order(spec: Mapping[str, Any]) -> list[str]:
+    """Tasks of the root, each after those that it needs."""
+    tasks, done = spec["root"]["dag"]["tasks"], list[str]()
+    while len(done) < len(tasks):
+        ready = [
+            name
+            for name, task in tasks.items()
+            if name not in done and set(task.get("dependentTasks", ())) <= set(done)
+        ]
+        assert ready, "tasks need each other"
+        done += sorted(ready)
+    return done
+
+
+class Backend:
+    """Runs pipelines as far as the cache goes: which tasks would start a pod, and which take an earlier one's outputs.
+
+    Every execution gives its output artifacts new names, by which the inputs of tasks enter their keys
+    (`backend/src/v2/metadata/converter.go`, `backend/src/v2/cacheutils/cache.go` at 0139b8da).
+    """
+
+    def __init__(self) -> None:
+        self._cache: dict[str, dict[str, str]] = {}
+        self._executions = 0
+
+    def run(self, spec: Mapping[str, Any], outputs: Outputs) -> list[str]:
+        """The tasks that run.
+
+        Args:
+            spec: The compiled pipeline.
+            outputs: By the beginning of a task's name, the value of its parameter outputs.
+        """
+        artifacts: dict[str, dict[str, str]] = {}
+        ran = []
+        for name in tasks_in_order(spec):
+            task = spec["root"]["dag"]["tasks"][name]
+            value = next((value for start, value in outputs.items() if name.startswith(start)), "")
+            key = self._key(spec, task, artifacts, outputs)
+            known = self._cache.get(key) if task["cachingOptions"].get("enableCache") else None
+            if known is None:
+                ran.append(name)
+                self._executions += 1
+                known = {"": f"execution {self._executions}", "value": value}
+                self._cache[key] = known
+            artifacts[name] = known
+        return ran
+
+    def _key(self, spec: Mapping[str, Any], task: Mapping[str, Any], done: Mapping[str, Any], outputs: Outputs) -> str:
+        component = spec["components"][task["componentRef"]["name"]]
+        container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+        inputs = task.get("inputs", {})
+        values = {
+            name: given["runtimeValue"]["constant"]
+            if "runtimeValue" in given
+            else done[given["taskOutputParameter"]["producerTask"]]["value"]
+            for name, given in inputs.get("parameters", {}).items()
+        }
+        names = {
+            name: done[given["taskOutputArtifact"]["producerTask"]][""]
+            for name, given in inputs.get("artifacts", {}).items()
+        }
+        # Environment and claims have been part of it since 2.16.
+        parts = [container["image"], container["command"], container["args"], container.get("env", []), values, names]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def violations(spec: Mapping[str, Any]) -> Iterator[str]:
+    """What the backend would stumble over, in words."""
+    executors, root = spec["deploymentSpec"]["executors"], spec["root"]
+    known = set(root.get("inputDefinitions", {}).get("parameters", {}))
+    for name, task in root["dag"]["tasks"].items():
+        component = spec["components"][task["componentRef"]["name"]]
+        inputs, definitions = task.get("inputs", {}), component.get("inputDefinitions", {})
+        if importer := executors[component["executorLabel"]].get("importer"):
+            # `backend/src/v2/component/importer_launcher.go` at 7b70c7b9 looks into the inputs of the DAG around it.
+            given = inputs.get("parameters", {}).get(importer["artifactUri"].get("runtimeParameter"), {})
+            if "constant" not in importer["artifactUri"] and given.get("componentInputParameter") not in known:
+                yield f"{name}: an importer whose address is another task's output"
+            continue
+        for parameter, given in inputs.get("parameters", {}).items():
+            value = given.get("runtimeValue", {}).get("constant")
+            if isinstance(value, str) and len(value.encode()) > LARGEST_PARAMETER:
+                yield f"{name}: {parameter} is larger than {LARGEST_PARAMETER} bytes"
+        for kind in ("parameters", "artifacts"):
+            for wanted, definition in definitions.get(kind, {}).items():
+                if wanted not in inputs.get(kind, {}) and not definition.get("isOptional"):
+                    yield f"{name}: {wanted} is given no value and is not optional"
+        policy = task.get("retryPolicy", {})
+        # `backend/src/v2/compiler/argocompiler`: no duration means no wait.
+        if policy.get("maxRetryCount") and policy.get("backoffDuration", "0s") == "0s":
+            yield f"{name}: tried again at once"
+        if len(name) > 63:
+            yield f"{name}: a name of more than 63 characters"
+    if root["dag"].get("tasks") and any("iterator" in key for task in root["dag"]["tasks"].values() for key in task):
+        yield "a loop, which an exit handler breaks (kubeflow/pipelines#12390)"

@@ -1,0 +1,153 @@
+"""The compiled pipeline on a model of the backend: what it would stumble over, and what its cache spares."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp import compiler, dsl
+
+from condswin.config.names import TASKS
+from condswin.config.profiles import compose
+from condswin.config.reading import parse_config
+from condswin.config.root import Config
+from pipelines.retraining import build
+from tests.pipelines.backend import LARGEST_PARAMETER, Backend, violations
+
+VERSIONS = {"resolve": "first"}
+#: What every run does: the source is listed, and the registry asked.
+ALWAYS = ("resolve", "register", "promote")
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return compiled(compose(["demo", "cluster"]), tmp_path_factory.mktemp("spec"))
+
+
+def compiled(config: Config, folder: Path) -> dict[str, Any]:
+    return written(build(config, config.present), folder)
+
+
+def written(pipeline: Any, folder: Path) -> dict[str, Any]:
+    compiler.Compiler().compile(pipeline, str(folder / "pipeline.yaml"))
+    spec: dict[str, Any] = next(yaml.safe_load_all((folder / "pipeline.yaml").read_text()))
+    return spec
+
+
+def changed(*settings: str) -> Config:
+    return compose(["demo", "cluster"], list(settings))
+
+
+def kinds(names: list[str]) -> set[str]:
+    return {name.rstrip("0123456789").rstrip("-") for name in names}
+
+
+def test_the_backend_stumbles_over_nothing(spec: dict[str, Any]) -> None:
+    assert not list(violations(spec))
+
+
+def test_a_run_of_unchanged_data_only_asks_source_and_registry(spec: dict[str, Any]) -> None:
+    backend = Backend()
+    assert len(backend.run(spec, VERSIONS)) == len(spec["root"]["dag"]["tasks"])
+    assert kinds(backend.run(spec, VERSIONS)) == set(ALWAYS)
+
+
+def test_new_data_makes_everything_anew(spec: dict[str, Any]) -> None:
+    backend = Backend()
+    backend.run(spec, VERSIONS)
+    assert len(backend.run(spec, {"resolve": "second"})) == len(spec["root"]["dag"]["tasks"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "again"),
+    [
+        ("reconstruction.gate.floor=30", set()),
+        ("segmentation.predict.fill_holes=true", {"evaluate", "compare"}),
+        ("reconstruction.train.epochs=5", {"train", "evaluate", "compare"}),
+        ("reconstruction.drift.threshold=0.5", {"data-card"}),
+        ("reconstruction.undersample.accelerations=[8]", {"data-card", "prepare", "train", "evaluate", "compare"}),
+    ],
+)
+def test_a_setting_makes_again_what_reads_it(
+    setting: str, again: set[str], spec: dict[str, Any], tmp_path: Path
+) -> None:
+    backend = Backend()
+    backend.run(spec, VERSIONS)
+    ran = backend.run(compiled(changed(setting), tmp_path), VERSIONS)
+    assert kinds(ran) == {*again, *ALWAYS}
+    task = setting.partition(".")[0]
+    # Nothing of the other task.
+    both = sum(name.startswith("train") for name in ran)
+    assert both == (len(compose(["demo"]).task(task).variants) if "train" in again else 0)
+
+
+def test_a_changed_variant_leaves_the_others_as_they_are(spec: dict[str, Any], tmp_path: Path) -> None:
+    backend = Backend()
+    backend.run(spec, VERSIONS)
+    other = compiled(changed("reconstruction.variants.swin.overrides.stem_channels=24"), tmp_path)
+    ran = backend.run(other, VERSIONS)
+    assert kinds(ran) == {"train", "evaluate", "compare", *ALWAYS}
+    assert sum(name.startswith("train") for name in ran) == 1
+    assert sum(name.startswith("evaluate") for name in ran) == 1
+
+
+def test_other_code_is_no_hit_of_the_cache(spec: dict[str, Any]) -> None:
+    """As where the code of a step changed and the image's tag did not."""
+    backend, other = Backend(), copy.deepcopy(spec)
+    backend.run(spec, VERSIONS)
+    for task in other["root"]["dag"]["tasks"].values():
+        if task["componentRef"]["name"].startswith("comp-evaluate"):
+            task["inputs"]["parameters"]["code"]["runtimeValue"]["constant"] = "other"
+    assert kinds(backend.run(other, VERSIONS)) == {"evaluate", "compare", *ALWAYS}
+
+
+def mutated(spec: dict[str, Any], kind: str) -> dict[str, Any]:
+    spec = copy.deepcopy(spec)
+    tasks = spec["root"]["dag"]["tasks"]
+    if kind == "size":
+        tasks["prepare"]["inputs"]["parameters"]["params"]["runtimeValue"]["constant"] = "x" * (LARGEST_PARAMETER + 1)
+    elif kind == "missing":
+        del tasks["compare"]["inputs"]["artifacts"]["model_1"]
+    elif kind == "retries":
+        del tasks["train"]["retryPolicy"]["backoffDuration"]
+    elif kind == "name":
+        tasks["x" * 64] = tasks.pop("promote")
+    return spec
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("size", "prepare: params is larger than 10000 bytes"),
+        ("missing", "compare: model_1 is given no value and is not optional"),
+        ("retries", "train: tried again at once"),
+        ("name", f"{'x' * 64}: a name of more than 63 characters"),
+    ],
+)
+def test_what_the_backend_stumbles_over_is_found(kind: str, said: str, spec: dict[str, Any]) -> None:
+    assert list(violations(mutated(spec, kind))) == [said]
+
+
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def address() -> str:
+    return "s3://models/best"
+
+
+def test_an_importer_of_a_task_s_output_is_found(tmp_path: Path) -> None:
+    """The local runner runs it, the backend does not: "parent DAG does not have input parameter"."""
+
+    @dsl.pipeline(name="importing")
+    def importing() -> None:
+        dsl.importer(artifact_uri=address().output, artifact_class=dsl.Model)
+
+    assert list(violations(written(importing, tmp_path))) == [
+        "importer: an importer whose address is another task's output"
+    ]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_pipeline_of_one_task_shares_nothing_with_the_other(task: str, tmp_path: Path) -> None:
+    values = compose(["demo", "cluster"]).values()
+    config = parse_config({name: part for name, part in values.items() if name in (task, "cluster")}, origin="test")
+    assert not list(violations(compiled(config, tmp_path)))
