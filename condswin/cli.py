@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from itertools import product
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, cast
@@ -89,6 +90,17 @@ def _read(task: str, params: Path, settings: list[str] | None) -> Config:
     config = load_config(params, settings or [])
     config.task(task)
     return config
+
+
+def _combinations(task: str, knobs: list[str]) -> dict[str, list[str]]:
+    """Settings of each combination of the knobs' values, by how it is called."""
+    choices = []
+    for knob in knobs:
+        name, _, values = knob.partition("=")
+        if not name or not all(values.split(",")):
+            raise ConfigError(f"--knob {knob}: give a setting of {task}.train and its values, as workers=0,1")
+        choices.append([f"{name}={value}" for value in values.split(",")])
+    return {", ".join(chosen): [f"{task}.train.{each}" for each in chosen] for chosen in product(*choices)}
 
 
 def _read_or_demo(task: TaskName | None, params: Path, settings: list[str] | None) -> Config:
@@ -650,6 +662,21 @@ def bench(
             help="Instead: where the time of a training of this task goes, by batch, with what the parameters say.",
         ),
     ] = None,
+    knobs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--knob",
+            help="With --train: a setting of `train` and values, as precision=32-true,bf16-mixed, to measure in turns; "
+            "of several, all combinations.",
+        ),
+    ] = None,
+    card_tflops: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="With --train: what a card of this peak would take, and what loaders give."),
+    ] = None,
+    utilisation: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Share of the peak that a training is assumed to reach.")
+    ] = 0.3,
     prepared: Prepared = None,
     params: Params = DEFAULT_PARAMS,
     settings: Settings = None,
@@ -660,16 +687,22 @@ def bench(
 
     condswin bench swin conditional-light --preset thesis-2 --size 256 --batch 2 --json costs.json
 
-    condswin bench swin --train reconstruction --set reconstruction.train.processes=2 --rounds 30
+    condswin bench swin --train reconstruction --knob processes=1,2 --knob activation_checkpointing=false,true
     """
     if out is not None:
         check_file(out)
     if train is not None:
-        config, data = _read(train, params, settings), prepared or layout.prepared(train)
+        chosen = _combinations(train, knobs or [])
+        configs = {said: _read(train, params, [*(settings or []), *more]) for said, more in chosen.items()}
+        data = prepared or layout.prepared(train)
         from condswin.steps.bench_training import bench_training
+        from condswin.training.feeding import Card
 
-        bench_training(config, train, variants or [], prepared=data, batches=rounds, out=out)
+        card = Card(card_tflops, utilisation) if card_tflops else None
+        bench_training(configs, train, variants or [], prepared=data, batches=rounds, out=out, card=card)
         return
+    if knobs or card_tflops:
+        raise ConfigError("bench: --knob and --card-tflops measure a training; name its task with --train")
     from condswin.steps.bench import bench as step
 
     step(variants, preset=preset, size=size, batch=batch, device=device, threads=threads, rounds=rounds,

@@ -79,9 +79,17 @@ def readout_hybrid(kspace: ComplexArray, rows: int) -> ComplexArray:
     return hybrid
 
 
-def hybrid_magnitude(hybrid: ComplexArray, columns: int) -> FloatArray:
-    """Magnitude image (..., rows, columns) of hybrid space (..., rows, W) from `readout_hybrid`."""
-    return _cropped_magnitude(scipy.fft.ifft(hybrid, axis=-1, norm="ortho"), columns)
+def hybrid_image(hybrid: Tensor) -> Tensor:
+    """Images (..., rows, W) of hybrid space (..., rows, W) from `readout_hybrid`: `ifftc`, on CPUs by scipy."""
+    return torch.from_numpy(ifftc(hybrid.numpy())) if _scipy_takes(hybrid) else ifftc(hybrid)
+
+
+def hybrid_magnitude(hybrid: Tensor, columns: int) -> Tensor:
+    """Magnitude images (..., rows, columns) of hybrid space (..., rows, W) from `readout_hybrid`, on CPUs by scipy."""
+    if not _scipy_takes(hybrid):
+        return center_crop(ifftc(hybrid), (hybrid.shape[-2], columns)).abs()
+    image = scipy.fft.ifft(hybrid.numpy(), axis=-1, norm="ortho")
+    return torch.from_numpy(_cropped_magnitude(image, columns))
 
 
 def magnitude_image(
@@ -105,6 +113,11 @@ def magnitude_image(
     for place, part in _crop(height, size[0]):
         hybrid[..., place, columns] = measured[..., part, :]
     return _cropped_magnitude(scipy.fft.ifft(hybrid, axis=-1, norm="ortho", overwrite_x=True), size[1])
+
+
+def _scipy_takes(data: Tensor) -> bool:
+    """Scipy's transforms give the same bits whatever the number of threads, in the training process and in loaders."""
+    return data.device.type == "cpu"
 
 
 def _centred(transform: Literal["fftn", "ifftn"], data: Data, axes: tuple[int, ...]) -> Data:

@@ -42,9 +42,14 @@ class TrainConfig(Section):
         precision: As Lightning names it. Routers, Fourier transforms and losses are computed in fp32 all the same.
         tf32: Let GPUs round what they multiply in fp32 to 10 bits, which is faster.
         compile: Compile the network with `torch.compile` first, which takes minutes and makes steps faster.
+        activation_checkpointing: Keep less of the forward pass and compute it again in the backward pass: less memory,
+            more time, the same gradients.
         channels_last: Lay out images pixel by pixel, which convolutions on GPUs prefer.
         workers: Processes that load slices; 0 loads in the training process.
         prefetch: Batches that each of them loads ahead.
+        transforms: Where slices are made of what was read: by what loads them, or a batch at a time by the device that
+            trains, which leaves less to the processor. MRI slices are masked, transformed and scaled there; those of CT
+            come from the loader all the same.
         pin_memory: Load into memory from which a GPU copies faster; without a GPU nothing is pinned.
         cache_mb: Largest split that a process holds in memory, in MiB; of larger ones each slice is read when needed.
         device: `auto` takes a GPU where there is one.
@@ -67,9 +72,11 @@ class TrainConfig(Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     tf32: bool = False
     compile: bool = False
+    activation_checkpointing: bool = False
     channels_last: bool = False
     workers: Natural = 0
     prefetch: Positive = 2
+    transforms: Literal["loader", "device"] = "loader"
     pin_memory: bool = True
     cache_mb: Natural = 1024
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from condswin.errors import BadDataError
 from condswin.fourier import (
     ComplexArray,
     crop_start,
     fftc,
+    hybrid_image,
     hybrid_magnitude,
     ifftc,
     magnitude_image,
@@ -57,10 +58,12 @@ def normalise(zero_filled: Tensor, maximum: Tensor | float) -> Normalised:
 
     Args:
         zero_filled: Magnitudes in any units; the result does not depend on them.
-        maximum: Largest value of the volume, which sets the floor of the deviation of empty slices.
+        maximum: Largest value of the volume, or of each slice's (...), which sets the floor of the deviation of empty
+            slices.
     """
     std, mean = torch.std_mean(zero_filled, dim=(-2, -1), correction=0)
-    std = std.clamp_min(_STD_FLOOR * float(maximum) or 1.0)
+    floor = _STD_FLOOR * torch.as_tensor(maximum, dtype=torch.float64, device=std.device)
+    std = torch.maximum(std, torch.where(floor > 0, floor, 1.0).to(std.dtype))
     image = ((zero_filled - mean[..., None, None]) / std[..., None, None]).clamp(-CLAMP, CLAMP)
     return Normalised(image, mean, std)
 
@@ -97,21 +100,20 @@ class ComplexInputs(NamedTuple):
     columns: int
 
 
-def complex_inputs(hybrid: ComplexArray, sampled: np.ndarray, columns: int, maximum: float | None) -> ComplexInputs:
+def complex_inputs(hybrid: Tensor, sampled: Tensor, columns: int, maximum: Tensor | None) -> ComplexInputs:
     """Inputs of an unrolled network from masked hybrid space.
 
     Args:
-        hybrid: (..., rows, W) of `readout_hybrid`, zero in columns that were not sampled.
-        sampled: (W,) booleans.
+        hybrid: (slices, rows, W) of `readout_hybrid`, zero in columns that were not sampled.
+        sampled: (W,) or (slices, 1, W) booleans.
         columns: Columns of the target.
-        maximum: Largest value of the volume; of these zero-filled images if None.
+        maximum: (slices,), largest value of each slice's volume; of these zero-filled images if None.
     """
-    image = torch.from_numpy(ifftc(hybrid))
+    image = hybrid_image(hybrid)
     magnitude = image[..., crop_start(image.shape[-1], columns) :][..., :columns].abs()
-    largest = float(magnitude.max()) if maximum is None else maximum
-    std = normalise(magnitude, largest).std
+    std = normalise(magnitude, magnitude.max() if maximum is None else maximum).std
     scaled = image / std[..., None, None]
-    mask = torch.from_numpy(sampled).to(torch.float32).expand(scaled.shape)
+    mask = sampled.to(torch.float32).expand(scaled.shape)
     return ComplexInputs(torch.stack([scaled.real, scaled.imag, mask], dim=-3), std, columns)
 
 
@@ -127,7 +129,7 @@ def complex_volume(path: Path, undersample: UndersampleConfig, multicoil: Multic
         sampled, (rows, columns) = _sampled(reader, undersample), image_size(reader)
         sampled = read_extent(reader, sampled if MASK in reader else None).within(sampled)
         hybrid = np.concatenate([readout_hybrid(block, rows) for _, block in checked_blocks(reader, KSPACE)])
-    return complex_inputs(hybrid * sampled, sampled, columns, None)
+    return complex_inputs(torch.from_numpy(hybrid * sampled), torch.from_numpy(sampled), columns, None)
 
 
 def _sampled(reader: VolumeReader, undersample: UndersampleConfig) -> NDArray[np.bool_]:
@@ -176,6 +178,10 @@ class SliceDataset(Slices):
         self._volumes = read_volumes(list(prepared_files(folder).values()))
         if not self._volumes:
             raise BadDataError(f"{folder}: no prepared file; run `condswin undersample` first")
+        # Columns of raw signals; 0 where none is hybrid space.
+        self._widest = 0
+        if any(map(self._width, self._volumes)):
+            self._widest = max(max(self._width(volume), volume.size[1]) for volume in self._volumes)
         self._index = [(number, at) for number, volume in enumerate(self._volumes) for at in range(volume.slices)]
         self._cache: list[tuple[Tensor, Tensor]] | None = None
         if sum(map(self._bytes, self._volumes)) <= cache_bytes:
@@ -187,6 +193,15 @@ class SliceDataset(Slices):
         return [self._size(self._volumes[number]) for number, _ in self._index]
 
     def __getitem__(self, index: int) -> Batch:
+        alone = {name: value[None] for name, value in self.raw(index).items()}
+        return {name: value[0] for name, value in self.inputs(alone).items()}
+
+    def raw(self, index: int) -> Batch:
+        """See `Slices`: `signal`, hybrid space or a zero-filled image; `target`, `maximum`, `item`; and what was drawn.
+
+        Hybrid space comes with `sampled`, the columns (W,) that count, and `width`, how many it has. Where widths
+        differ, zeros follow up to the largest.
+        """
         number, slice_ = self._index[index]
         volume = self._volumes[number]
         if self._cache is None:
@@ -195,32 +210,62 @@ class SliceDataset(Slices):
         else:
             signal, target = self._cache[number][0][slice_], self._cache[number][1][slice_]
         maximum = torch.tensor(volume.maximum, dtype=torch.float32)
-        return {**self._item(volume, signal, target), "maximum": maximum, "item": torch.tensor(index)}
+        read = {"signal": signal, "target": target, "maximum": maximum, "item": torch.tensor(index)}
+        return {**self._sampling(volume, read), **(self._drawn() if self._training else {})}
+
+    def inputs(self, batch: Batch) -> Batch:
+        """See `Slices`."""
+        zero_filled, target = self._zero_filled(batch), batch["target"]
+        if "mirrored" in batch:
+            for axis, mirrored in zip((-2, -1), batch["mirrored"].unbind(1), strict=True):
+                zero_filled, target = (_where(mirrored, image.flip(axis), image) for image in (zero_filled, target))
+        image, mean, std = normalise(zero_filled, batch["maximum"])
+        target = (target - mean[:, None, None]) / std[:, None, None]
+        return {"image": image[:, None], "target": target[:, None], "mean": mean, "std": std, **_facts(batch)}
 
     def name(self, item: int) -> str:
         """See `Slices`."""
         number, slice_ = self._index[item]
         return f"{self._volumes[number].path}, slice {slice_}"
 
-    def _item(self, volume: Volume, signal: Tensor, target: Tensor) -> Batch:
-        zero_filled = signal
-        if volume.sampled is None:
-            zero_filled = torch.from_numpy(
-                hybrid_magnitude(signal.numpy() * self._mask(volume, signal), volume.size[1])
-            )
-        if self._training:
-            # A mirrored scan is a scan; few volumes go further with it.
-            mirrored = [axis for axis in (-2, -1) if torch.rand(()) < 0.5]
-            zero_filled, target = zero_filled.flip(mirrored), target.flip(mirrored)
-        image, mean, std = normalise(zero_filled, volume.maximum)
-        return {"image": image[None], "target": ((target - mean) / std)[None], "mean": mean, "std": std}
+    def _drawn(self) -> Batch:
+        # A mirrored scan is a scan; few volumes go further with it.
+        return {"mirrored": torch.stack([torch.rand(()) < 0.5 for _ in range(2)])}
 
-    def _mask(self, volume: Volume, hybrid: Tensor) -> NDArray[np.bool_]:
+    def _sampling(self, volume: Volume, read: Batch) -> Batch:
+        """Adds which columns of hybrid space count; brings splits of several kinds to one shape."""
+        if not self._widest:
+            return read
+        width = self._width(volume)
+        sampled = torch.from_numpy(self._mask(volume)) if width else torch.zeros(0, dtype=torch.bool)
+        return {
+            **read,
+            "signal": pad(read["signal"].to(torch.complex64), (0, self._widest - read["signal"].shape[-1])),
+            "sampled": pad(sampled, (0, self._widest - width)),
+            "width": torch.tensor(width),
+        }
+
+    def _zero_filled(self, batch: Batch) -> Tensor:
+        signal, target = batch["signal"], batch["target"]
+        if "width" not in batch:
+            return signal
+        widths, columns = sorted(set(batch["width"].tolist())), target.shape[-1]
+        if len(widths) > 1:
+            zero_filled = torch.empty_like(target)
+            for width in widths:
+                alike = batch["width"] == width
+                zero_filled[alike] = self._zero_filled({name: values[alike] for name, values in batch.items()})
+            return zero_filled
+        if widths == [0]:
+            return signal[..., :columns].real
+        return hybrid_magnitude((signal * batch["sampled"][:, None])[..., : widths[0]], columns)
+
+    def _mask(self, volume: Volume) -> NDArray[np.bool_]:
         if volume.sampled is not None:
             return volume.sampled
         # A pair, so that no name's seed is among them.
         seed = (int(torch.randint(2**32, (), dtype=torch.int64)), 0) if self._training else name_seed(volume.path.name)
-        return volume.extent.within(draw_mask(self._undersample, hybrid.shape[-1], seed).sampled)
+        return volume.extent.within(draw_mask(self._undersample, volume.kspace[1], seed).sampled)
 
     def _bytes(self, volume: Volume) -> int:
         """What holding a volume in memory takes."""
@@ -230,6 +275,9 @@ class SliceDataset(Slices):
 
     def _size(self, volume: Volume) -> tuple[int, ...]:
         return volume.size
+
+    def _width(self, volume: Volume) -> int:
+        return volume.kspace[1] if self._holds_hybrid(volume) else 0
 
     def _holds_hybrid(self, volume: Volume) -> bool:
         """Whether a signal is hybrid space; else it is the zero-filled magnitude that the file has."""
@@ -252,17 +300,28 @@ class ComplexSliceDataset(SliceDataset):
 
     channels: ClassVar[tuple[int, int]] = (INPUT_CHANNELS, OUTPUT_CHANNELS)
 
-    def _item(self, volume: Volume, hybrid: Tensor, target: Tensor) -> Batch:
-        sampled = self._mask(volume, hybrid)
-        if self._training:
-            # Columns are not mirrored: the middle of an even number of them would move against the target's.
-            if torch.rand(()) < 0.5:
-                hybrid, target = hybrid.flip(-2), target.flip(-2)
-            hybrid = hybrid * torch.polar(torch.ones(()), 2 * torch.pi * torch.rand(()))
-            if torch.rand(()) < 0.5:
-                hybrid = fftc(ifftc(hybrid) * _uneven_phase(hybrid.shape))
-        image, std, _ = complex_inputs(hybrid.numpy() * sampled, sampled, volume.size[1], volume.maximum)
-        return {"image": image, "target": (target / std)[None], "mean": torch.zeros(()), "std": std}
+    def inputs(self, batch: Batch) -> Batch:
+        """See `Slices`."""
+        hybrid, target, sampled = batch["signal"], batch["target"], batch["sampled"][:, None]
+        if "turn" in batch:
+            hybrid, target = (_where(batch["mirrored"], part.flip(-2), part) for part in (hybrid, target))
+            turn = batch["turn"][:, None, None]
+            hybrid = hybrid * torch.polar(torch.ones_like(turn), 2 * torch.pi * turn)
+            if (uneven := batch["uneven"]).any():
+                phase = _uneven_phase(batch["phase"][uneven], hybrid.shape[-2:])
+                hybrid[uneven] = fftc(ifftc(hybrid[uneven]) * phase)
+        image, std, _ = complex_inputs(hybrid * sampled, sampled, target.shape[-1], batch["maximum"])
+        target = target / std[:, None, None]
+        return {"image": image, "target": target[:, None], "mean": torch.zeros_like(std), "std": std, **_facts(batch)}
+
+    def _sampling(self, volume: Volume, read: Batch) -> Batch:
+        return {**read, "sampled": torch.from_numpy(self._mask(volume))}  # slices of other widths are of another size
+
+    def _drawn(self) -> Batch:
+        # Columns are not mirrored: the middle of an even number of them would move against the target's.
+        mirrored, turn, uneven = torch.rand(()) < 0.5, torch.rand(()), torch.rand(()) < 0.5
+        phase = torch.randn(6, 6) * (PHASE * torch.rand(())) if uneven else torch.zeros(6, 6)
+        return {"mirrored": mirrored, "turn": turn, "uneven": uneven, "phase": phase}
 
     def _size(self, volume: Volume) -> tuple[int, ...]:
         return (*volume.size, volume.kspace[1])
@@ -271,14 +330,22 @@ class ComplexSliceDataset(SliceDataset):
         return True
 
 
-def _uneven_phase(shape: torch.Size) -> Tensor:
-    """Complex numbers (H, W) of magnitude 1 and a random phase: a few waves over the image, up to `PHASE` radians.
+def _uneven_phase(coarse: Tensor, shape: torch.Size) -> Tensor:
+    """Complex numbers (B, H, W) of magnitude 1 whose phase (B, 6, 6) has a few waves, up to some `PHASE` radians.
 
     Scanners and sequences differ in their phase; a network that has seen one kind only takes others for aliases.
     """
-    coarse = torch.randn(1, 1, 6, 6) * (PHASE * torch.rand(()))
-    phase = interpolate(coarse, size=tuple(shape), mode="bicubic", align_corners=True)[0, 0]
+    phase = interpolate(coarse[:, None], size=tuple(shape), mode="bicubic", align_corners=True)[:, 0]
     return torch.polar(torch.ones_like(phase), phase)
+
+
+def _where(flags: Tensor, there: Tensor, elsewhere: Tensor) -> Tensor:
+    """Images (B, H, W), one or the other by flags (B,)."""
+    return torch.where(flags[:, None, None], there, elsewhere)
+
+
+def _facts(batch: Batch) -> Batch:
+    return {name: batch[name] for name in ("maximum", "item")}
 
 
 def magnitude(output: Tensor, columns: int) -> Tensor:

@@ -85,14 +85,19 @@ def _window_plan(height: int, width: int, window: int, shift: int, device: torch
     )
 
 
-@_constant
 def relative_position_index(window: int, rows: int, columns: int, device: torch.device) -> Tensor:
     """Row of a bias table of (2 * window - 1)^2 rows for each query and key of a `rows` x `columns` window.
 
     Returns:
         (N, N) integers; row offset times 2 * window - 1 plus column offset, both counted from -(window - 1).
     """
-    return _relative_position_index(window, rows, columns, device)
+    return _constant_index(window, rows, columns, device)[0]
+
+
+@_constant
+def _constant_index(window: int, rows: int, columns: int, device: torch.device) -> tuple[Tensor]:
+    """In a tuple: compilers take a bare tensor for one of the network's own, and refuse a second of its name."""
+    return (_relative_position_index(window, rows, columns, device),)
 
 
 @lru_cache(maxsize=64)

@@ -30,7 +30,7 @@ from condswin.training.stopping import Stopping
 
 # Settings that leave the result as it is.
 _INDECISIVE = {
-    *("processes", "workers", "prefetch", "pin_memory", "cache_mb"),
+    *("processes", "workers", "prefetch", "pin_memory", "cache_mb", "activation_checkpointing"),
     *("checkpoint_minutes", "grace_seconds"),
 }
 

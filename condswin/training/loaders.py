@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -29,7 +30,7 @@ def training_loader(
     """
     size = min(train.batch_size, max(len(slices) // ranks, 1))
     batches = _EqualSizes(slices, size, train.accumulate, seed=seed, rank=rank, ranks=ranks, start=start)
-    return DataLoader(_Carried(_Seeded(slices, seed)), batch_sampler=batches, **_loading(train, seed))
+    return DataLoader(_Carried(_Seeded(slices, seed)), batch_sampler=batches, **_loading(slices, train, seed))
 
 
 def validation_loader(
@@ -46,7 +47,7 @@ def validation_loader(
         for start in range(0, len(group), train.batch_size)
     ]
     share = [batches[number % len(batches)] for number in range(rank, -(-len(batches) // ranks) * ranks, ranks)]
-    return DataLoader(_Carried(slices), batch_sampler=share, **_loading(train, seed))
+    return DataLoader(_Carried(_Raw(slices)), batch_sampler=share, **_loading(slices, train, seed))
 
 
 def raised(batch: Batch | CondswinError) -> Batch:
@@ -60,9 +61,9 @@ def raised(batch: Batch | CondswinError) -> Batch:
     return batch
 
 
-def _loading(train: TrainConfig, seed: int) -> dict[str, Any]:
+def _loading(slices: Slices, train: TrainConfig, seed: int) -> dict[str, Any]:
     return {
-        "collate_fn": _collate,
+        "collate_fn": partial(_collate, None if train.transforms == "device" else slices),
         # A loader draws a number when it starts; not from the generator that dropout draws from.
         "generator": torch.Generator().manual_seed(seed),
         "num_workers": train.workers,
@@ -133,6 +134,16 @@ class _EqualSizes(Sampler[list[tuple[int, int]]]):
                 yield waiting.pop(size)
 
 
+class _Raw(Dataset[Batch]):
+    """What inputs are made of, a batch at a time."""
+
+    def __init__(self, slices: Slices) -> None:
+        self._slices = slices
+
+    def __getitem__(self, index: int) -> Batch:
+        return self._slices.raw(index)
+
+
 class _Seeded(Dataset[Batch]):
     """Draws an item's mask or augmentation from seed, epoch and index alone.
 
@@ -144,15 +155,12 @@ class _Seeded(Dataset[Batch]):
         self._slices = slices
         self._seed = seed
 
-    def __len__(self) -> int:
-        return len(self._slices)
-
     def __getitem__(self, place: tuple[int, int]) -> Batch:
         epoch, index = place
         with torch.random.fork_rng(devices=[]):
             # Not `torch.manual_seed`, which keeps a note of each call for GPUs that may yet be used.
             torch.default_generator.manual_seed(hash((self._seed, epoch, index)) % 2**63)
-            return self._slices[index]
+            return self._slices.raw(index)
 
 
 class _Carried(Dataset[Batch | CondswinError]):
@@ -164,9 +172,6 @@ class _Carried(Dataset[Batch | CondswinError]):
     def __init__(self, slices: Dataset[Batch]) -> None:
         self._slices = slices
 
-    def __len__(self) -> int:
-        return len(self._slices)  # type: ignore[arg-type]
-
     def __getitem__(self, place: Any) -> Batch | CondswinError:
         try:
             return self._slices[place]
@@ -174,7 +179,10 @@ class _Carried(Dataset[Batch | CondswinError]):
             return error
 
 
-def _collate(items: list[Batch | CondswinError]) -> Batch | CondswinError:
-    errors = (item for item in items if isinstance(item, CondswinError))
-    batch: Batch | CondswinError = next(errors, None) or default_collate(items)
-    return batch
+def _collate(slices: Slices | None, items: list[Batch | CondswinError]) -> Batch | CondswinError:
+    """A batch, of inputs if the slices are given, or the first error among the items."""
+    for item in items:
+        if isinstance(item, CondswinError):
+            return item
+    batch: Batch = default_collate(items)
+    return batch if slices is None else slices.inputs(batch)

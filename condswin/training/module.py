@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from condswin.config.train import ScheduleConfig, TrainConfig
 from condswin.errors import BadDataError, CondswinError, DivergedError
+from condswin.networks.recomputing import recompute_activations
 from condswin.tasks.learning import Learning
 from condswin.tasks.slices import Batch, Slices
 from condswin.training.loaders import raised
@@ -54,6 +55,8 @@ class TrainingModule(LightningModule):
         super().__init__()
         self._layout = torch.channels_last if train.channels_last else torch.contiguous_format
         self.network = lay_out(network, self._layout)
+        if train.activation_checkpointing:
+            recompute_activations(network)
         self._run = torch.compile(network.forward) if train.compile else network
         self.average: AveragedModel | None = None
         if train.ema:
@@ -99,6 +102,11 @@ class TrainingModule(LightningModule):
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Makes inputs of what the loader left to the device."""
+        slices = self._slices if self.training else cast(Slices, self._validation)
+        return slices.inputs(batch) if self.train_config.transforms == "device" else batch
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of one batch.

@@ -33,11 +33,17 @@ def plain(tiny: Config, prepared: Path, tmp_path_factory: pytest.TempPathFactory
 def test_with_all_of_them_a_training_goes_on_between_two_steps(tiny: Config, prepared: Path, tmp_path: Path) -> None:
     """Killed within a step of two batches: gradients that no state has are computed again."""
     settings: dict[str, Any] = {"epochs": 2, "accumulate": 2, "ema": 0.8, "channels_last": True}
-    settings |= {"precision": "bf16-mixed", "learning_rate_rule": "sqrt"}
+    settings |= {"precision": "bf16-mixed", "learning_rate_rule": "sqrt", "transforms": "device"}
     whole = weights(tiny, prepared, tmp_path / "a", **settings)
     weights(tiny, prepared, tmp_path / "b", (1, 3), checkpoint_minutes=1e-9, **settings)
     assert states(tmp_path / "b") == ["epoch-0001-batch-000000.ckpt", "epoch-0001-batch-000002.ckpt"]
-    assert torch.equal(whole, weights(tiny, prepared, tmp_path / "b", **settings))
+    assert torch.equal(whole, weights(tiny, prepared, tmp_path / "b", activation_checkpointing=True, **settings))
+
+
+def test_inputs_are_the_same_whoever_makes_them(
+    tiny: Config, prepared: Path, tmp_path: Path, plain: torch.Tensor
+) -> None:
+    assert torch.equal(weights(tiny, prepared, tmp_path, epochs=2, transforms="device", workers=1), plain)
 
 
 def test_a_moving_average_is_validated_and_kept(

@@ -87,7 +87,9 @@ def test_both_stop_at_one_step_and_go_on_from_there(
     assert ended.value.code == TERMINATED
     assert states(tmp_path)[-1] == "epoch-0001-batch-000001.ckpt"
     assert not helpers()
-    assert torch.equal(weights(tiny, prepared, tmp_path, processes=2, **TRAINING), unbroken[0])
+    # That keeps less, and ends at the same bits.
+    again = weights(tiny, prepared, tmp_path, processes=2, activation_checkpointing=True, **TRAINING)
+    assert torch.equal(again, unbroken[0])
     assert states(tmp_path) == unbroken[2]
 
 
