@@ -11,7 +11,6 @@ from torch.nn.functional import interpolate, pad
 
 from condswin.errors import BadDataError
 from condswin.fourier import (
-    ComplexArray,
     crop_start,
     fftc,
     hybrid_image,

@@ -275,7 +275,7 @@ def _table(measured: Mapping[str, Phases], *, title: str) -> Table:
 
 def _ratios(measured: Mapping[str, Phases], settings: int) -> Table:
     """Each variant's rows as multiples of its first."""
-    result = Table(title="as multiples of the first of each variant", title_justify="left")
+    result = Table(title="multiples of each variant's first", title_justify="left")
     result.add_column("variant", no_wrap=True)
     for column in ("images/s", "peak memory"):
         result.add_column(column, justify="right")

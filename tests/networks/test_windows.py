@@ -2,6 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from condswin.networks.attention import RelativePositionBias
 from condswin.networks.windows import MASKED, partition, relative_position_index, unpartition, window_plan
 
 CPU = torch.device("cpu")
@@ -84,3 +85,16 @@ def test_relative_positions_mean_the_same_in_smaller_windows() -> None:
 
 def test_plans_are_made_once() -> None:
     assert window_plan(20, 20, 8, 4, CPU) is window_plan(20, 20, 8, 4, CPU)
+
+
+def test_maps_smaller_than_a_window_compile_beside_larger_ones() -> None:
+    bias = RelativePositionBias(8, 2)
+    plans = [window_plan(side, side, 8, 0, CPU) for side in (4, 16)]
+
+    def both() -> torch.Tensor:
+        return sum(bias(plan).square().sum() for plan in plans)
+
+    compiled = torch.compile(both, backend="aot_eager")()
+    torch.testing.assert_close(compiled, both())
+    compiled.backward()
+    assert bias.table.grad is not None
