@@ -197,6 +197,11 @@ class SliceDataset(Slices):
         maximum = torch.tensor(volume.maximum, dtype=torch.float32)
         return {**self._item(volume, signal, target), "maximum": maximum, "item": torch.tensor(index)}
 
+    def telling(self, count: int) -> list[int]:
+        """The middle slices of the first volumes."""
+        middle = [item for item, (number, at) in enumerate(self._index) if at == self._volumes[number].slices // 2]
+        return middle[:count]
+
     def name(self, item: int) -> str:
         """See `Slices`."""
         number, slice_ = self._index[item]

@@ -13,6 +13,9 @@ from condswin.errors import CondswinError
 from condswin.tasks.slices import Batch, Slices
 from condswin.training.checkpoints import START, Position
 
+#: In training batches: (B, 2), number of each slice, as asked for, and seed of what is drawn for it.
+DRAWN = "drawn"
+
 
 def training_loader(
     slices: Slices, train: TrainConfig, *, seed: int, rank: int, ranks: int, start: Position = START
@@ -151,8 +154,9 @@ class _Seeded(Dataset[Batch]):
         epoch, index = place
         with torch.random.fork_rng(devices=[]):
             # Not `torch.manual_seed`, which keeps a note of each call for GPUs that may yet be used.
-            torch.default_generator.manual_seed(hash((self._seed, epoch, index)) % 2**63)
-            return self._slices[index]
+            seed = hash((self._seed, epoch, index)) % 2**63
+            torch.default_generator.manual_seed(seed)
+            return {**self._slices[index], DRAWN: torch.tensor([index, seed])}
 
 
 class _Carried(Dataset[Batch | CondswinError]):

@@ -79,6 +79,11 @@ class TrainingModule(LightningModule):
         """What is validated and kept: the network with averaged weights where there are such."""
         return self.network if self.average is None else self.average.module
 
+    def evaluate(self, image: Tensor) -> Tensor:
+        """What `evaluated` makes of an image, never compiled."""
+        output: Tensor = self.evaluated(image.contiguous(memory_format=self._layout))
+        return output
+
     def optimizer_step(self, *arguments: Any, **others: Any) -> None:
         """A step, and of the average too."""
         super().optimizer_step(*arguments, **others)
@@ -213,7 +218,7 @@ def learning_rates(optimizer: Optimizer, schedule: ScheduleConfig, *, steps: int
     """
     first = max(schedule.warmup_steps, 1)
     warmup = LinearLR(optimizer, start_factor=1 / first, total_iters=max(first - 1, 1))
-    if schedule.name == "constant":
+    if schedule.name in ("constant", "plateau"):  # what follows is `Plateau`'s
         return warmup
     if schedule.name == "step":
         epoch = max(steps // epochs, 1)
