@@ -291,6 +291,7 @@ def train(
     config.task(task).variant(variant)
     target, data = out or layout.model(task, variant), prepared or layout.prepared(task)
     check_output(target, step="train", inputs=[data], overwrite=overwrite)
+    from condswin.reporting.training import drawing
     from condswin.steps.train import train as step
 
     trained = step(
@@ -301,6 +302,7 @@ def train(
         checkpoints=checkpoints or layout.checkpoints(task, variant),
         out=target,
         overwrite=overwrite,
+        draw=drawing(config, task),
     )
     if trained.written:
         print(f"{target}: {'trained before, nothing to do' if trained.done_before else 'trained'}")

@@ -111,6 +111,7 @@ def prepare(params: str, task: str, code: str, ingested: str, prepared: str) -> 
 
 def train(params: str, task: str, code: str, variant: str, checkpoints: str, prepared: str, model: str) -> None:
     """Trains a variant."""
+    from condswin.reporting.training import drawing
     from condswin.steps.train import train as step
 
     config = _read(params, task)
@@ -123,6 +124,7 @@ def train(params: str, task: str, code: str, variant: str, checkpoints: str, pre
             prepared=Path(prepared),
             checkpoints=Path(checkpoints, task, variant) if checkpoints else Path(scratch),
             out=Path(model),
+            draw=drawing(config, task),
         )
 
 

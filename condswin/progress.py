@@ -47,13 +47,14 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress(label: str, total: int, *, done: int = 0) -> Iterator[Advance]:
+def progress(label: str, total: int, *, done: int = 0, at_most: bool = False) -> Iterator[Advance]:
     """Shows progress on standard error while the block runs.
 
     Args:
         label: Stands before it.
         total: Pieces of work.
         done: Those that were done before: they do not count for how fast it goes.
+        at_most: It may end before all is done, and so may the time left.
     """
     label = plain(label)
     if sys.stderr.isatty():
@@ -62,6 +63,7 @@ def progress(label: str, total: int, *, done: int = 0) -> Iterator[Advance]:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            *([TextColumn("at most")] if at_most else []),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         )
@@ -80,7 +82,9 @@ def progress(label: str, total: int, *, done: int = 0) -> Iterator[Advance]:
             said = now
             bar = "#" * (done * BAR // total)
             left = (now - started) / (done - before) * (total - done)
-            times = f"after {duration(now - started)}" + (f", {duration(left)} left" if done < total else "")
+            times = f"after {duration(now - started)}" + (
+                f", {'at most ' * at_most}{duration(left)} left" if done < total else ""
+            )
             line = f"{label} [{bar:.<{BAR}}] {done}/{total} {times} {note}"
             say(line.rstrip())
 

@@ -46,3 +46,12 @@ def test_time_left_counts_only_what_this_process_did(
 )
 def test_durations(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_work_that_may_end_before_says_at_most(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "LOG_EVERY", 0.0)
+    with progress("train", 4, at_most=True) as advance:
+        advance()
+    assert capsys.readouterr().err == "train [#####...............] 1/4 after 0 s, at most 0 s left\n"

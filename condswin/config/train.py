@@ -11,16 +11,33 @@ class ScheduleConfig(Section):
     """Learning rate over training.
 
     Attributes:
-        name: Constant, stepwise (the slides') or cosine to zero, each after the warm-up.
+        name: Constant, stepwise (the slides'), cosine to zero, or a step whenever the validation score that picks the
+            best epoch is on a plateau; each after the warm-up.
         step_size: Epochs per step of `step`.
-        gamma: Factor per step of `step`.
+        gamma: Factor per step of `step` and `plateau`.
+        patience: Epochs without a better score after which `plateau` takes a step.
+        min_delta: Less than this is no better score for `plateau`.
         warmup_steps: Optimiser steps over which the learning rate rises linearly.
     """
 
-    name: Literal["constant", "step", "cosine"] = "cosine"
+    name: Literal["constant", "step", "cosine", "plateau"] = "cosine"
     step_size: Positive = 5
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.8
+    patience: Positive = 3
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
     warmup_steps: Natural = 0
+
+
+class EarlyStoppingConfig(Section):
+    """When a training ends before its last epoch.
+
+    Attributes:
+        patience: Epochs without a better validation score, of the kind that picks the best epoch.
+        min_delta: Less than this is no better score.
+    """
+
+    patience: Positive = 5
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
 
 
 class TrainConfig(Section):
@@ -36,6 +53,7 @@ class TrainConfig(Section):
             processes): nothing, their number, or the root of that.
         weight_decay: The optimiser's.
         schedule: Learning rate over training.
+        early_stopping: Ends a training that gets no better; null for none. A cosine schedule is cut off then.
         gradient_clip: Largest norm of the gradient; 0 for no limit.
         ema: Validate and keep a moving average of the weights with this decay per step, 0.999 say; 0 for the weights
             themselves.
@@ -55,6 +73,8 @@ class TrainConfig(Section):
         device: `auto` takes a GPU where there is one.
         processes: That train together on this machine, each with batches of its own; null for one for each GPU, and one
             where there is none. torchrun, which starts them on several machines, decides their number itself.
+        pictures: Validation slices, one of a case, that are drawn after each epoch with what the network makes of them
+            and what its routers choose; 0 for none. They change nothing else.
         checkpoint_minutes: A training that is killed loses at most what it did in so many minutes.
         grace_seconds: From being asked to terminate to ending without having saved.
     """
@@ -67,6 +87,7 @@ class TrainConfig(Section):
     learning_rate_rule: Literal["fixed", "linear", "sqrt"] = "fixed"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: ScheduleConfig = ScheduleConfig()
+    early_stopping: EarlyStoppingConfig | None = None
     gradient_clip: Annotated[float, Field(ge=0)] = 0.5
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -81,5 +102,6 @@ class TrainConfig(Section):
     cache_mb: Natural = 1024
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: Positive | None = None
+    pictures: Natural = 2
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     grace_seconds: Annotated[float, Field(gt=0)] = 25.0

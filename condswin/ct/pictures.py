@@ -1,6 +1,6 @@
 """The slices of a case that show most, with the outlines of target and prediction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from condswin.ct.resampling import apply_window
 from condswin.errors import BadDataError
 from condswin.plain import label
 from condswin.tasks.pictures import Pictures
+from condswin.tasks.slices import Batch, Shown
 
 Mask = NDArray[np.bool_]
 
@@ -58,27 +59,42 @@ def draw_case(
     grid = figure.subplots(len(chosen), 4, squeeze=False)
     for panels, index in zip(grid, chosen, strict=True):
         shown = slices(index) if slices else np.full((1, 1), -1, np.float32)
+        _draw_slice(panels, shown, target[index], prediction[index], frame)
         for panel in panels:
-            panel.imshow(shown, cmap="gray", vmin=-1, vmax=1, **frame)
             panel.set_xlim(left, right)
             panel.set_ylim(bottom, top)
-            panel.set_xticks([])
-            panel.set_yticks([])
         panels[0].set_ylabel(f"slice {index + 1} of {len(target)}", fontsize=9)
-        for panel, value in ((panels[1], 1), (panels[2], 2)):
-            _outline(panel, target[index] >= value, _TARGET)
-            _outline(panel, prediction[index] >= value, _PREDICTION)
-        # Any wrong class is an error: pixels called less than they are, and more than they are.
-        missed, false = target[index] > prediction[index], target[index] < prediction[index]
-        overlay = np.zeros((rows, columns, 4), np.float32)
-        overlay[missed] = (1, 0.2, 0.2, 0.7)
-        overlay[false] = (0.2, 0.5, 1, 0.7)
-        panels[3].imshow(overlay, **frame)
-    titles = ("CT", "liver", "tumour", "missed (red), false (blue)")
-    for panel, title in zip(grid[0], titles, strict=True):
-        panel.set_title(title, fontsize=9)
-    figure.suptitle(f"{label(case, 50)}: outlines of target (green) and prediction (magenta)", fontsize=10)
+    _title(figure, grid[0], f"{label(case, 50)}: ")
     return figure
+
+
+def _draw_slice(
+    panels: Sequence[Axes],
+    shown: NDArray[np.float32],
+    target: NDArray[Any],
+    prediction: NDArray[Any],
+    frame: dict[str, Any],
+) -> None:
+    """CT, outlines of liver and of tumour, and errors of one slice, on four panels."""
+    for panel in panels:
+        panel.imshow(shown, cmap="gray", vmin=-1, vmax=1, **frame)
+        panel.set_xticks([])
+        panel.set_yticks([])
+    for panel, value in ((panels[1], 1), (panels[2], 2)):
+        _outline(panel, target >= value, _TARGET)
+        _outline(panel, prediction >= value, _PREDICTION)
+    # Any wrong class is an error: pixels called less than they are, and more than they are.
+    overlay = np.zeros((*target.shape, 4), np.float32)
+    overlay[target > prediction] = (1, 0.2, 0.2, 0.7)
+    overlay[target < prediction] = (0.2, 0.5, 1, 0.7)
+    panels[3].imshow(overlay, **frame)
+
+
+def _title(figure: matplotlib.figure.Figure, panels: Sequence[Axes], case: str) -> None:
+    titles = ("CT", "liver", "tumour", "missed (red), false (blue)")
+    for panel, title in zip(panels, titles, strict=True):
+        panel.set_title(title, fontsize=9)
+    figure.suptitle(f"{case}outlines of target (green) and prediction (magenta)", fontsize=10)
 
 
 def telling_slices(target: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> list[int]:
@@ -134,6 +150,27 @@ class SegmentationPictures(Pictures):
         slices = self._slices(targets, case, target.geometry)
         return draw_case(case, target.geometry, target.data, prediction.data, slices)
 
+    def slices(self, shown: Sequence[Shown]) -> matplotlib.figure.Figure:
+        """CT, outlines of target against output in the part that is liver, and errors of each slice."""
+        figure = matplotlib.figure.Figure(figsize=(8, 2.05 * len(shown) + 0.6), layout="constrained")
+        grid = figure.subplots(len(shown), 4, squeeze=False)
+        for panels, (name, batch, output) in zip(grid, shown, strict=True):
+            target, prediction = batch["label"][0].numpy(), output.argmax(dim=1)[0].numpy()
+            _draw_slice(panels, _middle(batch), target, prediction, {})
+            # Always the same part, whatever the network finds elsewhere: that is among the errors.
+            top, bottom, left, right = _view(target[None] > 0)
+            for panel in panels[1:3]:
+                panel.set_xlim(left, right)
+                panel.set_ylim(bottom, top)
+            panels[0].set_ylabel(label(Path(name).name, 30), fontsize=7)
+        _title(figure, grid[0], "")
+        return figure
+
+    def background(self, batch: Batch) -> NDArray[np.float32]:
+        """The window that the network sees."""
+        shades: NDArray[np.float32] = np.float32(0.5) * (_middle(batch) + 1)
+        return shades
+
     def _slices(self, folder: Path, case: str, geometry: Geometry) -> Callable[[int], NDArray[np.float32]] | None:
         """Reads slices of a case's CT as a network sees them, if the folder has it on the target's grid."""
         prepared = folder / f"{case}.h5"
@@ -153,6 +190,12 @@ class SegmentationPictures(Pictures):
         if image.geometry.mismatch(geometry):
             return None
         return lambda index: apply_window(image.canonical[index], settings.prepare.window)
+
+
+def _middle(batch: Batch) -> NDArray[np.float32]:
+    """The slice itself, (H, W) in -1..1, among its neighbours."""
+    image: NDArray[np.float32] = batch["image"][0, batch["image"].shape[1] // 2].numpy()
+    return image
 
 
 PART = SegmentationPictures

@@ -222,6 +222,11 @@ class SliceDataset(Slices):
         target = (target - mean[:, None, None]) / std[:, None, None]
         return {"image": image[:, None], "target": target[:, None], "mean": mean, "std": std, **_facts(batch)}
 
+    def telling(self, count: int) -> list[int]:
+        """The middle slices of the first volumes."""
+        middle = [item for item, (number, at) in enumerate(self._index) if at == self._volumes[number].slices // 2]
+        return middle[:count]
+
     def name(self, item: int) -> str:
         """See `Slices`."""
         number, slice_ = self._index[item]

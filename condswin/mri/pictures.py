@@ -1,6 +1,6 @@
 """Pictures of reconstructions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.figure
@@ -8,13 +8,16 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor
 
 from condswin.errors import BadDataError
 from condswin.fourier import FloatArray
+from condswin.mri.dataset import magnitude
 from condswin.mri.metrics import psnr, ssim
 from condswin.mri.scoring import read_case, score_pairs
 from condswin.plain import label, plain
-from condswin.tasks.pictures import Pictures
+from condswin.tasks.pictures import Pictures, between
+from condswin.tasks.slices import Batch, Shown
 
 #: Error maps are shown this many times brighter than the images.
 ERROR_GAIN = 5
@@ -29,6 +32,46 @@ class ReconstructionPictures(Pictures):
         if case not in pairs:
             raise BadDataError(f"{predictions}: no prediction of {case!r}; there are: {', '.join(list(pairs)[:9])}")
         return picture_case(case, *pairs[case])
+
+    def slices(self, shown: Sequence[Shown]) -> matplotlib.figure.Figure:
+        """Zero-filled image, target, reconstruction and its error of each slice; PSNR as in validation."""
+        figure = Figure(figsize=(8, 2.15 * len(shown) + 0.1), layout="constrained")
+        grid = figure.subplots(len(shown), 4, squeeze=False)
+        for row, (name, batch, output) in zip(grid, shown, strict=True):
+            maximum = float(batch["maximum"])
+            target, zero_filled, image = (
+                (each * batch["std"][:, None, None, None] + batch["mean"][:, None, None, None])[0].numpy()
+                for each in (
+                    batch["target"],
+                    _seen(batch, batch["target"].shape[-1]),
+                    magnitude(output, batch["target"].shape[-1]),
+                )
+            )
+            white = float(np.quantile(target, 0.998)) or maximum
+            decibels = [f"{psnr(target, each, maximum=maximum):.2f} dB" for each in (zero_filled, image)]
+            panels = {
+                f"zero-filled, {decibels[0]}": (zero_filled, white),
+                "target": (target, white),
+                f"output, {decibels[1]}": (image, white),
+                f"error x {ERROR_GAIN}": (np.abs(image - target), white / ERROR_GAIN),
+            }
+            for axis, (title, (pixels, brightest)) in zip(row, panels.items(), strict=True):
+                axis.imshow(pixels[0], cmap="gray", vmin=0, vmax=brightest)
+                axis.set_title(title, fontsize=8)
+                axis.set_xticks([])
+                axis.set_yticks([])
+            row[0].set_ylabel(label(Path(name).name, 30), fontsize=7)
+        return figure
+
+    def background(self, batch: Batch) -> NDArray[np.float32]:
+        """The zero-filled image, with all columns that an unrolled network sees."""
+        return between(_seen(batch, batch["image"].shape[-1])[0, 0].numpy())
+
+
+def _seen(batch: Batch, columns: int) -> Tensor:
+    """Normalised zero-filled magnitudes (1, 1, H, columns) from what either kind of network sees."""
+    image = batch["image"]
+    return magnitude(image if image.shape[1] == 1 else image[:, :2], columns)
 
 
 def picture_case(case: str, target_file: Path, prediction_file: Path) -> Figure:

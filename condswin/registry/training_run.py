@@ -1,13 +1,14 @@
-"""The MLflow run of a training: one, however often the training is interrupted, and every epoch in it once.
+"""The MLflow run of a training: one, however often the training is interrupted, every epoch and picture in it once.
 
-The history of a training is part of its checkpoints. So nothing has to be spooled while MLflow is away: what the run
-lacks is sent when it is back, at the end, or by a later start of a training that is done already.
+The history of a training is part of its checkpoints, and its pictures lie beside them. So nothing has to be spooled
+while MLflow is away: what the run lacks is sent when it is back, at the end, or by a later start of a training that is
+done already.
 """
 
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import requests  # type: ignore[import-untyped]
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import MAX_METRICS_PER_BATCH
 from sqlalchemy.exc import SQLAlchemyError
 
 from condswin.config.root import Config
@@ -30,10 +32,13 @@ from condswin.registry.tracking import (
     tracking_uri,
     without_password,
 )
+from condswin.training.history import Rows, read_history, write_history
 from condswin.training.ownership import is_owned
 
 #: In the folder of a training's checkpoints: which run is its, and whether that has everything.
 RUN = "run.json"
+#: There too: what is or will be sent of each epoch.
+TOLD = "epochs.csv"
 #: Seconds between two attempts to reach a server that did not answer.
 RETRY_AFTER = 60.0
 #: Tag of a run that belongs to another one, which MLflow then shows around it.
@@ -47,8 +52,6 @@ _ERRORS = (MlflowException, requests.RequestException, SQLAlchemyError)
 # A parameter of MLflow's is a line, not a text.
 _LONGEST_VALUE = 500
 
-Rows = Sequence[Mapping[str, float]]
-
 
 class TrainingRun:
     """A run to log epochs to.
@@ -61,41 +64,49 @@ class TrainingRun:
         self.id = run_id
         self._client, self._uri, self._file = client, uri, file
         self._sent: set[int] | None = None
+        # By name, when that picture was written; of those that the run had before it is not known.
+        self._pictures: dict[str, float] | None = None
+        self._refused = False
         self._next_try = 0.0
 
     def log(self, rows: Rows) -> None:
         """Sends the epochs that the run lacks; a server that is away is asked again later, and the training goes on."""
+        self._keep(rows)
         if time.monotonic() < self._next_try:
             return
         try:
             self._send(rows)
+            if not self._refused:
+                self._send_pictures()
         except _ERRORS as error:
             self._next_try = time.monotonic() + RETRY_AFTER
             print(
-                f"MLflow at {without_password(self._uri)} does not take epoch {rows[-1]['epoch']:g} "
+                f"MLflow at {without_password(self._uri)} does not take all of epoch {rows[-1]['epoch']:g} "
                 f"({type(error).__name__}); it is kept, and sent with a later one",
                 file=sys.stderr,
             )
 
     def finish(self, rows: Rows) -> None:
         """Sends what the run lacks and closes it; if that cannot be done soon, says how to do it later."""
+        self._keep(rows)
         give_up = time.monotonic() + WAIT_AT_END
         while True:
             try:
                 self._send(rows)
                 self._client.set_terminated(self.id, "FINISHED")
+                complete = self._send_pictures()
             except _ERRORS as error:
                 if time.monotonic() + 1 < give_up:
                     time.sleep(1)
                     continue
                 print(
                     f"MLflow at {without_password(self._uri)} does not answer ({type(error).__name__}): its run "
-                    f"{self.id} lacks epochs and is still open. The training is done; the same command again trains "
-                    "nothing and sends them",
+                    f"{self.id} lacks epochs or pictures and may be open. The training is done; the same command again "
+                    "trains nothing and sends them",
                     file=sys.stderr,
                 )
                 return
-            write_json(self._file, {"run_id": self.id, "ended": True})
+            write_json(self._file, {"run_id": self.id, "ended": complete})
             return
 
     def tag(self, tags: Mapping[str, str]) -> None:
@@ -103,6 +114,47 @@ class TrainingRun:
         with suppress(*_ERRORS):
             for name, value in tags.items():
                 self._client.set_tag(self.id, name, value)
+
+    def _keep(self, rows: Rows) -> None:
+        file = self._file.with_name(TOLD)
+        if not rows:  # the run is around others that have some
+            return
+        try:
+            write_history(file, rows)
+        except OSError as error:
+            print(f"{file}: cannot be written ({error.strerror}); the training goes on", file=sys.stderr)
+
+    def _send_pictures(self) -> bool:
+        """Sends the pictures that the run lacks or has in an older form; whether it has them all then."""
+        folder = self._file.parent
+        files = {
+            path.relative_to(folder).as_posix(): path
+            for path in sorted((*folder.glob("[!.]*.png"), *folder.glob("pictures/[!.]*.png")))
+        }
+        if not files:
+            return True
+        name = ""
+        try:
+            if self._pictures is None:
+                known = {entry.path for entry in self._client.list_artifacts(self.id, "pictures")}
+                self._pictures = {name: files[name].stat().st_mtime for name in known & set(files)}
+            for name, path in files.items():
+                written = path.stat().st_mtime
+                if self._pictures.get(name) != written:
+                    self._client.log_artifact(self.id, str(path), str(Path(name).parent).strip("."))
+                    self._pictures[name] = written
+        except _ERRORS:
+            raise
+        except Exception as error:  # artifacts may lie elsewhere, with errors of a client of its own
+            print(
+                f"{folder / name}: MLflow's artifact store does not take it ({type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else ''}); the training goes on, and its pictures stay in "
+                f"{folder}. The same command again, once the training is done, sends them",
+                file=sys.stderr,
+            )
+            self._refused = True
+            return False
+        return True
 
     def _send(self, rows: Rows) -> None:
         if self._sent is None:
@@ -113,8 +165,11 @@ class TrainingRun:
                 if epoch in self._sent:
                     continue
                 now = int(time.time() * 1000)
-                values = [Metric(name, float(value), now, epoch) for name, value in row.items() if name != "epoch"]
-                self._client.log_batch(self.id, metrics=values)
+                # What tells that an epoch is there comes with the last part of it.
+                names = sorted(row.keys() - {"epoch"}, key=lambda name: (name == _ALWAYS, name))
+                values = [Metric(name, float(row[name]), now, epoch) for name in names]
+                for start in range(0, len(values), MAX_METRICS_PER_BATCH):
+                    self._client.log_batch(self.id, metrics=values[start : start + MAX_METRICS_PER_BATCH])
                 self._sent.add(epoch)
         except _ERRORS:
             # What was sent may have arrived although no answer came back.
@@ -162,13 +217,12 @@ def training_run(
             raise
 
 
-def send_rest(config: Config, folder: Path, rows: Rows) -> None:
+def send_rest(config: Config, folder: Path) -> None:
     """Sends what the run of a training that is done lacks, if anything; see `TrainingRun.finish`.
 
     Args:
         config: Parameters.
         folder: Of the training's checkpoints.
-        rows: Its history.
 
     Raises:
         TrackingError: MLflow cannot be reached.
@@ -177,7 +231,9 @@ def send_rest(config: Config, folder: Path, rows: Rows) -> None:
     if known and not known.get("ended"):
         uri = tracking_uri(config)
         with _quick_requests():
-            TrainingRun(connect(config), uri, known["run_id"], folder / RUN).finish(rows)
+            TrainingRun(connect(config), uri, known["run_id"], folder / RUN).finish(
+                read_history(folder / TOLD) if (folder / TOLD).is_file() else []
+            )
 
 
 def _adopted(client: MlflowClient) -> str | None:

@@ -1,6 +1,5 @@
 """Step: train one variant on prepared data."""
 
-import csv
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,7 +10,7 @@ import lightning.pytorch as pl
 
 from condswin.config.names import TaskName
 from condswin.config.root import Config
-from condswin.files import atomic_file, fingerprint
+from condswin.files import fingerprint
 from condswin.layout import HISTORY
 from condswin.manifest import Manifest
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, read_spec, save_model
@@ -23,12 +22,12 @@ from condswin.tasks.learning import Learning
 from condswin.tasks.loading import load
 from condswin.training import decisive, fit, steps_of
 from condswin.training.checkpoints import training_folder
+from condswin.training.history import Rows, read_history, write_history
 from condswin.training.ownership import owned
 from condswin.training.ranks import first, joined, place
+from condswin.training.shown import Draw
+from condswin.training.stalling import require_validation
 from condswin.validity import make_key
-
-#: Losses and scores by epoch.
-Rows = list[dict[str, float]]
 
 #: Files of a model folder.
 OUTPUTS = (WEIGHTS, DESCRIPTION, HISTORY)
@@ -61,6 +60,7 @@ def train(
     overwrite: bool = False,
     tags: Mapping[str, str] | None = None,
     watch: Callable[[Rows], None] = lambda _: None,
+    draw: Draw | None = None,
 ) -> Trained:
     """Trains a variant and writes the best epoch's weights.
 
@@ -77,16 +77,18 @@ def train(
         tags: Of the MLflow run, beside those that every training has.
         watch: Called at the end of each epoch with the history so far, once that is kept; what it raises ends the
             training.
+        draw: Draws pictures after each epoch, which the training's run gets; see `condswin.reporting.training`. None
+            of a result depends on it.
 
     Raises:
         OutputError: Writing to `out` would hurt something.
-        ConfigError: The variant is not in the parameters.
+        ConfigError: The variant is not in the parameters, or a setting needs validation cases.
         BadDataError: The data was changed, or prepared with other parameters.
         CheckpointError: Another process trains this, or a checkpoint cannot be written.
         TrackingError: MLflow cannot be reached when the training starts.
     """
     with joined():
-        return _train(config, task_name, variant, prepared, checkpoints, out, overwrite, tags or {}, watch)
+        return _train(config, task_name, variant, prepared, checkpoints, out, overwrite, tags or {}, watch, draw)
 
 
 def _train(
@@ -99,6 +101,7 @@ def _train(
     overwrite: bool,
     more_tags: Mapping[str, str],
     watch: Callable[[Rows], None],
+    draw: Draw | None,
 ) -> Trained:
     section = config.task(task_name)
     chosen = section.variant(variant)
@@ -106,6 +109,8 @@ def _train(
     manifest = Manifest.read(prepared, task_name)
     manifest.verify(prepared)
     manifest.require_parameters(section.prepared_with(), prepared)
+    validated = manifest.counts()["val"] > 0
+    require_validation(section.train, validated)
     in_channels, out_channels = learning.channels(chosen.network)
     parameters = {
         "seed": config.seed,
@@ -121,8 +126,8 @@ def _train(
     )
     output = open_output(out, step="train", inputs=[prepared], overwrite=overwrite)
     if first(lambda: output.is_current(key.record())):
-        history = _read_history(out / HISTORY)
-        first(lambda: send_rest(config, checkpoints / key.digest[:16], history))
+        first(lambda: send_rest(config, checkpoints / key.digest[:16]))
+        history = read_history(out / HISTORY)
         return Trained(read_spec(out), done_before=True, written=place().rank == 0, history=history)
     first(lambda: output.claim(OUTPUTS))
     spec = ModelSpec(
@@ -157,7 +162,7 @@ def _train(
         network,
         section.train,
         monitor=load(Facts, task_name, config).monitor,
-        validated=manifest.counts()["val"] > 0,
+        validated=validated,
         name=spec.network,
         prepared=prepared,
         checkpoints=folder,
@@ -177,25 +182,13 @@ def _train(
             run.log(rows)
             watch(rows)
 
-        fitted = trained(require_owner=require_owner, report=report)
-        _write_history(out / HISTORY, fitted.history)
+        fitted = trained(require_owner=require_owner, report=report, draw=draw)
+        write_history(out / HISTORY, fitted.history)
         save_model(out, fitted.network, spec)
         output.finish(OUTPUTS, key.record())
-        run.finish(fitted.history)
+        run.finish(fitted.told)
     return Trained(spec, done_before=False, written=True, history=fitted.history)
 
 
 def _fingerprints(spec: ModelSpec) -> dict[str, str]:
     return {name: spec.provenance[name] for name in ("data_sha256", "params_sha256")}
-
-
-def _read_history(path: Path) -> Rows:
-    with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-
-
-def _write_history(path: Path, rows: Rows) -> None:
-    with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=sorted({name for row in rows for name in row}), restval="")
-        writer.writeheader()
-        writer.writerows(rows)

@@ -28,6 +28,7 @@ from condswin.registry.training_run import PARENT, RUN, TrainingRun, send_rest, 
 from condswin.tasks.facts import Facts
 from condswin.tasks.loading import load
 from condswin.training import decisive
+from condswin.training.history import Rows
 from condswin.training.ownership import owned
 from condswin.trials import CAUSE, SAME, VALUES, Trials, database_errors, open_trials, seconds, wait_for
 from condswin.trials import RUN as SHARED_RUN
@@ -39,7 +40,6 @@ STUDY, RESULTS, OWNER = "study.db", "trials.json", "owner.json"
 ENOUGH = 10
 
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-Rows = Sequence[Mapping[str, float]]
 
 
 class Training(Protocol):
@@ -55,7 +55,7 @@ class Training(Protocol):
         checkpoints: Path,
         out: Path,
         tags: Mapping[str, str],
-        watch: Callable[[list[dict[str, float]]], None],
+        watch: Callable[[Rows], None],
     ) -> Any:
         """Trains; what it returns has the `history`."""
 
@@ -143,7 +143,7 @@ def tune(
         study.put_back()
         left = study.left(trials)
         if not left:
-            send_rest(config, out, [])
+            send_rest(config, out)
         else:
             tags = {"step": "tune", "task": task_name, "variant": variant}
             _adopt(study, out, bool(storage))

@@ -2,11 +2,26 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
 Batch = dict[str, Tensor]
+
+
+class Shown(NamedTuple):
+    """A slice and what a network made of it.
+
+    Attributes:
+        name: Which slice of which file.
+        batch: Its item, as a batch of one.
+        output: (1, C, H, W), float32, of the network.
+    """
+
+    name: str
+    batch: Batch
+    output: Tensor
 
 
 class Slices(Dataset[Batch], ABC):
@@ -34,6 +49,11 @@ class Slices(Dataset[Batch], ABC):
     def inputs(self, batch: Batch) -> Batch:
         """Items (B, ...) from a batch of `raw` ones, on its device; draws nothing."""
         return batch
+
+    def telling(self, count: int) -> Sequence[int]:
+        """At most so many slices, of different cases if possible, that show much; the same ones every time."""
+        number = min(count, len(self))
+        return [(2 * place + 1) * len(self) // (2 * number) for place in range(number)]
 
     def name(self, item: int) -> str:
         """Which slice of which file this is, for messages."""

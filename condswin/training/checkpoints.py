@@ -99,7 +99,7 @@ def newest(folder: Path) -> tuple[Position, Path] | None:
     Newer ones that are damaged are named on standard error and set aside as `<name>.damaged`. What a killed process
     left unfinished is removed.
     """
-    for unfinished in folder.glob(f"{PARTIAL}*"):
+    for unfinished in folder.rglob(f"{PARTIAL}*"):
         unfinished.unlink()
     for position, path in _states(folder):
         if (reason := _damage(path)) is None:

@@ -19,19 +19,24 @@ from torch import nn
 from condswin.config.train import TrainConfig
 from condswin.devices import device
 from condswin.errors import RankError
-from condswin.progress import progress
+from condswin.progress import progress, say
 from condswin.tasks.learning import Learning
 from condswin.training.checkpoints import START, Position, WholeFiles, newest
+from condswin.training.history import Rows
 from condswin.training.loaders import training_loader, validation_loader
+from condswin.training.machine import Machine
+from condswin.training.measures import GradientNorms, Order
 from condswin.training.module import TrainingModule, lay_out, peak_learning_rate
 from condswin.training.ranks import Environment, Place, a_loader_died, first, helped, how_many, place
+from condswin.training.shown import Draw, Epoch, Watch
+from condswin.training.stalling import Plateau, Stop, require_validation
 from condswin.training.state import State
 from condswin.training.stopping import Stopping
 
 # Settings that leave the result as it is.
 _INDECISIVE = {
     *("processes", "workers", "prefetch", "pin_memory", "cache_mb", "activation_checkpointing"),
-    *("checkpoint_minutes", "grace_seconds"),
+    *("pictures", "checkpoint_minutes", "grace_seconds"),
 }
 
 
@@ -41,22 +46,26 @@ class Fitted(NamedTuple):
     Attributes:
         network: In evaluation mode, on the CPU, with the weights of the best epoch.
         history: One row per epoch: `epoch` and what was logged.
+        told: The same with the machine's figures.
     """
 
     network: nn.Module
     history: list[dict[str, float]]
+    told: list[dict[str, float]]
 
 
 class _Shown(Callback):
     """Progress by training step; behind it images per second and the latest losses and scores."""
 
-    def __init__(self, label: str) -> None:
-        self._label = label
+    def __init__(self, label: str, *, at_most: bool) -> None:
+        self._label, self._at_most = label, at_most
         self._open = ExitStack()
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         total = int(trainer.estimated_stepping_batches)
-        self._advance = self._open.enter_context(progress(self._label, total, done=trainer.global_step))
+        self._advance = self._open.enter_context(
+            progress(self._label, total, done=trainer.global_step, at_most=self._at_most)
+        )
         self._images, self._started = 0, time.monotonic()
 
     def on_train_batch_end(
@@ -99,7 +108,8 @@ def fit(
     seed: int,
     label: str,
     require_owner: Callable[[], None] = lambda: None,
-    report: Callable[[list[dict[str, float]]], None] = lambda _: None,
+    report: Callable[[Rows], None] = lambda _: None,
+    draw: Draw | None = None,
 ) -> Fitted:
     """Trains a network, or goes on from the last checkpoint of the same training.
 
@@ -115,7 +125,8 @@ def fit(
         seed: For the order of slices, masks, augmentation, dropout.
         label: Stands before the progress.
         require_owner: Raises if another training has taken `checkpoints` over; see `owned`.
-        report: Called at the end of each epoch with the history so far.
+        report: Called at the end of each epoch with the history so far and the machine's figures.
+        draw: Draws pictures of an epoch into `checkpoints`.
 
     Raises:
         SystemExit: Status 143 when the process was asked to terminate; its state is saved.
@@ -134,10 +145,10 @@ def fit(
             task, network, train, monitor, validated, name, prepared, checkpoints, seed, label, position, resumed
         )
         with helped(how_many(train), _help, job) as here:
-            callbacks = [_Shown(label)] if here.rank == 0 else []
-            state = _run(job, here, stopping, callbacks, require_owner=require_owner, report=report)
+            callbacks = [_Shown(label, at_most=train.early_stopping is not None)] if here.rank == 0 else []
+            state = _run(job, here, stopping, callbacks, require_owner=require_owner, report=report, draw=draw)
     network.load_state_dict(state.weights)
-    return Fitted(network=lay_out(network, torch.contiguous_format).cpu().eval(), history=state.rows)
+    return Fitted(network=lay_out(network, torch.contiguous_format).cpu().eval(), history=state.rows, told=state.told)
 
 
 def steps_of(train: TrainConfig) -> dict[str, float]:
@@ -166,7 +177,7 @@ class _Job(NamedTuple):
 def _help(here: Place, job: _Job) -> None:
     """Trains as another rank than 0."""
     with Stopping(job.train.grace_seconds) as stopping:
-        _run(job, here, stopping, [], require_owner=lambda: None, report=lambda _: None)
+        _run(job, here, stopping, [], require_owner=lambda: None, report=lambda _: None, draw=None)
 
 
 def _run(
@@ -176,21 +187,36 @@ def _run(
     callbacks: Sequence[Callback],
     *,
     require_owner: Callable[[], None],
-    report: Callable[[list[dict[str, float]]], None],
+    report: Callable[[Rows], None],
+    draw: Draw | None,
 ) -> State:
     train = job.train
+    require_validation(train, job.validated)
     share = {"seed": job.seed, "rank": here.rank, "ranks": here.ranks}
     slices = job.task.dataset(job.prepared, "train", job.name, training=True)
     validation = job.task.dataset(job.prepared, "val", job.name, training=False) if job.validated else None
     batches = training_loader(slices, train, **share, start=job.position)
+    monitor = (f"val/{job.monitor[0]}", job.monitor[1]) if job.validated else None
+    machine, watch = Machine(), Watch(validation, train.pictures if draw else 0)
+    measures = [GradientNorms(), Order(job.checkpoints), watch]
+
+    def draw_epoch(rows: Rows) -> None:
+        if draw and here.rank == 0:
+            draw(Epoch(rows, monitor[0] if monitor else None, *watch.drawn()), job.checkpoints)
+
     state = State(
         job.checkpoints,
         monitor=job.monitor if job.validated else None,
         minutes=train.checkpoint_minutes,
         stopping=stopping,
         require_owner=require_owner,
+        measures=measures,
+        machine=machine,
+        draw=draw_epoch,
         report=report,
     )
+    stop = Stop(train.early_stopping, monitor) if monitor and train.early_stopping else None
+    plateau = Plateau(train.schedule, monitor) if monitor and train.schedule.name == "plateau" else None
     module = TrainingModule(job.network, job.task, train, seed=job.seed, slices=slices, validation=validation)
     # No more than an epoch has, or steps would be smaller than they are said to be.
     accumulate = min(train.accumulate, len(batches))
@@ -216,7 +242,8 @@ def _run(
             gradient_clip_val=train.gradient_clip or None,
             deterministic="warn",
             logger=False,
-            callbacks=[state, *callbacks],
+            callbacks=[machine, *measures, *filter(None, (stop, plateau)), state, *callbacks],
+            profiler=machine.loading,
             plugins=[WholeFiles(), *([Environment(here)] if here.ranks > 1 else [])],
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -231,6 +258,8 @@ def _run(
                 ckpt_path=job.resumed,
                 weights_only=True,
             )
+    if stop and stop.stopped and here.rank == 0:
+        say(f"{job.label}: stopped after epoch {state.rows[-1]['epoch']:g}: {stop.reason}")
     return state
 
 

@@ -14,6 +14,9 @@ from condswin.errors import CondswinError
 from condswin.tasks.slices import Batch, Slices
 from condswin.training.checkpoints import START, Position
 
+#: In training batches: (B, 2), number of each slice, as asked for, and seed of what is drawn for it.
+DRAWN = "drawn"
+
 
 def training_loader(
     slices: Slices, train: TrainConfig, *, seed: int, rank: int, ranks: int, start: Position = START
@@ -59,6 +62,12 @@ def raised(batch: Batch | CondswinError) -> Batch:
     if isinstance(batch, CondswinError):
         raise batch
     return batch
+
+
+def inputs(slices: Slices, batch: Batch) -> Batch:
+    """What a network is fed with, of a batch of raw items; what was drawn for them stays with it."""
+    drawn = {DRAWN: batch[DRAWN]} if DRAWN in batch else {}
+    return {**slices.inputs(batch), **drawn}
 
 
 def _loading(slices: Slices, train: TrainConfig, seed: int) -> dict[str, Any]:
@@ -159,8 +168,9 @@ class _Seeded(Dataset[Batch]):
         epoch, index = place
         with torch.random.fork_rng(devices=[]):
             # Not `torch.manual_seed`, which keeps a note of each call for GPUs that may yet be used.
-            torch.default_generator.manual_seed(hash((self._seed, epoch, index)) % 2**63)
-            return self._slices.raw(index)
+            seed = hash((self._seed, epoch, index)) % 2**63
+            torch.default_generator.manual_seed(seed)
+            return {**self._slices.raw(index), DRAWN: torch.tensor([index, seed])}
 
 
 class _Carried(Dataset[Batch | CondswinError]):
@@ -185,4 +195,4 @@ def _collate(slices: Slices | None, items: list[Batch | CondswinError]) -> Batch
         if isinstance(item, CondswinError):
             return item
     batch: Batch = default_collate(items)
-    return batch if slices is None else slices.inputs(batch)
+    return batch if slices is None else inputs(slices, batch)

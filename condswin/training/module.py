@@ -24,7 +24,7 @@ from condswin.errors import BadDataError, CondswinError, DivergedError
 from condswin.networks.recomputing import recompute_activations
 from condswin.tasks.learning import Learning
 from condswin.tasks.slices import Batch, Slices
-from condswin.training.loaders import raised
+from condswin.training.loaders import inputs, raised
 from condswin.training.ranks import from_all
 
 
@@ -82,6 +82,11 @@ class TrainingModule(LightningModule):
         """What is validated and kept: the network with averaged weights where there are such."""
         return self.network if self.average is None else self.average.module
 
+    def evaluate(self, image: Tensor) -> Tensor:
+        """What `evaluated` makes of an image, never compiled."""
+        output: Tensor = self.evaluated(image.contiguous(memory_format=self._layout))
+        return output
+
     def optimizer_step(self, *arguments: Any, **others: Any) -> None:
         """A step, and of the average too."""
         super().optimizer_step(*arguments, **others)
@@ -106,7 +111,7 @@ class TrainingModule(LightningModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Makes inputs of what the loader left to the device."""
         slices = self._slices if self.training else cast(Slices, self._validation)
-        return slices.inputs(batch) if self.train_config.transforms == "device" else batch
+        return inputs(slices, batch) if self.train_config.transforms == "device" else batch
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of one batch.
@@ -221,7 +226,7 @@ def learning_rates(optimizer: Optimizer, schedule: ScheduleConfig, *, steps: int
     """
     first = max(schedule.warmup_steps, 1)
     warmup = LinearLR(optimizer, start_factor=1 / first, total_iters=max(first - 1, 1))
-    if schedule.name == "constant":
+    if schedule.name in ("constant", "plateau"):  # what follows is `Plateau`'s
         return warmup
     if schedule.name == "step":
         epoch = max(steps // epochs, 1)

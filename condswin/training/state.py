@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from condswin.training.checkpoints import Position
+from condswin.training.machine import Machine
+from condswin.training.measures import Measure
 from condswin.training.module import TrainingModule
 from condswin.training.ranks import any_rank
 from condswin.training.stopping import TERMINATED, Stopping
@@ -30,7 +32,11 @@ class State(Checkpoint):
         minutes: Between two states within an epoch.
         stopping: Whether the process was asked to terminate.
         require_owner: Raises if the folder belongs to another training.
-        report: Called with the history after each epoch.
+        measures: Of each epoch, for the history.
+        machine: Its figures of each epoch, which are kept apart: the history of a training is the same every time.
+        draw: Called with the history and these figures before an epoch's state is saved: what is drawn twice is there
+            once, what was not drawn would be missing.
+        report: Called with the same after that.
     """
 
     def __init__(
@@ -41,14 +47,24 @@ class State(Checkpoint):
         minutes: float,
         stopping: Stopping,
         require_owner: Callable[[], None],
+        measures: Sequence[Measure],
+        machine: Machine,
+        draw: Callable[[list[dict[str, float]]], None],
         report: Callable[[list[dict[str, float]]], None],
     ) -> None:
         self.rows: list[dict[str, float]] = []
+        self._figures: list[dict[str, float]] = []
         self.weights: dict[str, Tensor] = {}
         self._score = math.nan
         self._folder, self._monitor, self._minutes = folder, monitor, minutes
         self._stopping, self._require_owner, self._report = stopping, require_owner, report
+        self._measures, self._machine, self._draw = measures, machine, draw
         self._saved_at = time.monotonic()
+
+    @property
+    def told(self) -> list[dict[str, float]]:
+        """The history, with the machine's figures."""
+        return [{**row, **figures} for row, figures in zip(self.rows, self._figures, strict=True)]
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         """Replaces Lightning's handler of SIGTERM, which ends with status 0."""
@@ -75,25 +91,30 @@ class State(Checkpoint):
         """Adds to the history, keeps the best weights, saves."""
         values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
+        for measure in self._measures:
+            values |= measure.values(trainer)
         self.rows.append({"epoch": trainer.current_epoch, "train/learning_rate": rate, **values})
+        self._figures.append(self._machine.values(trainer))
         if self._is_best(values):
             network = cast(TrainingModule, module).evaluated
             self.weights = {
                 name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
                 for name, value in network.state_dict().items()
             }
+        self._draw(self.told)
         self._save(trainer, Position(trainer.current_epoch + 1, 0))
         # After the state is on the disk, whatever happens to what is told of it.
-        self._report(self.rows)
+        self._report(self.told)
         self._stop_if(*any_rank(self._stopping.asked))
 
     def state_dict(self) -> dict[str, Any]:
         """What a state on the disk has of this."""
-        return {"rows": list(self.rows), "weights": self.weights, "score": self._score}
+        return {"rows": list(self.rows), "figures": list(self._figures), "weights": self.weights, "score": self._score}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        self.rows, self.weights, self._score = list(state["rows"]), state["weights"], state["score"]
+        self.rows, self._figures = list(state["rows"]), list(state["figures"])
+        self.weights, self._score = state["weights"], state["score"]
 
     def _is_best(self, values: Mapping[str, float]) -> bool:
         if not self._monitor:

@@ -106,12 +106,13 @@ def chance() -> random.Random:
 
 
 def assert_tidy(folder: Path) -> None:
-    """What `ls` shows of the checkpoints of a training that has ended: two states with checksums, its key, its run."""
+    """What `ls` shows of the checkpoints of a training that has ended: two states with checksums, and what is told."""
     names = sorted(path.name for path in states(folder).iterdir())
     assert len([name for name in names if name.endswith(".ckpt")]) == 2
     assert len([name for name in names if name.endswith(".ckpt.sha256")]) == 2
-    assert len(names) == 6, names
-    assert {"training.json", "run.json"} <= set(names)
+    assert len(names) == 10, names
+    assert {"training.json", "run.json", "epochs.csv", "order", "pictures", "training.png"} <= set(names)
+    assert not list(states(folder).rglob(".partial-*"))
 
 
 def kill_at_random(
@@ -218,7 +219,7 @@ def test_killed_within_a_write_with_another_temporary_file_system(
     try:
         for _ in range(TIMES):
             process = start(folder)
-            wait(lambda: any((folder / "checkpoints").glob("*/.partial-*")), process)
+            wait(lambda: any((folder / "checkpoints").glob("*/.partial-*.ckpt")), process)
             process.kill()
             process.wait()
         status, said = finish(folder)

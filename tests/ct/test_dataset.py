@@ -1,3 +1,4 @@
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -142,3 +143,21 @@ def test_augmentation_moves_image_and_label_alike():
         assert abs(moved[0] - moved[1]).max() < 0.4  # channels differ by noise only
         places.add(tuple((moved_label > 0).nonzero().float().mean(0).round().tolist()))
     assert len(places) > 20
+
+
+def test_slices_with_most_tumour_are_shown_and_without_any_those_with_most_liver(files, tmp_path):
+    data = SliceDataset(files)
+    labels = [np.stack([data[15 * case + index]["label"] for index in range(15)]) for case in range(2)]
+    tumour = [(label == 2).sum(axis=(1, 2)) for label in labels]
+    found = data.telling(5)
+    assert len(found) == 2
+    for case, item in enumerate(found):
+        assert tumour[case].any()
+        assert tumour[case][item - 15 * case] == tumour[case].max()
+    healthy = tmp_path / "volume-9.h5"
+    healthy.write_bytes(files[0].read_bytes())
+    with h5py.File(healthy, "a") as file:
+        file["label"][...] = np.minimum(file["label"][:], 1)
+    (item,) = SliceDataset([healthy]).telling(2)
+    liver = (labels[0] > 0).sum(axis=(1, 2))
+    assert liver[item] == liver.max()

@@ -244,3 +244,10 @@ def test_a_volume_for_prediction_is_scaled_as_in_training(prepared):
         torch.testing.assert_close(inputs.image[slice_], item["image"])
         torch.testing.assert_close(inputs.std[slice_], item["std"])
     assert inputs.columns == 22
+
+
+def test_the_middle_slices_of_the_first_volumes_are_shown(prepared):
+    data = SliceDataset(prepared / "val", SETTINGS, training=False)
+    assert data.telling(2) == [1, 2 + 1]
+    assert data.telling(9) == [1, 2 + 1, 2 + 3 + 2]
+    assert [data.name(item).rpartition(" ")[2] for item in data.telling(9)] == ["1", "1", "2"]

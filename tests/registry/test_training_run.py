@@ -159,7 +159,7 @@ def test_a_server_that_is_away_for_some_epochs_has_all_in_the_end(
         away = Away(world.client, deaf=deaf)
         run._client = away
         run.log(ROWS[:2])
-        assert "does not take epoch 1 (" in capsys.readouterr().err
+        assert "does not take all of epoch 1 (" in capsys.readouterr().err
         run.log(ROWS[:3])
         away.gone = False
         run.finish(ROWS)
@@ -178,11 +178,11 @@ def test_a_server_that_is_gone_for_good_ends_no_training(
     assert run.id in said
     assert "the same command again trains nothing and sends them" in said
     assert losses(world, run.id) == WANTED[:2]
-    send_rest(world.config, folder, ROWS)
+    send_rest(world.config, folder)
     assert losses(world, run.id) == WANTED
     assert world.client.get_run(run.id).info.status == "FINISHED"
     capsys.readouterr()
-    send_rest(world.config, folder, ROWS)
+    send_rest(world.config, folder)
     assert losses(world, run.id) == WANTED
 
 
@@ -194,3 +194,103 @@ def test_a_server_that_is_away_is_not_asked_after_every_epoch(
     for count in range(1, 5):
         run.log(ROWS[:count])
     assert capsys.readouterr().err.count("does not take") == 1
+
+
+def pictures(folder: Path, epochs: int) -> None:
+    """What a training has drawn after so many epochs."""
+    for epoch in range(epochs):
+        path = folder / f"pictures/epoch-{epoch:04}.png"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"picture of %d" % epoch)
+    (folder / "training.png").write_bytes(b"curves of %d" % epochs)
+
+
+def artifacts(world: World, run_id: str, place: str = "pictures") -> list[str]:
+    return [entry.path for entry in world.client.list_artifacts(run_id, place)]
+
+
+def curves(world: World, run_id: str, to: Path) -> bytes:
+    return Path(world.client.download_artifacts(run_id, "training.png", str(to))).read_bytes()
+
+
+def test_pictures_are_sent_once_and_curves_as_they_grow(
+    world: World, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    log = MlflowClient.log_artifact
+
+    def noted(self: MlflowClient, run_id: str, path: str, *arguments: Any) -> None:
+        sent.append(Path(path).name)
+        log(self, run_id, path, *arguments)
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", noted)
+
+    def killed() -> None:
+        with started(world, folder) as run:
+            for count in (1, 2):
+                pictures(folder, count)
+                (folder / "pictures/.partial-of-a-kill.png").touch()
+                run.log(ROWS[:count])
+            assert curves(world, run.id, tmp_path) == b"curves of 2"
+            raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        killed()
+    with started(world, folder) as run:
+        pictures(folder, 4)
+        run.finish(ROWS)
+    assert artifacts(world, run.id) == [f"pictures/epoch-{epoch:04}.png" for epoch in range(4)]
+    assert curves(world, run.id, tmp_path) == b"curves of 4"
+    assert [name for name in sent if name != "training.png"] == [f"epoch-{epoch:04}.png" for epoch in range(4)]
+    assert sent.count("training.png") == 3
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_pictures_wait_for_a_server_that_is_away(
+    deaf: bool, world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAIT_AT_END", 0.0)
+    with started(world, folder) as run:
+        pictures(folder, 1)
+        run.log(ROWS[:1])
+        run._client = Away(world.client, deaf=deaf)
+        pictures(folder, 4)
+        run.finish(ROWS)
+    assert artifacts(world, run.id) == ["pictures/epoch-0000.png"]
+    send_rest(world.config, folder)
+    assert artifacts(world, run.id) == [f"pictures/epoch-{epoch:04}.png" for epoch in range(4)]
+    assert losses(world, run.id) == WANTED
+
+
+def test_a_store_that_takes_no_pictures_keeps_no_epoch_back(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Artifacts may lie elsewhere than metrics, and the training have no right to write there."""
+
+    def refused(*_: Any) -> None:
+        raise PermissionError("read-only store")
+
+    pictures(folder, 4)
+    with monkeypatch.context() as patch, started(world, folder) as run:
+        patch.setattr(MlflowClient, "log_artifact", refused)
+        for count in (2, 3):
+            run.log(ROWS[:count])
+        run.finish(ROWS)
+    said = capsys.readouterr().err
+    assert f"{folder / 'pictures/epoch-0000.png'}: MLflow's artifact store does not take it (PermissionError: " in said
+    assert said.count("read-only store") == 2  # asked again at the end only, since asking may take long
+    assert losses(world, run.id) == WANTED
+    assert world.client.get_run(run.id).info.status == "FINISHED"
+    send_rest(world.config, folder)
+    assert len(artifacts(world, run.id)) == 4
+    assert read_json(folder / RUN)["ended"]
+
+
+def test_an_epoch_may_have_more_numbers_than_one_request_takes(world: World, folder: Path) -> None:
+    """Unrolled networks have hundreds of routers."""
+    many = {f"router/{number}": float(number) for number in range(2100)}
+    with started(world, folder) as run:
+        run.finish([{**ROWS[0], **many}])
+    metrics = world.client.get_run(run.id).data.metrics
+    assert metrics == {**many, "train/loss": 1.0, "val/loss": 0.0}

@@ -80,7 +80,7 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def fit(_: object, network: nn.Module, *arguments: object, label: str, **others: object) -> Fitted:
         labels.append(label)
-        return Fitted(network.eval(), [])
+        return Fitted(network.eval(), [], [])
 
     monkeypatch.setattr(step, "fit", fit)
     return labels

@@ -13,8 +13,10 @@ from condswin.config.root import Config
 from condswin.networks.models import create_model
 from condswin.tasks.learning import Learning
 from condswin.tasks.loading import load
-from condswin.training import fit
+from condswin.training import Fitted, fit
+from condswin.training.history import Rows
 from condswin.training.module import TrainingModule
+from condswin.training.shown import Draw
 
 TASK = "reconstruction"
 MONITOR = ("slice_psnr", True)
@@ -24,7 +26,19 @@ class KilledError(Exception):
     """Ends a training as a kill does: nothing more is saved."""
 
 
-def weights(
+def weights(config: Config, prepared: Path, checkpoints: Path, *arguments: Any, **settings: Any) -> torch.Tensor:
+    """All weights and losses of a training, or nothing if it was ended; see `run`."""
+    fitted = run(config, prepared, checkpoints, *arguments, **settings)
+    if fitted is None:
+        return torch.empty(0)
+    assert [row["epoch"] for row in fitted.history] == list(range(settings.get("epochs", 4)))
+    assert not fitted.network.training
+    # The best epoch may be an early one; losses tell whether the last one was the same too.
+    rows = torch.tensor([[row["train/loss"], row["val/loss"], row["val/slice_psnr"]] for row in fitted.history])
+    return torch.cat([rows.flatten(), *(parameter.detach().flatten() for parameter in fitted.network.parameters())])
+
+
+def run(
     config: Config,
     prepared: Path,
     checkpoints: Path,
@@ -36,9 +50,12 @@ def weights(
     dropout: float = 0.1,
     require_owner: Callable[[], None] = lambda: None,
     spoil: Callable[[torch.nn.Module], None] = lambda _: None,
+    report: Callable[[Rows], None] = lambda _: None,
+    draw: Draw | None = None,
+    seed: int = 1,
     **settings: Any,
-) -> torch.Tensor:
-    """Trains; returns all weights and losses, or nothing if it was ended.
+) -> Fitted | None:
+    """Trains; returns nothing if it was ended.
 
     Args:
         config: Parameters.
@@ -51,6 +68,9 @@ def weights(
         dropout: Of the network.
         require_owner: See `fit`.
         spoil: Called with the fresh network.
+        report: See `fit`.
+        draw: See `fit`.
+        seed: Of the order of slices.
         settings: Of the training, other than the configuration's.
     """
     import lightning.pytorch as pl
@@ -70,7 +90,7 @@ def weights(
 
             patch.setattr(TrainingModule, hook, interrupted)
         try:
-            fitted = fit(
+            return fit(
                 load(Learning, TASK, config),
                 network,
                 train,
@@ -79,17 +99,14 @@ def weights(
                 name="conditional-light",
                 prepared=prepared,
                 checkpoints=checkpoints,
-                seed=1,
+                seed=seed,
                 label="t",
                 require_owner=require_owner,
+                report=report,
+                draw=draw,
             )
         except KilledError:
-            return torch.empty(0)
-    assert [row["epoch"] for row in fitted.history] == list(range(epochs))
-    assert not fitted.network.training
-    # The best epoch may be an early one; losses tell whether the last one was the same too.
-    rows = torch.tensor([[row["train/loss"], row["val/loss"], row["val/slice_psnr"]] for row in fitted.history])
-    return torch.cat([rows.flatten(), *(parameter.detach().flatten() for parameter in fitted.network.parameters())])
+            return None
 
 
 def _kill() -> None:

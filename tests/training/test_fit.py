@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from condswin.config.root import Config
-from condswin.config.train import ScheduleConfig
+from condswin.config.train import EarlyStoppingConfig, ScheduleConfig
 from condswin.errors import BadDataError, DivergedError
 from condswin.training import decisive
 from condswin.training.module import learning_rates
@@ -73,9 +73,10 @@ def test_what_loads_slices_decides_nothing_and_what_computes_does(
     known = decisive(train)
     assert known["device"] == "cpu"
     same = {"workers": 7, "prefetch": 5, "pin_memory": False, "cache_mb": 0}
-    same |= {"checkpoint_minutes": 1.0, "grace_seconds": 3.0, "processes": 1}
+    same |= {"checkpoint_minutes": 1.0, "grace_seconds": 3.0, "processes": 1, "pictures": 9}
     assert decisive(train.model_copy(update=same)) == known
     other = {"precision": "bf16-mixed", "tf32": True, "compile": True, "channels_last": True, "ema": 0.9}
+    other |= {"early_stopping": EarlyStoppingConfig(), "schedule": ScheduleConfig(name="plateau")}
     other |= {"accumulate": 2, "learning_rate_rule": "linear", "processes": 2}
     for name, value in other.items():
         assert decisive(train.model_copy(update={name: value})) != known

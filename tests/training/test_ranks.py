@@ -1,8 +1,10 @@
 """Two processes on this machine that train together."""
 
+import csv
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ from condswin.config.root import Config
 from condswin.config.train import TrainConfig
 from condswin.errors import ConfigError
 from condswin.training.ranks import how_many
+from condswin.training.shown import Epoch
 from condswin.training.stopping import TERMINATED
-from tests.training.runs import states, weights
+from tests.training.runs import run, states, weights
 
 TRAINING = {"epochs": 2, "dropout": 0.0}
 
@@ -60,6 +63,29 @@ def test_two_processes_train_as_one_with_twice_the_batches(
     """Equal steps, and validation means over slices, each counted once."""
     one = weights(tiny, prepared, tmp_path, accumulate=2, **TRAINING)
     assert (one - unbroken[0]).abs().max() < 1e-6
+
+
+def test_the_order_of_two_processes_is_that_of_one_and_one_of_them_draws(
+    tiny: Config, prepared: Path, tmp_path: Path
+) -> None:
+    drawn = []
+
+    def draw(epoch: Epoch, folder: Path) -> None:
+        drawn.append((os.getpid(), len(epoch.rows), epoch.shown[0].name))
+
+    settings: dict[str, Any] = {**TRAINING, "epochs": 1}
+    two = run(tiny, prepared, tmp_path / "two", processes=2, draw=draw, **settings)
+    one = run(tiny, prepared, tmp_path / "one", accumulate=2, **settings)
+    assert two is not None
+    assert one is not None
+    (row,), (other,) = two.history, one.history
+    assert row["train/order"] == other["train/order"]
+    assert row["train/gradient_norm_max"] == pytest.approx(other["train/gradient_norm_max"], rel=1e-4)
+    assert row.keys() == other.keys()
+    assert [(process, count) for process, count, _ in drawn] == [(os.getpid(), 1)]
+    tables = [list(csv.DictReader((tmp_path / name / "order/epoch-0000.csv").open())) for name in ("two", "one")]
+    assert [{each["process"] for each in table} for table in tables] == [{"0", "1"}, {"0"}]
+    assert len({each["slice"] for each in tables[0]}) == len(tables[0])
 
 
 def test_they_listen_on_the_loopback_interface_alone(

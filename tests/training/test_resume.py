@@ -192,13 +192,13 @@ def test_trainings_of_two_keys_share_no_checkpoint(tiny: Config, prepared: Path,
     folder, changes = training_folder(checkpoints, one)
     assert changes == []
     fit(task, network, train, checkpoints=folder, **arguments)
-    before = {path: path.read_bytes() for path in folder.iterdir()}
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert training_folder(checkpoints, one) == (folder, [])
     another, changes = training_folder(checkpoints, other)
     assert changes == ["parameters changed: seed"]
     larger = create_model("swin", preset="demo", embedding=32, heads=[2, 2])
     assert len(fit(task, larger, train, checkpoints=another, **arguments).history) == 1
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_moved_folder_goes_on_to_the_same_weights(
@@ -215,6 +215,6 @@ def test_a_finished_training_has_nothing_left_to_do(
     tiny: Config, prepared: Path, tmp_path: Path, unbroken: torch.Tensor
 ) -> None:
     weights(tiny, prepared, tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert torch.equal(unbroken, weights(tiny, prepared, tmp_path))
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
