@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from condswin.networks.routers import Router
+from condswin.networks.routers import Router, rows
 from condswin.networks.windows import WindowPlan, relative_position_index
 
 #: Numbers of attention scores that fit the cache beside their queries, keys and values.
@@ -58,7 +58,7 @@ def attend(qkv: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
     batch, count = qkv.shape[:2]
     q, k, v = rearrange(qkv, "b m n (three h d) -> three (b m) h n d", three=3, h=bias.shape[0]).unbind()
     # Windows join the batch, since four axes take the fast path; copies of the mask cost less than those of q, k and v.
-    added = bias[None] if mask is None else (mask[:, None] + bias).repeat(batch, 1, 1, 1)
+    added = bias[None] if mask is None else (mask[:, None] + bias).expand(batch, -1, -1, -1, -1).flatten(0, 1)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=added)
     if torch.compiler.is_exporting():
         out = out.contiguous()  # an exported program may lay it out in another way than the function does here
@@ -150,8 +150,7 @@ class RoutedWindowAttention(nn.Module):
     """Every query of a window attends to the window's routed patches only (HeavyW-MSA), and is weighted by its score.
 
     Queries are many and keys few, so the products `q k = (W x + b) k` are taken as `x (W^T k) + b k`: keys are brought
-    to the patches' space, and no query is ever made. Heads stay apart there as separate keys; values get zeros in the
-    channels of the other heads, so that one product sums over keys and puts the heads side by side.
+    to the patches' space, and no query is ever made. Heads stay apart there as separate keys.
 
     Args:
         dim: Channels C.
@@ -182,30 +181,32 @@ class RoutedWindowAttention(nn.Module):
             (B, M, N, C).
         """
         batch, count, size, channels = windows.shape
-        heads, routed = self.heads, indices.shape[-1]
-        dtype = windows.dtype
-        chosen = windows.gather(2, indices[..., None].expand(-1, -1, -1, channels)) * gates[..., None].to(dtype)
-        key, value = torch.unflatten(self.key_value(chosen), -1, (2, heads, -1)).unbind(3)  # (B, M, k, h, d)
-        key = key * key.shape[-1] ** -0.5
-        projected = torch.einsum("bmkhd,hdc->bmkhc", key, torch.unflatten(self.query.weight, 0, (heads, -1)))
-        added = (key * torch.unflatten(self.query.bias, 0, (heads, -1))).sum(-1)[..., None]  # (B, M, k, h, 1)
-        by_key = rearrange(self.bias(plan), "h query key -> key (h query)")
-        added = added + torch.unflatten(F.embedding(indices, by_key), -1, (heads, size))  # (B, M, k, h, N)
+        heads, routed, scale = self.heads, indices.shape[-1], (channels // self.heads) ** -0.5
+        patches = windows.reshape(batch * count, size, channels)
+        chosen = rows(indices, size)
+        gated = patches.flatten(0, 1).index_select(0, chosen) * gates.reshape(-1, 1).to(windows.dtype)
+        by_head = self.key_value(gated).view(batch * count, routed, 2, heads, -1).permute(2, 3, 0, 1, 4)
+        key, value = by_head.flatten(2, 3).unbind()  # (h, B*M*k, d)
+        projected = torch.bmm(key, self.query.weight.view(heads, -1, channels)).view(heads, -1, routed, channels)
+        own = torch.bmm(key, scale * self.query.bias.view(heads, -1, 1)).view(heads, -1, routed, 1)
+        by_key = self.bias(plan).transpose(1, 2).flatten(0, 1)
+        of_heads = indices.reshape(-1, 1, routed) + torch.arange(0, heads * size, size, device=indices.device)[:, None]
+        added = F.embedding(of_heads, by_key) + own.transpose(0, 1)  # (B*M, h, k, N)
         if plan.mask is not None:
             # The mask is symmetric: its rows are the chosen keys' columns.
-            hidden = plan.mask.expand(batch, -1, -1, -1).gather(2, indices[..., None].expand(-1, -1, -1, size))
-            added = added + hidden[:, :, :, None]
-            scores = scores * (hidden == 0).any(2)
+            hidden = plan.mask.flatten(0, 1).index_select(0, chosen % (count * size)).view(-1, 1, routed, size)
+            added = added + hidden
+            scores = scores * (hidden.amax(2) == 0).view_as(scores)
         logits = torch.baddbmm(
-            added.reshape(batch * count, routed * heads, size).to(projected.dtype),
-            projected.reshape(batch * count, routed * heads, channels),
-            windows.reshape(batch * count, size, channels).transpose(1, 2),
+            added.flatten(1, 2).to(projected.dtype),
+            projected.transpose(0, 1).flatten(1, 2),
+            patches.transpose(1, 2),
+            alpha=scale,
         )
-        attention = logits.view(batch, count, routed, heads, size).softmax(2) * scores[:, :, None, None]
-        own = torch.eye(heads, dtype=value.dtype, device=value.device)[:, :, None]
-        apart = (value[..., None, :] * own).reshape(batch * count, routed * heads, channels)
-        weights = attention.reshape(batch * count, routed * heads, size).to(apart.dtype)
-        return torch.bmm(weights.transpose(1, 2), apart).view(batch, count, size, channels)
+        attention = logits.view(-1, heads, routed, size).softmax(2) * scores.reshape(-1, 1, 1, size)
+        weights = attention.view(-1, routed, size).transpose(1, 2).to(value.dtype)
+        attended = torch.bmm(weights, by_head[1].transpose(0, 1).flatten(0, 1))
+        return attended.view(batch, count, heads, size, -1).transpose(2, 3).flatten(3)
 
 
 class ConditionalWindowAttention(nn.Module):
@@ -241,9 +242,9 @@ class ConditionalWindowAttention(nn.Module):
 
     def forward(self, windows: Tensor, plan: WindowPlan) -> Tensor:
         """Attends within windows (B, M, N, C)."""
-        queries = self.query_router(windows, real=plan.real)
+        scores = self.query_router.weigh(windows, real=plan.real)
         keys = self.key_value_router(windows, real=plan.real)
-        heavy = self.dropout(self.heavy(windows, queries.scores, keys.indices, keys.gates, plan))
+        heavy = self.dropout(self.heavy(windows, scores, keys.indices, keys.gates, plan))
         # No gradient needs the sum's parts.
         light: Tensor = self.light(windows, plan)
         return light.add_(heavy)

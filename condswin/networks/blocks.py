@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from condswin.networks.attention import ConditionalWindowAttention, WindowAttention
-from condswin.networks.routers import Router
+from condswin.networks.routers import Router, rows
 from condswin.networks.windows import partition, unpartition, window_plan
 
 
@@ -45,13 +45,14 @@ class ConditionalFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transforms (B, H, W, C)."""
-        patches = x.flatten(1, 2)  # (B, H*W, C)
-        routing = self.router(patches)
-        index = routing.indices[..., None].expand(-1, -1, patches.shape[-1])
-        heavy = self.heavy(patches.gather(1, index))  # (B, k, C)
-        gated = routing.gates[..., None].to(heavy.dtype) * heavy
+        routing = self.router(x.flatten(1, 2))
+        patches = x.flatten(0, 2)  # (B*H*W, C)
+        chosen = rows(routing.indices, x.shape[1] * x.shape[2])
+        heavy = self.heavy(patches.index_select(0, chosen))
+        gated = routing.gates.reshape(-1, 1).to(heavy.dtype) * heavy
+        # No gradient needs the sum's parts.
         light: Tensor = self.light(patches)
-        return light.scatter_add(1, index, gated).view_as(x)
+        return light.index_add_(0, chosen, gated).view_as(x)
 
 
 class SwinBlock(nn.Module):

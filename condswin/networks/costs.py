@@ -91,14 +91,14 @@ def count_flops(network: nn.Module, image: Tensor) -> Flops:
     for name, block in network.named_modules():
         if not isinstance(block, SwinBlock):
             continue
-        attention_name, feed_forward = f"{name}.attention", f"{name}.feed_forward"
+        layers = [f"{name}.attention", f"{name}.feed_forward"]
         if isinstance(block.feed_forward, ConditionalFeedForward):
-            light += of(f"{attention_name}.light", f"{feed_forward}.light")
-            heavy += of(f"{attention_name}.heavy", f"{feed_forward}.heavy")
-            router += of(*(f"{attention_name}.{kind}_router" for kind in ("query", "key_value")))
-            router += of(f"{feed_forward}.router")
+            branches = {branch: of(*(f"{layer}.{branch}" for layer in layers)) for branch in ("light", "heavy")}
+            light += branches["light"]
+            heavy += branches["heavy"]
+            router += of(*layers) - sum(branches.values())
         else:
-            light += of(attention_name, feed_forward)
+            light += of(*layers)
     return Flops(light, heavy, router, by_module["Global"] - light - heavy - router)
 
 
@@ -176,11 +176,14 @@ def limited_threads(count: int | None) -> Iterator[None]:
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    start = time.perf_counter()
+    # A single thread's own time leaves out what other processes take.
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
+    start = clock()
     run()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _infer(network: nn.Module, image: Tensor) -> None:

@@ -32,6 +32,12 @@ def count(k: int | float, n: int) -> int:
     return max(1, min(n, k if isinstance(k, int) else round(k * n)))
 
 
+def rows(indices: Tensor, n: int) -> Tensor:
+    """Where patches lie among those of all groups: (..., k) indices into n patches each, to flat ones."""
+    groups = indices.shape[:-1].numel()
+    return (indices.reshape(groups, -1) + torch.arange(0, groups * n, n, device=indices.device)[:, None]).flatten()
+
+
 class Router(nn.Module, ABC):
     """Scores patches by their product with one trained vector.
 
@@ -55,17 +61,29 @@ class Router(nn.Module, ABC):
             x: (..., n, d) patches.
             real: (..., n) booleans, broadcastable; patches where it is False (padding) score 0.
         """
+        raw = self._raw(x, real)
+        scores, gates, indices = self.select(raw, count(self.k, raw.shape[-1]))
+        if real is not None:
+            # A window may hold fewer real patches than k, and scores sum to k all the same.
+            scores = scores * real
+            gates = gates * real.expand_as(raw).gather(-1, indices)
+        return Routing(scores, indices, gates)
+
+    def weigh(self, x: Tensor, *, real: Tensor | None = None) -> Tensor:
+        """The scores alone, for less; arguments as for `forward`."""
+        raw = self._raw(x, real)
+        scores = self.score(raw, count(self.k, raw.shape[-1]))
+        return scores if real is None else scores * real
+
+    def _raw(self, x: Tensor, real: Tensor | None) -> Tensor:
         # Small differences between large scores decide, so this stays in fp32 inside autocast.
         with torch.autocast(x.device.type, enabled=False):
             raw = x.float() @ self.vector.float()
-            if real is not None:
-                raw = raw.masked_fill(~real, MASKED)
-            scores, gates, indices = self.select(raw, count(self.k, raw.shape[-1]))
-            if real is not None:
-                # A window may hold fewer real patches than k, and scores sum to k all the same.
-                scores = scores * real
-                gates = gates * real.expand_as(raw).gather(-1, indices)
-        return Routing(scores, indices, gates)
+        return raw if real is None else raw.masked_fill(~real, MASKED)
+
+    def score(self, raw: Tensor, k: int) -> Tensor:
+        """Scores (..., n) from raw scores (..., n)."""
+        return self.select(raw, k)[0]
 
     @abstractmethod
     def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,11 +106,14 @@ class LightRouter(Router):
         super().__init__(dim, k=k)
         self.rescaled = rescaled
 
+    def score(self, raw: Tensor, k: int) -> Tensor:
+        """See `Router.score`."""
+        scores = raw.softmax(-1)
+        return scores * raw.shape[-1] if self.rescaled else scores
+
     def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """See `Router.select`."""
-        scores = raw.softmax(-1)
-        if self.rescaled:
-            scores = scores * raw.shape[-1]
+        scores = self.score(raw, k)
         chosen, indices = raw.topk(k, dim=-1)
         # A single gate normalised over itself is the constant 1 and its router would never learn.
         gates = k * chosen.softmax(-1) if self.rescaled and k > 1 else scores.gather(-1, indices)
@@ -183,16 +204,16 @@ def coordinate_descent(
         temperature = max(temperature * epsilon_decay, epsilon)
         scores = ((raw + a).clamp(max=0) / temperature).exp()
         total = scores.sum(-1, keepdim=True).clamp(min=torch.finfo(raw.dtype).tiny)  # all of them may underflow
-        a = a + temperature * (k / total).log()
+        a = a.sub((total / k).log(), alpha=temperature)
     return ((raw + a).clamp(max=0) / temperature).exp()
 
 
 def soft_top_k(raw: Tensor, chosen: Tensor, *, epsilon: float) -> Tensor:
     """Maximises <x, raw> + epsilon * entropy(x) over 0 <= x <= 1, sum(x) = k: where coordinate descent converges to.
 
-    The solution is `exp(min(raw + a, 0) / epsilon)`. Were it known which patches are saturated at 1, `a` would follow
-    from the sum that is left to the others. Only the best can be saturated, and fewer than k of them; and saturating
-    the next one raises `a` exactly where that patch is above `-a`. So the solution's `a` is the highest of k.
+    The solution is `min(factor * exp(raw / epsilon), 1)`. Were it known which patches are saturated at 1, the factor
+    would follow from the sum that is left to the others. Only the best can be saturated, and fewer than k of them; and
+    saturating the next one raises the factor exactly where that patch exceeds 1. So the solution's is the highest of k.
 
     Args:
         raw: (..., n) raw scores.
@@ -202,12 +223,12 @@ def soft_top_k(raw: Tensor, chosen: Tensor, *, epsilon: float) -> Tensor:
     Returns:
         (..., n) scores in [0, 1] that sum to k.
     """
-    scaled = raw / epsilon
-    lowest_first = scaled.gather(-1, chosen).flip(-1)
-    others = scaled.scatter(-1, chosen, -torch.inf).logsumexp(-1, keepdim=True)
+    lowest_first = chosen.flip(-1)
+    # Relative to the lowest chosen, which is never saturated; what is as far above as the clamp is, however large.
+    lowest = raw.detach().gather(-1, lowest_first[..., :1])
+    weights = ((raw - lowest) / epsilon).clamp(max=60).exp()
+    others = weights.scatter(-1, chosen, 0).sum(-1, keepdim=True)
     # Of the others and of the lowest 1, 2, ... k chosen, none of which is saturated.
-    free = torch.cat([others, lowest_first], dim=-1).logcumsumexp(-1)[..., 1:]
+    free = others + weights.gather(-1, lowest_first).cumsum(-1)
     left = torch.arange(1, chosen.shape[-1] + 1, device=raw.device)
-    a = (left.log() - free).max(-1, keepdim=True).values
-    # Added unscaled: about where scores reach 1, the sum is exact then.
-    return ((raw + epsilon * a).clamp(max=0) / epsilon).exp()
+    return (weights * (left / free).amax(-1, keepdim=True)).clamp(max=1)

@@ -23,8 +23,8 @@ def test_flops_are_the_ones_counted_by_hand() -> None:
         )
 
     def heavy(n: int, c: int, h: int, windows: int, k: int = 7) -> int:
-        """Keys and values; keys brought to patches; their products with patches; values; feed-forward of k patches."""
-        return 2 * (windows * k * (2 * c * c + c * c + 64 * h * c + 64 * h * c) + k * 8 * c * c)
+        """Keys and values; keys brought to patches, and queries' bias; products; values; feed-forward of k patches."""
+        return 2 * (windows * k * (2 * c * c + c * c + c + 64 * h * c + 64 * c) + k * 8 * c * c)
 
     def router(n: int, c: int) -> int:
         return 2 * 3 * n * c

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from condswin.networks.routers import IterativeRouter, LightRouter, coordinate_descent, count, soft_top_k
+from condswin.networks.routers import IterativeRouter, LightRouter, coordinate_descent, count, rows, soft_top_k
 from tests.networks.reference import published
 
 EPSILON = 0.1
@@ -34,6 +34,40 @@ def test_soft_top_k_sums_to_k_and_is_the_optimum(n: int, share: float, scale: fl
     x = soft_top_k(raw, raw.topk(k).indices, epsilon=EPSILON)
     assert x.sum().item() == pytest.approx(k, rel=1e-4)
     torch.testing.assert_close(x.double(), bisection(raw, k, EPSILON), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1, 30])
+def test_soft_top_k_has_the_gradient_of_its_values(scale: float) -> None:
+    raw = scale * torch.randn(3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    chosen = raw.topk(5).indices
+    assert torch.autograd.gradcheck(lambda x: soft_top_k(x, chosen, epsilon=EPSILON), raw.requires_grad_())
+
+
+def test_soft_top_k_shares_what_is_left_among_equals() -> None:
+    """Patches of an image's background are all alike, and the k-th best may be one of them."""
+    raw = torch.tensor([900.0, 2.0, 2.0, 2.0, -900.0])
+    torch.testing.assert_close(
+        soft_top_k(raw, raw.topk(3).indices, epsilon=EPSILON), torch.tensor([1, 2 / 3, 2 / 3, 2 / 3, 0])
+    )
+
+
+@pytest.mark.parametrize("iterations", [None, 20])
+@pytest.mark.parametrize("masked", [False, True])
+def test_scores_alone_are_the_routers_scores(masked: bool, iterations: int | None) -> None:
+    x, real = torch.randn(2, 64, 16), torch.arange(64) < 40 if masked else None
+    for router in (
+        LightRouter(16, k=7),
+        LightRouter(16, k=7, rescaled=False),
+        IterativeRouter(16, k=7, iterations=iterations),
+    ):
+        torch.testing.assert_close(router.weigh(x, real=real), router(x, real=real).scores)
+
+
+def test_rows_find_chosen_patches_among_those_of_all_groups() -> None:
+    x = torch.randn(2, 3, 16, 4)
+    indices = torch.randn(2, 3, 16).topk(5).indices
+    expected = x.gather(2, indices[..., None].expand(-1, -1, -1, 4))
+    assert torch.equal(x.flatten(0, 2)[rows(indices, 16)].view_as(expected), expected)
 
 
 @pytest.mark.parametrize("router", [LightRouter(32, k=7), IterativeRouter(32, k=7)])
