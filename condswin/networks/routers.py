@@ -34,7 +34,7 @@ def count(k: int | float, n: int) -> int:
 
 def rows(indices: Tensor, n: int) -> Tensor:
     """Where patches lie among those of all groups: (..., k) indices into n patches each, to flat ones."""
-    groups = indices.shape[:-1].numel()
+    groups = math.prod(indices.shape[:-1])
     return (indices.reshape(groups, -1) + torch.arange(0, groups * n, n, device=indices.device)[:, None]).flatten()
 
 
