@@ -57,7 +57,11 @@ def watched(network: nn.Module) -> Iterator[list[Decision]]:
         if isinstance(block, SwinBlock):
             note, observers = _observers(name, block, decisions)
             handles.append(block.register_forward_pre_hook(note))
-            handles += [router.register_forward_hook(hook, with_kwargs=True) for router, hook in observers]
+            for module, hook in observers:
+                if isinstance(module, Router):
+                    handles.append(module.register_forward_hook(hook, with_kwargs=True))
+                else:
+                    handles.append(module.register_forward_pre_hook(hook))
     try:
         yield decisions
     finally:
@@ -72,7 +76,7 @@ def has_routers(network: nn.Module) -> bool:
 
 def _observers(
     name: str, block: SwinBlock, decisions: list[Decision]
-) -> tuple[Callable[..., None], list[tuple[Router, Callable[..., None]]]]:
+) -> tuple[Callable[..., None], list[tuple[nn.Module, Callable[..., None]]]]:
     """A hook that notes the size of a block's feature map, and one for each of its routers."""
     height = width = 0
 
@@ -80,30 +84,36 @@ def _observers(
         nonlocal height, width
         height, width = arguments[0].shape[1:3]
 
+    def placed(kind: str, values: Tensor) -> Tensor:
+        if kind == FEED_FORWARD:
+            return values.view(-1, height, width).cpu()
+        plan = window_plan(height, width, block.window, block.shift, values.device)
+        return unpartition(values[..., None], plan)[..., 0].cpu()
+
+    def decided(kind: str, scores: Tensor, indices: Tensor | None, real: Tensor | None) -> None:
+        scores, chosen = scores.detach(), None
+        if indices is not None:
+            chosen = placed(kind, torch.zeros_like(scores, dtype=torch.bool).scatter(-1, indices, True))
+        decisions.append(Decision(name, kind, placed(kind, scores), chosen, _entropy(scores, real)))
+
     def observer(kind: str) -> Callable[..., None]:
         def observe(_: nn.Module, __: tuple[Tensor, ...], options: dict[str, Any], routing: Routing) -> None:
-            def placed(values: Tensor) -> Tensor:
-                if kind == FEED_FORWARD:
-                    return values.view(-1, height, width)
-                plan = window_plan(height, width, block.window, block.shift, values.device)
-                return unpartition(values[..., None], plan)[..., 0]
-
-            scores = routing.scores.detach()
-            chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, routing.indices, True)
-            decisions.append(
-                Decision(
-                    name,
-                    kind,
-                    placed(scores).cpu(),
-                    None if kind == QUERY else placed(chosen).cpu(),
-                    _entropy(scores, options.get("real")),
-                )
-            )
+            decided(kind, routing.scores, routing.indices, options.get("real"))
 
         return observe
 
-    routers = [(kind, router) for path, kind in _KINDS.items() if (router := _find(block, path)) is not None]
-    return note, [(router, observer(kind)) for kind, router in routers]
+    found = {kind: router for path, kind in _KINDS.items() if (router := _find(block, path)) is not None}
+    observers: list[tuple[nn.Module, Callable[..., None]]] = [
+        (router, observer(kind)) for kind, router in found.items() if kind != QUERY
+    ]
+    if (query := found.get(QUERY)) is not None:
+        # Asked for scores alone, which no hook sees; they are computed once more.
+        def observe_queries(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+            windows, plan = arguments
+            decided(QUERY, query.weigh(windows, real=plan.real), None, plan.real)
+
+        observers.append((block.attention, observe_queries))
+    return note, observers
 
 
 def _find(block: nn.Module, path: str) -> Router | None:
