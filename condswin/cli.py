@@ -734,25 +734,31 @@ def export(
 
 @app.command()
 def baseline(
+    task: Task,
     prepared: Prepared = None,
     out: OptionalPath = None,
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
     settings: Settings = None,
 ) -> None:
-    """Reconstruct by compressed sensing (total variation, tuned on validation cases) and score it like a network.
+    """Predict by the reference method, tuned on validation cases, and score it like a network.
 
-    Example: condswin baseline
+    Compressed sensing (total variation) for reconstruction; thresholds and an active contour for segmentation.
+
+    Example: condswin baseline reconstruction
     """
-    config = _read("reconstruction", params, settings)
-    target = out or layout.evaluation("reconstruction", layout.COMPRESSED_SENSING)
-    data = prepared or layout.prepared("reconstruction")
+    from condswin.tasks.facts import Facts
+    from condswin.tasks.loading import load
+
+    config = _read(task, params, settings)
+    target = out or layout.evaluation(task, load(Facts, task, config).reference_method or "baseline")
+    data = prepared or layout.prepared(task)
     check_output(target, step="baseline", inputs=[data], overwrite=overwrite)
     from condswin.reporting.text import print_summary
     from condswin.steps.baseline import baseline as step
 
-    result = step(config, prepared=data, out=target, overwrite=overwrite)
-    print(f"weight {result['weight']} (PSNR on validation cases by weight: {json.dumps(result['weights'])})")
+    result = step(config, task, prepared=data, out=target, overwrite=overwrite)
+    print(f"chosen on validation cases: {json.dumps(result['settings'])}")
     print_summary(result["test"])
 
 

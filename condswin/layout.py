@@ -6,8 +6,6 @@ from condswin.config.names import TaskName
 
 #: Losses and scores by epoch, in a model's folder.
 HISTORY = "history.csv"
-#: Name of the compressed-sensing reconstruction beside the variants.
-COMPRESSED_SENSING = "compressed-sensing"
 
 
 def demo(task: TaskName) -> Path:
@@ -43,12 +41,6 @@ def search(task: TaskName, variant: str) -> Path:
 def evaluation(task: TaskName, variant: str) -> Path:
     """Predictions, scores and pictures of one variant."""
     return Path("evaluation", task, variant)
-
-
-def reference_methods(task: TaskName) -> dict[str, Path]:
-    """Evaluations of reference methods by name, those that were made."""
-    found = {COMPRESSED_SENSING: evaluation(task, COMPRESSED_SENSING)}
-    return {name: folder for name, folder in found.items() if folder.is_dir()}
 
 
 def comparison(task: TaskName) -> Path:

@@ -60,8 +60,7 @@ def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     for variant in ("swin", "conditional-light", "stemmed"):
         condswin("train", task, variant, cwd=folder)
         condswin("evaluate", task, variant, cwd=folder)
-    if task == "reconstruction":
-        condswin("baseline", cwd=folder)
+    assert "chosen on validation cases: {" in condswin("baseline", task, cwd=folder)
     assert "best on val by" in condswin("compare", task, cwd=folder)
     assert f"condswin-{task} version 1" in condswin("register", task, cwd=folder)
     assert "the challenger is champion" in condswin("promote", task, cwd=folder)
@@ -121,8 +120,11 @@ def test_the_summary_shows_every_variant_and_where_to_look(pipeline: tuple[str, 
         "mlflow ui --backend-store-uri sqlite:///",
     ):
         assert expected in text
-    for expected in ("zero-filled", "compressed-sensing", " minus compressed-sensing, case by case"):
-        assert (expected in text) == (task == "reconstruction")
+    method = {"reconstruction": "compressed-sensing", "segmentation": "active-contour"}[task]
+    assert "best on the val cases by" in text
+    assert f" minus {method}, case by case" in text
+    assert text.count(method) == 2  # its row, and the gain over it
+    assert ("zero-filled" in text) == (task == "reconstruction")
 
 
 def test_the_champion_predicts_files_without_targets(pipeline: tuple[str, Path], tmp_path: Path) -> None:
@@ -274,8 +276,8 @@ def test_commands_for_a_task_that_is_not_there_say_so_in_one_line(task: str, tmp
     assert condswin("params", "tasks", cwd=tmp_path) == f"{task}\n"
     commands = [["params", "tasks", other], ["demo-data", other], ["ingest", other], ["train", other, "swin"],
                 ["evaluate", other, "swin"], ["compare", other], ["register", other], ["promote", other],
-                ["rollback", other], ["ablate", other], ["tune", other, "swin"]]  # fmt: skip
-    commands += [["undersample"], ["baseline"], ["data-card"]] if other == "reconstruction" else [["prepare-ct"]]
+                ["rollback", other], ["ablate", other], ["tune", other, "swin"], ["baseline", other]]  # fmt: skip
+    commands += [["undersample"], ["data-card"]] if other == "reconstruction" else [["prepare-ct"]]
     for command in commands:
         error = condswin(*command, cwd=tmp_path, code=1)
         assert error.startswith(f"error: {other}: not in these parameters"), command
@@ -332,7 +334,7 @@ WRITING = {
         ["train", "segmentation", "swin", "--out"],
         ["evaluate", "reconstruction", "swin", "--out"],
         ["evaluate", "segmentation", "--targets", "t", "--predictions", "p", "--out"],
-        ["baseline", "--out"],
+        ["baseline", "reconstruction", "--out"],
         ["data-card", "--out"],
         ["gallery", "scan.h5", "--out"],
         ["predict", "--model", "m", "params.yaml", "--out"],

@@ -43,7 +43,7 @@ ingest(config, task, source=str(raw), out=ingested)
 prepare(config, task, ingested=ingested, out=prepared)
 train(config, task, variant, prepared=prepared, checkpoints=Path("checkpoints"), out=model)
 evaluate(config, task, model=model, prepared=prepared, out=Path("evaluation"))
-baseline(config, prepared=prepared, out=Path("baseline"))
+baseline(config, "reconstruction", prepared=prepared, out=Path("baseline"))
 overrides = config.reconstruction.variants[variant].overrides
 study = Study(variants={"a": VariantConfig(network=variant, overrides=overrides)})
 ablate(config, task, study, prepared=prepared, also=[], seeds=1, out=Path("ablation"))

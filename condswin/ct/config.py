@@ -43,19 +43,21 @@ class PrepareCtConfig(Section):
     """How CT volumes become network inputs.
 
     Attributes:
-        window: Lowest and highest HU kept; mapped linearly to -1..1.
+        windows: Lowest and highest HU of each window; a slice gives a channel for each, mapped linearly to -1..1. A
+            wide window shows what is where, a narrow one what differs by a few HU; the thesis has the wide one alone.
         spacing: In-plane pixel size in mm after resampling; null keeps the scanner's.
         neighbours: Slices on either side given as extra channels (2.5D); 0 is the thesis's setting.
     """
 
-    window: tuple[float, float] = (-160.0, 240.0)
+    windows: Annotated[tuple[tuple[float, float], ...], Field(min_length=1)] = ((-160.0, 240.0), (-20.0, 200.0))
     spacing: Annotated[float, Field(gt=0)] | None = None
     neighbours: Annotated[int, Field(ge=0, le=8)] = 0
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if self.window[0] >= self.window[1]:
-            raise ValueError(f"window {self.window}: the first value must be below the second")
+        for window in self.windows:
+            if window[0] >= window[1]:
+                raise ValueError(f"windows: {window}: the first value must be below the second")
         return self
 
 
@@ -65,15 +67,23 @@ class SegmentationTrainConfig(TrainConfig):
     Attributes:
         loss: Dice + cross entropy, Dice + focal loss, or the thesis's plain cross entropy.
         foreground: Fraction of training slices drawn among those that show liver; the rest is drawn from all.
+        tumour: Fraction drawn among those that show tumour.
         crop: Rows and columns of random crops to train on, padded with air where a slice is smaller; null for whole
             slices, which must then be of one size.
         augment: Random flips, rotations, scalings and intensity changes.
     """
 
     loss: Literal["dice_cross_entropy", "dice_focal", "cross_entropy"] = "dice_cross_entropy"
-    foreground: Share = 0.7
+    foreground: Share = 0.4
+    tumour: Share = 0.3
     crop: Annotated[int, Field(ge=32)] | None = None
     augment: bool = True
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.foreground + self.tumour > 1:
+            raise ValueError(f"foreground {self.foreground} and tumour {self.tumour} are more than all slices")
+        return self
 
 
 class PredictCtConfig(Section):
@@ -84,11 +94,18 @@ class PredictCtConfig(Section):
             whole slices where that is null too.
         largest_component: Keep only the largest connected part of the foreground (liver with its tumours).
         fill_holes: Call background that is enclosed by foreground liver.
+        minimum_lesion: Call tumours of less than so many cubic millimetres liver; 0 keeps all.
     """
 
     window: Annotated[int, Field(ge=32)] | None = None
-    largest_component: bool = False
-    fill_holes: bool = False
+    largest_component: bool = True
+    fill_holes: bool = True
+    minimum_lesion: Annotated[float, Field(ge=0)] = 200.0
+
+    @property
+    def processes(self) -> bool:
+        """Whether anything is done to what the network says."""
+        return self.largest_component or self.fill_holes or self.minimum_lesion > 0
 
 
 class SegmentationConfig(TaskConfig):

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from condswin.ct.augment import augment
+from condswin.ct.augment import AIR, augment
 from condswin.ct.prepared import open_prepared, read_slices
+from condswin.ct.resampling import Windows, channels
 from condswin.errors import BadDataError
 from condswin.tasks.slices import Batch, Slices
 
@@ -26,24 +27,27 @@ class Slice(NamedTuple):
 class SliceDataset(Slices):
     """Axial slices of one split, each with its neighbours.
 
-    Items are dictionaries of `image` (1 + 2 * neighbours, H, W), float32 in -1..1, `label` (H, W), int64, and `item`,
-    the slice's number.
-    Without `foreground`, `crop` and augmentation, item i is slice i. With `foreground`, item i is replaced with that
-    probability by a random slice that shows liver; so an ordinary shuffling loader sees that share of liver slices
-    plus those among the rest. All draws come from torch's global generator.
+    Items are dictionaries of `image` (windows * (1 + 2 * neighbours), H, W), float32 in -1..1, `label` (H, W), int64,
+    and `item`, the slice's number.
+    Without `foreground`, `tumour`, `crop` and augmentation, item i is slice i. With these shares, item i is replaced
+    with that probability by a random slice that shows liver or tumour; so an ordinary shuffling loader sees that share
+    of such slices plus those among the rest. All draws come from torch's global generator.
 
     Args:
         files: Prepared cases.
+        windows: HU windows, a channel for each.
         neighbours: Slices on either side given as extra channels.
         foreground: Probability of a liver slice in place of the one asked for.
-        crop: Rows and columns to cut at random, around a random pixel of liver where a liver slice was drawn; None for
-            whole slices.
+        tumour: Probability of a slice with tumour.
+        crop: Rows and columns to cut at random, around a random pixel of what the slice was drawn for; None for whole
+            slices.
         augmented: Whether to change slices at random.
         one_size: Whether to refuse slices of several sizes, which do not batch.
         cache_bytes: Largest split that is held in memory; larger ones are read slice by slice.
 
     Raises:
-        BadDataError: There is no slice, no liver slice to draw, or sizes differ although `one_size` is asked for.
+        BadDataError: There is no slice, none with liver or tumour to draw, or sizes differ although `one_size` is asked
+            for.
         BadFileError: A file is unusable.
     """
 
@@ -51,20 +55,24 @@ class SliceDataset(Slices):
         self,
         files: list[Path],
         *,
+        windows: Windows,
         neighbours: int = 0,
         foreground: float = 0.0,
+        tumour: float = 0.0,
         crop: int | None = None,
         augmented: bool = False,
         one_size: bool = False,
         cache_bytes: int = 1 << 30,
     ) -> None:
         self.files = files
+        self.windows = windows
         self.neighbours = neighbours
-        self.foreground = foreground
+        self.shares = {1: foreground, 2: tumour}
         self.crop = crop
         self.augmented = augmented
         self.slices: list[Slice] = []
-        self.liver: list[int] = []
+        #: Numbers of the slices that show liver (tumour included), and tumour, by label.
+        self.showing: dict[int, list[int]] = {1: [], 2: []}
         self._sizes: list[tuple[int, int]] = []
         sizes: dict[tuple[int, int], list[str]] = defaultdict(list)
         needed = 0
@@ -72,14 +80,22 @@ class SliceDataset(Slices):
             with open_prepared(path) as file:
                 count, height, width = file["image"].shape
                 needed += file["image"].nbytes + file["label"].nbytes
-                self.liver += [len(self.slices) + int(index) for index in file["liver_slices"]]
+                for label, name in ((1, "liver_slices"), (2, "tumour_slices")):
+                    self.showing[label] += [len(self.slices) + int(index) for index in file[name]]
                 self.slices += [Slice(case, index) for index in range(count)]
                 self._sizes += [(crop, crop) if crop else (height, width)] * count
             sizes[height, width].append(path.name)
         if not self.slices:
             raise BadDataError("no slices to learn from or to validate on: the split has no prepared case")
-        if foreground and not self.liver:
-            raise BadDataError(f"foreground is {foreground}, but no slice of the {len(files)} cases shows liver")
+        for name, share, shown, what in (
+            ("foreground", foreground, self.showing[1], "liver"),
+            ("tumour", tumour, self.showing[2], "tumour"),
+        ):
+            if share and not shown:
+                raise BadDataError(
+                    f"segmentation.train.{name} is {share:g}, but no slice of the {len(files)} cases shows {what}: "
+                    "set it to 0"
+                )
         if one_size and not crop and len(sizes) > 1:
             raise BadDataError(_sizes_message(sizes))
         # Loaded here, not on first use, so that worker processes share the pages instead of each loading its own.
@@ -91,16 +107,24 @@ class SliceDataset(Slices):
         return self._sizes
 
     def __getitem__(self, item: int) -> Batch:
-        drawn = bool(self.foreground and torch.rand(()) < self.foreground)
-        if drawn:
-            item = self.liver[int(torch.randint(len(self.liver), ()))]
+        wanted = self._draw()
+        if wanted:
+            shown = self.showing[wanted]
+            item = shown[int(torch.randint(len(shown), ()))]
         case, position = self.slices[item]
         image, label = self._read(case, position)
         if self.augmented:
             image, label = augment(image, label)
         if self.crop:
-            image, label = random_crop(image, label, self.crop, around_liver=drawn)
-        return {"image": image, "label": label, "item": torch.tensor(item)}
+            image, label = random_crop(image, label, self.crop, around=wanted)
+        return {"image": channels(image, self.windows), "label": label, "item": torch.tensor(item)}
+
+    def _draw(self) -> int:
+        """The label that the next slice shall show, 0 for none."""
+        if not any(self.shares.values()):
+            return 0
+        drawn = float(torch.rand(()))
+        return 2 if drawn < self.shares[2] else 1 if drawn < self.shares[2] + self.shares[1] else 0
 
     def telling(self, count: int) -> list[int]:
         """Of each of the first cases, the slice with most tumour, or else with most liver."""
@@ -135,19 +159,19 @@ class SliceDataset(Slices):
             return file["image"][:], file["label"][:]
 
 
-def random_crop(image: Tensor, label: Tensor, size: int, *, around_liver: bool) -> tuple[Tensor, Tensor]:
+def random_crop(image: Tensor, label: Tensor, size: int, *, around: int) -> tuple[Tensor, Tensor]:
     """Cuts a square at a random place, after padding smaller slices with air.
 
     Args:
-        image: (C, H, W) in -1..1.
+        image: (C, H, W) in HU.
         label: (H, W).
         size: Rows and columns of the result.
-        around_liver: Whether to put a random pixel of liver or tumour, where there is one, in the middle.
+        around: Put a random pixel of at least this label, where there is one, in the middle; 0 for anywhere.
     """
     missing = [max(0, size - side) for side in label.shape]
     padding = (missing[1] // 2, missing[1] - missing[1] // 2, missing[0] // 2, missing[0] - missing[0] // 2)
-    image, label = F.pad(image, padding, value=-1.0), F.pad(label, padding)
-    places = label.nonzero() if around_liver else label.new_empty(0, 2)
+    image, label = F.pad(image, padding, value=AIR), F.pad(label, padding)
+    places = (label >= around).nonzero() if around else label.new_empty(0, 2)
     centre = places[torch.randint(len(places), ())].tolist() if len(places) else None
     starts = []
     for axis, side in enumerate(label.shape):

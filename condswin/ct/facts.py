@@ -23,8 +23,9 @@ class SegmentationFacts(Facts):
         *("lesions_found", "lesions_missed", "lesions_false"),
         *(f"{BEFORE}_{name}" for name in EFFECTS),
     )
+    reference_method: ClassVar[str] = "active-contour"
     baselines: ClassVar[dict[str, str]] = {}
-    monitor: ClassVar[tuple[str, bool]] = ("slice_liver_dice", True)
+    monitor: ClassVar[tuple[str, bool]] = ("pooled_dice", True)
 
 
 PART = SegmentationFacts

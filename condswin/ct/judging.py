@@ -33,7 +33,7 @@ class SegmentationJudging(Judging):
     def prediction_names(self, case: str) -> list[str]:
         """The prediction and, where post-processing is asked for, what the network said."""
         post = self.config.section(SegmentationConfig).predict
-        before = [f"{target_stem(case)}{UNPROCESSED}.nii.gz"] if post.largest_component or post.fill_holes else []
+        before = [f"{target_stem(case)}{UNPROCESSED}.nii.gz"] if post.processes else []
         return [self.prediction_name(case), *before]
 
     def score(self, targets: Path, predictions: Path) -> list[Row]:

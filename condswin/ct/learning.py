@@ -24,16 +24,20 @@ class SegmentationLearning(Learning):
     """Axial slices with their neighbours."""
 
     def channels(self, network: str) -> tuple[int, int]:
-        """A slice and its neighbours in; background, liver and tumour out."""
-        return 1 + 2 * self.config.section(SegmentationConfig).prepare.neighbours, len(LABELS)
+        """A slice and its neighbours in, in each window; background, liver and tumour out."""
+        prepare = self.config.section(SegmentationConfig).prepare
+        return len(prepare.windows) * (1 + 2 * prepare.neighbours), len(LABELS)
 
     def dataset(self, prepared: Path, split: Split, network: str, *, training: bool) -> SliceDataset:
-        """Slices with `image` (1 + 2n, H, W) and `label` (H, W)."""
-        train = self.config.section(SegmentationConfig).train
+        """Slices with `image` (windows * (1 + 2n), H, W) and `label` (H, W)."""
+        section = self.config.section(SegmentationConfig)
+        train = section.train
         return SliceDataset(
             list(prepared_files(prepared / split).values()),
-            neighbours=self.config.section(SegmentationConfig).prepare.neighbours,
+            windows=section.prepare.windows,
+            neighbours=section.prepare.neighbours,
             foreground=train.foreground if training else 0.0,
+            tumour=train.tumour if training else 0.0,
             crop=train.crop if training else None,
             augmented=train.augment and training,
             one_size=training,
@@ -53,12 +57,26 @@ class SegmentationLearning(Learning):
         return loss
 
     def validation_scores(self, output: Tensor, batch: Batch) -> Batch:
-        """Dice of liver (tumour included) and of tumour per slice; NaN where neither shows it."""
+        """Pixels of liver (tumour included) and of tumour per slice: common ones, and the sum of both sides'."""
         predicted, label = output.argmax(dim=1), batch["label"]
+        pairs = {"liver": (label > 0, predicted > 0), "tumour": (label == 2, predicted == 2)}
         return {
-            "slice_liver_dice": _slice_dice(label > 0, predicted > 0),
-            "slice_tumour_dice": _slice_dice(label == 2, predicted == 2),
+            f"{name}_{what}": count.sum(dim=(1, 2))
+            for name, (true, found) in pairs.items()
+            for what, count in (("common", true & found), ("either", true.long() + found))
         }
+
+    def validation_means(self, scores: Batch) -> Batch:
+        """Dice over all pixels of the split, as nnU-Net watches it, and `pooled_dice`, the mean of both.
+
+        Of a slice or volume without tumour there is no Dice, but what is called tumour there counts. NaN where neither
+        target nor prediction shows any, which leaves `pooled_dice` to the liver.
+        """
+        dices = {
+            f"pooled_{name}_dice": 2 * scores[f"{name}_common"].sum() / scores[f"{name}_either"].sum()
+            for name in ("liver", "tumour")
+        }
+        return {**dices, "pooled_dice": torch.stack(list(dices.values())).nanmean()}
 
 
 @cache
@@ -75,12 +93,6 @@ def _monai_loss(name: Literal["dice_cross_entropy", "dice_focal"]) -> Callable[[
         # MONAI averages over pixels and classes, of which one counts per pixel; cross entropy over pixels only.
         return lambda output, label: dice(output, label) + len(LABELS) * focal(output, label)
     return lambda output, label: dice(output, label) + F.cross_entropy(output, label[:, 0])
-
-
-def _slice_dice(target: Tensor, prediction: Tensor) -> Tensor:
-    common = (target & prediction).sum(dim=(1, 2))
-    total = target.sum(dim=(1, 2)) + prediction.sum(dim=(1, 2))
-    return 2 * common / torch.where(total > 0, total, torch.nan)
 
 
 PART = SegmentationLearning

@@ -156,7 +156,7 @@ class SegmentationPictures(Pictures):
         grid = figure.subplots(len(shown), 4, squeeze=False)
         for panels, (name, batch, output) in zip(grid, shown, strict=True):
             target, prediction = batch["label"][0].numpy(), output.argmax(dim=1)[0].numpy()
-            _draw_slice(panels, _middle(batch), target, prediction, {})
+            _draw_slice(panels, self._middle(batch), target, prediction, {})
             # Always the same part, whatever the network finds elsewhere: that is among the errors.
             top, bottom, left, right = _view(target[None] > 0)
             for panel in panels[1:3]:
@@ -167,35 +167,35 @@ class SegmentationPictures(Pictures):
         return figure
 
     def background(self, batch: Batch) -> NDArray[np.float32]:
-        """The window that the network sees."""
-        shades: NDArray[np.float32] = np.float32(0.5) * (_middle(batch) + 1)
+        """The first window that the network sees."""
+        shades: NDArray[np.float32] = np.float32(0.5) * (self._middle(batch) + 1)
         return shades
+
+    def _middle(self, batch: Batch) -> NDArray[np.float32]:
+        """The slice itself, (H, W) in -1..1, among its neighbours, in the first window."""
+        image: NDArray[np.float32] = batch["image"][
+            0, self.config.section(SegmentationConfig).prepare.neighbours
+        ].numpy()
+        return image
 
     def _slices(self, folder: Path, case: str, geometry: Geometry) -> Callable[[int], NDArray[np.float32]] | None:
         """Reads slices of a case's CT as a network sees them, if the folder has it on the target's grid."""
-        prepared = folder / f"{case}.h5"
+        prepared, settings = folder / f"{case}.h5", self.config.section(SegmentationConfig)
+        window = settings.prepare.windows[0]
         if prepared.is_file():
 
             def read(index: int) -> NDArray[np.float32]:
                 with open_prepared(prepared) as file:
-                    shown: NDArray[np.float32] = read_slices(file, index, index + 1, 0)[0, 0]
-                return shown
+                    return apply_window(read_slices(file, index, index + 1, 0)[0, 0], window)
 
             return read
         file = next((path for suffix in SUFFIXES if (path := folder / f"{case}{suffix}").is_file()), None)
         if file is None or not case.startswith("volume-"):
             return None
-        settings = self.config.section(SegmentationConfig)
         image = read_image(file, settings.ingest)
         if image.geometry.mismatch(geometry):
             return None
-        return lambda index: apply_window(image.canonical[index], settings.prepare.window)
-
-
-def _middle(batch: Batch) -> NDArray[np.float32]:
-    """The slice itself, (H, W) in -1..1, among its neighbours."""
-    image: NDArray[np.float32] = batch["image"][0, batch["image"].shape[1] // 2].numpy()
-    return image
+        return lambda index: apply_window(image.canonical[index], window)
 
 
 PART = SegmentationPictures

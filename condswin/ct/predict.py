@@ -14,7 +14,7 @@ from condswin.ct.config import PredictCtConfig
 from condswin.ct.geometry import Geometry
 from condswin.ct.nifti import UNPROCESSED, stem, write_labels
 from condswin.ct.prepared import open_prepared, read_slices
-from condswin.ct.resampling import labels_at
+from condswin.ct.resampling import Windows, channels, labels_at
 from condswin.errors import BadDataError
 from condswin.progress import progress
 
@@ -32,6 +32,7 @@ def predict_case(
     case_file: Path,
     out: Path,
     *,
+    windows: Windows,
     neighbours: int,
     window: int | None = None,
     post: PredictCtConfig = PredictCtConfig(),  # noqa: B008 (frozen)
@@ -39,9 +40,11 @@ def predict_case(
     """Segments a prepared case slice by slice and writes labels in the geometry of its source file.
 
     Args:
-        model: (B, 1 + 2 * neighbours, H, W) to (B, 3, H, W) logits, in evaluation mode, on the device to use.
+        model: (B, windows * (1 + 2 * neighbours), H, W) to (B, 3, H, W) logits, in evaluation mode, on the device to
+            use.
         case_file: `<case>.h5` that `prepare_case` wrote.
         out: NIfTI file to write, atomically; with post-processing, `<out>.unprocessed.nii.gz` too.
+        windows: HU windows that the model was trained with.
         neighbours: Slices on either side that the model was trained with.
         window: Side of the windows in which larger slices pass the model; None passes all slices whole.
         post: Which post-processing.
@@ -66,7 +69,8 @@ def predict_case(
         shown = progress(f"segment {case_file.stem}", len(parts)) if long else nullcontext(_silent)
         with shown as advance:
             for part in parts:
-                images = torch.from_numpy(read_slices(file, part.start, part.stop, neighbours)).to(device)
+                hu = torch.from_numpy(read_slices(file, part.start, part.stop, neighbours))
+                images = channels(hu.to(device), windows)
                 if window and max(height, width) > window:
                     probabilities = _in_windows(classes, images, window)
                 else:
@@ -75,30 +79,36 @@ def predict_case(
                     raise BadDataError(f"{case_file}: the network's output has NaN or infinite values; do not use it")
                 canonical[part] = labels_at(probabilities, canonical.shape[1:])
                 advance()
-    if post.largest_component or post.fill_holes:
+    if post.processes:
         write_labels(out.with_name(f"{stem(out)}{UNPROCESSED}.nii.gz"), labels, geometry)
-        labels = post_process(labels, largest_component=post.largest_component, fill_holes=post.fill_holes)
+        labels = post_process(labels, post, voxel=abs(float(np.linalg.det(geometry.affine[:3, :3]))))
     write_labels(out, labels, geometry)
 
 
-def post_process(labels: NDArray[np.uint8], *, largest_component: bool, fill_holes: bool) -> NDArray[np.uint8]:
-    """Cleans a segmentation by what is known of livers: there is one, and it has no holes.
+def post_process(labels: NDArray[np.uint8], post: PredictCtConfig, *, voxel: float) -> NDArray[np.uint8]:
+    """Cleans a segmentation by what is known of livers: there is one, it has no holes, and what is tiny is noise.
 
     Args:
-        labels: (X, Y, Z) of 0, 1 and 2.
-        largest_component: Set all but the largest connected part (voxels that share a face) of the foreground to 0.
-        fill_holes: Set background that the foreground encloses in 3D to liver.
+        labels: (X, Y, Z) of 0, 1 and 2. Liver is connected where voxels share a face, tumours also where they share
+            an edge or a corner, as in the scores.
+        post: What to do.
+        voxel: Its volume, cubic millimetres.
     """
     foreground = labels > 0
-    if largest_component:
+    if post.largest_component:
         parts, count = ndimage.label(foreground)
         if count > 1:
             sizes = np.bincount(parts.ravel(order="K"))
             sizes[0] = 0
             foreground = parts == sizes.argmax()
     cleaned = np.where(foreground, labels, 0).astype(np.uint8)
-    if fill_holes:
+    if post.fill_holes:
         cleaned[ndimage.binary_fill_holes(foreground) & ~foreground] = 1
+    if post.minimum_lesion:
+        parts, _ = ndimage.label(cleaned == 2, np.ones((3, 3, 3)))
+        small = np.bincount(parts.ravel(order="K")) * voxel < post.minimum_lesion
+        small[0] = False
+        cleaned[small[parts]] = 1
     return cleaned
 
 

@@ -17,6 +17,7 @@ class SegmentationPrediction(Prediction):
         """Neighbours, windows and post-processing."""
         settings = self.config.section(SegmentationConfig)
         return {
+            "windows": settings.prepare.windows,
             "neighbours": settings.prepare.neighbours,
             "window": settings.predict.window or settings.train.crop,
             "post": settings.predict.model_dump(mode="json", exclude={"window"}),
@@ -32,6 +33,7 @@ class SegmentationPrediction(Prediction):
             model,
             case_file,
             out,
+            windows=settings.prepare.windows,
             neighbours=settings.prepare.neighbours,
             window=settings.predict.window or settings.train.crop,
             post=settings.predict,

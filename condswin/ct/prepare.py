@@ -9,7 +9,7 @@ from condswin.ct.cases import target_stem
 from condswin.ct.config import CtIngestConfig, PrepareCtConfig
 from condswin.ct.nifti import LABELS, SUFFIXES, Volume, write_labels
 from condswin.ct.pairs import read_pair
-from condswin.ct.resampling import apply_window, resample_image, resample_labels, resampled_size
+from condswin.ct.resampling import hounsfield_range, resample_image, resample_labels, resampled_size
 from condswin.files import atomic_file, copy_with_sha256
 from condswin.hdf5 import create_slices
 
@@ -27,9 +27,9 @@ def prepare_case(
 ) -> None:
     """Writes a case's network inputs, and its segmentation as target beside them.
 
-    `<name>.h5` holds `image` (slices, rows, columns), float16 in -1..1 over the HU window; `label`, uint8, the same
-    shape; `liver_slices` and `tumour_slices`, the indices of the slices that show them; and, as attributes, the
-    geometry of the source file. `segmentation-N.nii[.gz]` is a byte copy of the source, so that the folder serves
+    `<name>.h5` holds `image` (slices, rows, columns), HU as float16, clipped to what the windows keep; `label`, uint8,
+    the same shape; `liver_slices` and `tumour_slices`, the indices of the slices that show them; and, as attributes,
+    the geometry of the source file. `segmentation-N.nii[.gz]` is a byte copy of the source, so that the folder serves
     any evaluation as reference; where the source's own axes or position are not the image's, it is written anew on the
     grid of the image, on which predictions lie.
 
@@ -38,7 +38,7 @@ def prepare_case(
         image: CT in HU, the file of the role `volume`.
         segmentation: Its labels.
         folder: Where to write.
-        config: Window and resampling.
+        config: Windows and resampling.
         rules: How files are read.
 
     Raises:
@@ -66,7 +66,7 @@ def write_inputs(image: Volume, labels: Volume | None, out: Path, config: Prepar
         image: CT in HU.
         labels: Of the same geometry, if there are any.
         out: File to write, atomically.
-        config: Window and resampling.
+        config: Windows and resampling.
     """
     geometry = image.geometry
     slices, *scanned = geometry.canonical_shape
@@ -74,13 +74,13 @@ def write_inputs(image: Volume, labels: Volume | None, out: Path, config: Prepar
     shape = (slices, *size)
     with atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update(geometry.attributes())
-        file.attrs["window"] = config.window
         file.attrs["pixel_spacing"] = np.array(geometry.spacing[1:]) * scanned / size  # mm
-        # float16 resolves 0.1 HU of a 400 HU window and halves what training reads. Noise does not compress, labels do.
+        # float16 resolves 0.1 HU of soft tissue and halves what training reads. Noise does not compress, labels do.
         images = create_slices(file, "image", shape, np.float16)
+        kept = hounsfield_range(config.windows)
         for start in range(0, slices, _BATCH):
             part = slice(start, start + _BATCH)
-            images[part] = resample_image(apply_window(image.canonical[part], config.window), size)
+            images[part] = resample_image(image.canonical[part].clip(*kept), size)
         if labels is not None:
             _write_labels(file, labels, size)
 

@@ -1,5 +1,7 @@
 """Windowing and in-plane resampling, to what networks see and back to the scanner's grid."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,6 +10,27 @@ from torch.nn import functional as F
 
 from condswin.ct.geometry import Geometry
 from condswin.ct.nifti import LABELS
+
+#: Lowest and highest HU of each channel.
+Windows = Sequence[tuple[float, float]]
+
+
+def hounsfield_range(windows: Windows) -> tuple[float, float]:
+    """Lowest and highest HU that any window keeps."""
+    return min(low for low, _ in windows), max(high for _, high in windows)
+
+
+def channels(hu: Tensor, windows: Windows) -> Tensor:
+    """What a network sees of slices in HU.
+
+    Args:
+        hu: (..., C, H, W): a slice with its neighbours.
+        windows: Lowest and highest HU of each.
+
+    Returns:
+        (..., windows * C, H, W) in -1..1: all slices in the first window, then all in the next.
+    """
+    return torch.cat([(hu.clamp(low, high) - low) * (2 / (high - low)) - 1 for low, high in windows], dim=-3)
 
 
 def apply_window(hu: NDArray[np.float32], window: tuple[float, float]) -> NDArray[np.float32]:

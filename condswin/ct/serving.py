@@ -81,7 +81,7 @@ class SegmentationServing(Serving):
         image, labels = read_image(source, rules), read_labels(prediction, rules=rules)
         slices = labels.canonical
         chosen = int((slices > 0).sum(axis=(1, 2)).argmax()) if slices.any() else len(slices) // 2
-        window = self.config.section(SegmentationConfig).prepare.window
+        window = self.config.section(SegmentationConfig).prepare.windows[0]
         shades = grey(apply_window(image.canonical[chosen], window), -1, 1)
         pixels = np.repeat(shades[..., None], 3, axis=2)
         for value, colour in ((1, _LIVER), (2, _TUMOUR)):

@@ -13,6 +13,7 @@ class ReconstructionFacts(Facts):
 
     name: ClassVar[TaskName] = "reconstruction"
     metrics: ClassVar[Mapping[str, bool]] = ReconstructionConfig.metrics
+    reference_method: ClassVar[str] = "compressed-sensing"
     baselines: ClassVar[dict[str, str]] = {"zero-filled": "zero_filled_"}
     monitor: ClassVar[tuple[str, bool]] = ("slice_psnr", True)
 

@@ -3,14 +3,15 @@
 from pathlib import Path
 
 from condswin.code import closure
-from condswin.config.names import TASKS, TaskName
+from condswin.config.names import OWN, TASKS, TaskName
 from condswin.files import write_json
 from condswin.outputs import open_output
 
 #: Steps whose results are kept, and for which tasks.
 STEPS: dict[str, tuple[TaskName, ...]] = {
     **dict.fromkeys(("demo_data", "ingest", "prepare", "train", "evaluate", "compare"), TASKS),
-    **dict.fromkeys(("baseline", "data_card"), ("reconstruction",)),
+    "baseline": tuple(OWN),
+    "data_card": ("reconstruction",),
 }
 #: The step that is on all tasks.
 REPORT = "report"

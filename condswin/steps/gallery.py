@@ -17,6 +17,7 @@ from condswin.files import atomic_file, read_json
 from condswin.fourier import FloatArray
 from condswin.mri.compressed_sensing import write_reconstruction
 from condswin.mri.config import ReconstructionConfig
+from condswin.mri.facts import ReconstructionFacts
 from condswin.mri.metrics import volume_metrics
 from condswin.mri.pictures import picture_images, picture_scan
 from condswin.mri.prepared import read_mask
@@ -61,10 +62,12 @@ def gallery(
         BadDataError: A model is not for reconstruction, or has not seen such masks.
     """
     if weight is None:
-        chosen = layout.evaluation("reconstruction", layout.COMPRESSED_SENSING) / METRICS
+        chosen = layout.evaluation("reconstruction", ReconstructionFacts.reference_method) / METRICS
         if not chosen.is_file():
-            raise ConfigError(f"--weight: none given, and no {chosen} that says which is best; run `condswin baseline`")
-        weight = float(read_json(chosen)["weight"])
+            raise ConfigError(
+                f"--weight: none given, and no {chosen} that says which is best; run `condswin baseline reconstruction`"
+            )
+        weight = float(read_json(chosen)["settings"]["weight"])
     refuse_equal({path: [f"{path.stem}.png"] for path in inputs})
     local = [folder for model in models for folder in local_model(model)]
     output = open_output(out, step="gallery", inputs=[*inputs, *local], overwrite=overwrite)

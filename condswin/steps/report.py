@@ -36,7 +36,10 @@ def read_comparisons(config: Config) -> dict[TaskName, dict[str, Any]]:
     if not found:
         raise BadDataError(f"{layout.comparison(config.present[0]).parent}: no comparison yet; run `make repro`")
     for name, comparison in found.items():
-        scores = {method: read_json(folder / METRICS) for method, folder in layout.reference_methods(name).items()}
+        facts = load(Facts, name, config)
+        method = facts.reference_method
+        made = method and (layout.evaluation(name, method) / METRICS).is_file()
+        scores = {method: read_json(layout.evaluation(name, method) / METRICS)} if made else {}
         comparison["reference_methods"] = {
             method: score for method, score in scores.items() if score["data_sha256"] == comparison["data_sha256"]
         }
@@ -45,9 +48,8 @@ def read_comparisons(config: Config) -> dict[TaskName, dict[str, Any]]:
             method: read_csv(layout.evaluation(name, method) / cases_file("test"))
             for method in comparison["reference_methods"]
         }
-        metrics = load(Facts, name, config).metrics
         comparison["gains"] = {
-            method: {metric: paired_gain(best, rows, metric) for metric in metrics}
+            method: {metric: paired_gain(best, rows, metric) for metric in facts.metrics}
             for method, rows in references.items()
         }
     return found

@@ -18,6 +18,8 @@ class Facts(Part):
     metrics: ClassVar[Mapping[str, bool]]
     #: Further columns of a row that are summarised where rows have them, but not shown in tables of variants.
     details: ClassVar[tuple[str, ...]] = ()
+    #: What the baseline step evaluates beside the variants; empty where a task has no such method.
+    reference_method: ClassVar[str] = ""
     #: Prefix of a row's columns that belong to a reference method: "zero-filled" -> "zero_filled_".
     baselines: ClassVar[dict[str, str]]
     #: Metric logged during validation that picks the best epoch, and whether a higher value is better.

@@ -33,4 +33,8 @@ class Learning(Part):
 
     @abstractmethod
     def validation_scores(self, output: Tensor, batch: Batch) -> Batch:
-        """Quick scores (B,) of slices, under names that no metric of cases has; NaN is left out of the mean."""
+        """Quick scores (B,) of slices, under names that no metric of cases has."""
+
+    def validation_means(self, scores: Batch) -> Batch:
+        """What is logged of the scores (N,) of all validation slices, the monitor among it; means without NaN."""
+        return {name: values[values.isfinite()].mean() for name, values in scores.items()}

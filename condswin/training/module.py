@@ -171,14 +171,14 @@ class TrainingModule(LightningModule):
         )
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the means over the slices of all ranks, each counted once; of scores, over those that are defined."""
+        """Logs the mean loss over the slices of all ranks, each counted once, and what the task makes of the scores."""
         batches = {number: batch for rank in from_all(self._validated) for number, batch in rank.items()}
         in_order = [batches[number] for number in sorted(batches)]
         self._validated.clear()
         self.log("val/loss", sum(loss * size for size, loss, _ in in_order) / sum(size for size, _, _ in in_order))
-        for name in in_order[0][2]:
-            values = torch.cat([scores[name] for _, _, scores in in_order])
-            self.log(f"val/{name}", values[values.isfinite()].mean())
+        scores = {name: torch.cat([batch[name] for _, _, batch in in_order]) for name in in_order[0][2]}
+        for name, value in self.task.validation_means(scores).items():
+            self.log(f"val/{name}", value)
 
     def configure_optimizers(self) -> Any:
         """Optimiser and per-step learning rate."""

@@ -31,6 +31,7 @@ from tests.whole import Whole
 
 SHAPE = (512, 512, 100)
 REPETITIONS = 3
+WINDOWS = ((-160.0, 240.0), (-20.0, 200.0))
 _AFFINE = np.diag([-0.8, -0.8, 2.5, 1.0])
 
 
@@ -66,8 +67,8 @@ def prepare(ingested: Path, out: Path) -> None:
 def predict(case_file: Path, out: Path, variant: str, window: int) -> None:
     """Segments one prepared volume with fresh weights of the demo's size, on two threads."""
     torch.set_num_threads(2)
-    model = create_model(variant, preset="demo", out_channels=3).eval()
-    predict_case(model, case_file, out, neighbours=0, window=window or None)
+    model = create_model(variant, preset="demo", in_channels=2, out_channels=3).eval()
+    predict_case(model, case_file, out, windows=WINDOWS, neighbours=0, window=window or None)
 
 
 def evaluate(targets: Path, predictions: Path) -> None:

@@ -1,8 +1,9 @@
 import numpy as np
+import torch
 
-from condswin.ct.pictures import draw_case, telling_slices
+from condswin.ct.pictures import SegmentationPictures, draw_case, telling_slices
 
-from .fakes import AFFINES, anatomy, geometry
+from .fakes import AFFINES, anatomy, config, geometry
 
 
 def test_slices_that_tell_most_are_chosen():
@@ -32,3 +33,9 @@ def test_outlines_lie_where_the_labels_are():
             np.testing.assert_allclose(target.vertices.min(0), low, atol=0.5)
             np.testing.assert_allclose(target.vertices.max(0), high, atol=0.5)
             assert panel.get_xlim()[0] <= low[0] < high[0] <= panel.get_xlim()[1]
+
+
+def test_what_a_network_sees_is_shown_by_the_slice_itself_in_the_first_window():
+    image = torch.tensor([-1.0, 0.5, 1.0, -0.5, -1.0, 0.0]).reshape(1, 6, 1, 1).expand(1, 6, 8, 9)  # of two windows
+    shown = SegmentationPictures(config(prepare={"neighbours": 1})).background({"image": image})
+    np.testing.assert_array_equal(shown, np.full((8, 9), 0.75, np.float32))

@@ -18,6 +18,8 @@ from tests.whole import Whole
 
 from .fakes import AFFINES, SHARED, affine, config, write, write_pair
 
+NOTHING = {"largest_component": False, "fill_holes": False, "minimum_lesion": 0.0}
+
 
 class Oracle(nn.Module):
     """Knows the prepared labels, and gives them for whichever slices come next, as certain logits."""
@@ -35,7 +37,7 @@ class Oracle(nn.Module):
 
 def round_trip(folder, volume, segmentation, spacing):
     """Scores of the oracle on one pair, and the prediction's path."""
-    task = Whole("segmentation", config(prepare={"spacing": spacing}))
+    task = Whole("segmentation", config(prepare={"spacing": spacing}, predict=NOTHING))
     task.prepare_case("volume-0", {"volume": volume, "segmentation": segmentation}, "test", folder)
     with open_prepared(folder / "volume-0.h5") as file:
         oracle = Oracle(file["label"][:])
@@ -54,10 +56,10 @@ def good(row):
 
 
 @pytest.mark.parametrize("spacing", [None, 1.5, 2.2])
-@pytest.mark.parametrize("case", [1, 2, 3, 7, 20])  # 1 and 20 are tilted, 2 has no tumour, 7 one of two voxels
+@pytest.mark.parametrize("case", [2, 3, 4, 7, 9])  # 2 and 4 are tilted, 2 has no tumour, 9 one of seven voxels
 def test_demo(tmp_path, case, spacing):
     pair = write_demo_case(tmp_path / "raw", case, seed=10, config=DemoCtConfig())
-    assert read_pair(*pair)[0].geometry.oblique == (case in (1, 20))
+    assert read_pair(*pair)[0].geometry.oblique == (case in (2, 4))
     row, _ = round_trip(tmp_path, *pair, spacing)
     assert good(row)
     assert spacing or row["liver_dice"] == 1

@@ -13,6 +13,7 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
+from condswin.ct.config import PredictCtConfig
 from condswin.ct.facts import EFFECTS
 from condswin.ct.nifti import read_image, read_labels, write_labels
 from condswin.ct.predict import post_process
@@ -28,11 +29,11 @@ SMALL = {"demo": {"cases": 4, "slices": 8, "size": 64}}
 
 
 class Thresholds(nn.Module):
-    """Stands in for a trained network: classes by intensity of the middle channel."""
+    """Stands in for a trained network: classes by intensity of the middle slice in the first of two windows."""
 
-    def __init__(self, channels=1):
+    def __init__(self, channels=2):
         super().__init__()
-        self.middle = channels // 2
+        self.middle = channels // 4
         self.channels = channels
         self.scale = nn.Parameter(torch.tensor(20.0))
 
@@ -94,7 +95,7 @@ def test_prediction_does_not_depend_on_the_batch(tmp_path, monkeypatch):
     targets = prepare(task, tmp_path)
     for batch in (1, 5, 100):
         monkeypatch.setattr(module, "_BATCH", batch)
-        task.predict(Thresholds(3), targets / "volume-0.h5", tmp_path / f"{batch}.nii.gz")
+        task.predict(Thresholds(6), targets / "volume-0.h5", tmp_path / f"{batch}.nii.gz")
     assert (tmp_path / "1.nii.gz").read_bytes() == (tmp_path / "5.nii.gz").read_bytes()
     assert (tmp_path / "1.nii.gz").read_bytes() == (tmp_path / "100.nii.gz").read_bytes()
 
@@ -132,8 +133,8 @@ def test_slices_beyond_the_trained_size_pass_in_windows(tmp_path):
 
 
 def test_post_processing_and_its_effect_are_on_record(tmp_path):
-    post = {"largest_component": True, "fill_holes": True}
-    task = Whole("segmentation", config(predict=post))
+    nothing = {"largest_component": False, "fill_holes": False, "minimum_lesion": 0.0}
+    task = Whole("segmentation", config(predict={"minimum_lesion": 0.0}))
     volume, segmentation = write_pair(tmp_path / "raw", 0, (40, 32, 11), AFFINES["lits"])
     hu = read_image(volume).data.copy()
     hu[1:4, 1:4, 1:4] = 110  # what the stand-in takes for liver
@@ -144,12 +145,12 @@ def test_post_processing_and_its_effect_are_on_record(tmp_path):
     spoiled = truth.data.copy()
     spoiled[1:3, 1, 1] = 2  # a false lesion far from the liver, and a hole
     spoiled[inside] = 0
-    cleaned = post_process(spoiled, **post)
-    np.testing.assert_array_equal(cleaned, truth.data)
-    np.testing.assert_array_equal(post_process(spoiled, largest_component=False, fill_holes=False), spoiled)
-    assert not post_process(spoiled * 0, **post).any()
+    cleaning = PredictCtConfig(minimum_lesion=0.0)
+    np.testing.assert_array_equal(post_process(spoiled, cleaning, voxel=1.0), truth.data)
+    np.testing.assert_array_equal(post_process(spoiled, PredictCtConfig(**nothing), voxel=1.0), spoiled)
+    assert not post_process(spoiled * 0, cleaning, voxel=1.0).any()
 
-    plain = Whole("segmentation", config())
+    plain = Whole("segmentation", config(predict=nothing))
     for folder, one in (("post", task), ("plain", plain)):
         one.predict(Thresholds(), targets / "volume-0.h5", tmp_path / folder / one.prediction_name("volume-0"))
     assert sorted(path.name for path in (tmp_path / "plain").iterdir()) == ["segmentation-0.nii.gz"]
@@ -292,17 +293,38 @@ def test_loss_of_slices_without_foreground_is_finite_and_small_when_right(loss):
     assert task.loss(logits, {"label": torch.zeros(2, 8, 8, dtype=torch.long)}).item() < 0.1
 
 
-def test_validation_scores_are_per_slice():
+def test_small_lesions_are_liver_by_their_volume():
+    labels = np.ones((9, 9, 9), np.uint8)
+    labels[1, 1, 1] = labels[2, 2, 2] = labels[2, 2, 3] = 2  # one lesion, by corners
+    labels[7, 7, 7] = 2
+    post = PredictCtConfig(minimum_lesion=4.0)
+    kept = post_process(labels, post, voxel=1.5)
+    assert (kept == 2).sum() == 3
+    assert kept[7, 7, 7] == 1
+    np.testing.assert_array_equal(post_process(labels, post, voxel=4.0), labels)
+    assert not (post_process(labels, post, voxel=1.0) == 2).any()
+
+
+def test_the_monitor_sees_tumours_that_are_not_there():
     task = Whole("segmentation", config())
     label = torch.tensor([[[0, 0, 0, 0]], [[1, 2, 0, 0]], [[1, 1, 0, 0]], [[0, 0, 0, 0]]])
     predicted = torch.tensor([[[0, 0, 0, 0]], [[1, 1, 0, 0]], [[0, 1, 1, 0]], [[0, 2, 0, 0]]])
-    scores = task.validation_scores(F.one_hot(predicted, 3).movedim(-1, 1).float(), {"label": label})
-    assert task.monitor[0] in scores
-    torch.testing.assert_close(scores["slice_liver_dice"], torch.tensor([torch.nan, 1, 0.5, 0]), equal_nan=True)
-    torch.testing.assert_close(scores["slice_tumour_dice"], torch.tensor([torch.nan, 0, torch.nan, 0]), equal_nan=True)
+    means = task.validation_means(scores_of(task, predicted, label))
+    assert means[task.monitor[0]].item() == pytest.approx((2 * 3 / 9 + 0) / 2)
+    predicted[1, 0] = label[1, 0]
+    means = task.validation_means(scores_of(task, predicted, label))
+    assert means["pooled_liver_dice"].item() == pytest.approx(2 * 3 / 9)
+    assert means["pooled_tumour_dice"].item() == pytest.approx(2 / 3)  # the false one of the last slice counts
+    none = task.validation_means(scores_of(task, label.clamp(max=1), label.clamp(max=1)))
+    assert none["pooled_tumour_dice"].isnan()
+    assert none["pooled_dice"] == 1
 
 
-@pytest.mark.parametrize(("neighbours", "channels"), [(0, (1, 3)), (2, (5, 3))])
+def scores_of(task, predicted, label):
+    return task.validation_scores(F.one_hot(predicted, 3).movedim(-1, 1).float(), {"label": label})
+
+
+@pytest.mark.parametrize(("neighbours", "channels"), [(0, (2, 3)), (2, (10, 3))])
 def test_channels_and_datasets(tmp_path, neighbours, channels):
     task = Whole("segmentation", config(prepare={"neighbours": neighbours}))
     assert task.channels("swin") == channels

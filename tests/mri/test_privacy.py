@@ -77,7 +77,7 @@ def test_no_artefact_of_a_run_tells_who_was_scanned(run, workdir, source):
     command("ingest", "reconstruction")
     command("undersample")
     command("data-card")
-    command("baseline")
+    command("baseline", "reconstruction")
     command("train", "reconstruction", "swin")
     command("evaluate", "reconstruction", "swin")
     command("compare", "reconstruction")

@@ -123,9 +123,9 @@ def test_coils_are_combined_where_that_was_asked_for(scans, prospective, tmp_pat
 
 def test_the_weight_is_what_compressed_sensing_chose(scans, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="run `condswin baseline`"):
+    with pytest.raises(ConfigError, match="run `condswin baseline reconstruction`"):
         gallery(compose(["demo"]), scans, models=[], weight=None, out=tmp_path / "out")
-    write_json(tmp_path / "evaluation/reconstruction/compressed-sensing/metrics.json", {"weight": 0.01})
+    write_json(tmp_path / "evaluation/reconstruction/compressed-sensing/metrics.json", {"settings": {"weight": 0.01}})
     tables = []
     for weight in (None, 0.01, 0.0001):
         gallery(compose(["demo"]), scans, models=[], weight=weight, out=tmp_path / "out")

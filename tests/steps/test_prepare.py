@@ -66,7 +66,7 @@ def test_other_parameters_make_other_data(tiny: Config, ingested: Path, tmp_path
     task = ingested.name
     name, change = {
         "reconstruction": ("undersample", {"accelerations": [8], "center_fractions": [0.04]}),
-        "segmentation": ("prepare", {"window": (-100.0, 200.0)}),
+        "segmentation": ("prepare", {"windows": ((-100.0, 200.0),)}),
     }[task]
     section = getattr(tiny.task(task), name).model_copy(update=change)
     other = tiny.model_copy(update={task: tiny.task(task).model_copy(update={name: section})})

@@ -80,6 +80,7 @@ def validated(ranks: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What is logged of a validation that so many ranks share; slice i has the score i, where it is not NaN."""
     task = SimpleNamespace(
         loss=lambda output, batch: output.mean(),
+        validation_means=lambda scores: Learning.validation_means(cast(Learning, None), scores),
         validation_scores=lambda output, batch: {
             "odd": torch.where(output[:, 0, 0] % 2 > 0, output[:, 0, 0], torch.nan),
             "eleven": torch.where(output[:, 0, 0] == 11, output[:, 0, 0], torch.nan),

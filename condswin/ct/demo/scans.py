@@ -14,7 +14,8 @@ from condswin.files import atomic_file
 from condswin.tasks.generation import Advance
 
 _FREE_EVERY = 4  # one case in four has no tumour
-_SLICE_MM = (1.0, 8.0)
+_TORSO = 0.3  # share of the cases that reach from chest to hips, or half as far
+_SLICE_MM = (1.0, 16.0)
 
 
 def write_demo(folder: Path, settings: DemoCtConfig, seed: int, advance: Advance) -> None:
@@ -43,8 +44,9 @@ def write_demo_case(folder: Path, case: int, *, seed: int, config: DemoCtConfig)
     """
     rng = np.random.default_rng([seed, case])
     slices = max(1, round(config.slices * rng.uniform(0.75, 1.25)))
-    pixel = rng.uniform(330, 410) / config.size
-    thickness = float(np.clip(rng.uniform(130, 175) / slices, *_SLICE_MM))
+    pixel = rng.uniform(320, 480) / config.size
+    height = rng.uniform(200, 430) if rng.random() < _TORSO else rng.uniform(130, 175)
+    thickness = float(np.clip(height / slices, *_SLICE_MM))
     tumours = 0 if (case + seed) % _FREE_EVERY == 0 else int(min(8, 1 + rng.poisson(1.8)))
     shape, spacing = (slices, config.size, config.size), (thickness, pixel, pixel)
     hu, labels = Abdomen(rng, shape, spacing, tumours).draw()

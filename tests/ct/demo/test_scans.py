@@ -7,6 +7,7 @@ import pytest
 from condswin.ct.cases import check_case, find_cases
 from condswin.ct.config import DemoCtConfig
 from condswin.ct.demo.scans import write_demo_case
+from condswin.ct.demo.tints import draw_tints
 from condswin.ct.pairs import read_pair
 
 CONFIG = DemoCtConfig(cases=12, slices=16, size=96)
@@ -79,9 +80,31 @@ def test_tissues_have_their_hounsfield_units(volumes):
     for image, labels in volumes:
         assert image.data.min() <= -950
         assert image.data.max() > 300  # bone
-        assert 60 < np.median(image.data[labels.data == 1]) < 145
+        assert 15 < np.median(image.data[labels.data == 1]) < 190
         body = image.data[image.data > -300]
         assert ((body > -150) & (body < -60)).mean() > 0.1  # fat
+    livers = [np.median(image.data[labels.data == 1]) for image, labels in volumes]
+    assert np.ptp(livers) > 60  # phases differ
+
+
+def test_some_volumes_reach_far_beyond_the_liver_and_some_fields_of_view_beyond_the_body(volumes):
+    heights = [image.geometry.spacing[0] * len(image.canonical) for image, _ in volumes]
+    assert max(heights) > 200 > 180 > min(heights)
+    for (image, labels), height in zip(volumes, heights, strict=True):
+        shown = labels.canonical.any(axis=(1, 2)).sum() * image.geometry.spacing[0]
+        assert 40 < shown < 180  # a liver is a liver however high the volume
+        assert height < 200 or shown < height / 2 + 40
+    widths = [image.geometry.spacing[2] * image.geometry.canonical_shape[2] for image, _ in volumes]
+    bodies = [np.ptp(np.flatnonzero((image.canonical > -300).any(axis=(0, 1)))) for image, _ in volumes]
+    assert max(widths) > 430
+    assert min(body / 96 for body in bodies) < 0.85
+
+
+def test_phases_differ_in_what_is_brighter_than_what():
+    tints = [draw_tints(np.random.default_rng(seed)) for seed in range(200)]
+    assert 0.1 < np.mean([tint.vessels < 0 for tint in tints]) < 0.4  # dark, and no tumours
+    assert 0.3 < np.mean([tint.spleen > tint.liver for tint in tints]) < 0.8
+    assert {draw_tints(np.random.default_rng(3)), draw_tints(np.random.default_rng(3))} == {tints[3]}
 
 
 def test_neither_liver_nor_tumours_can_be_thresholded(volumes):
