@@ -63,7 +63,7 @@ def test_new_data_makes_everything_anew(spec: dict[str, Any]) -> None:
     ("setting", "again"),
     [
         ("reconstruction.gate.floor=30", set()),
-        ("segmentation.predict.fill_holes=true", {"evaluate", "compare"}),
+        ("segmentation.predict.fill_holes=false", {"evaluate", "compare"}),
         ("reconstruction.train.epochs=5", {"train", "evaluate", "compare"}),
         ("reconstruction.drift.threshold=0.5", {"data-card"}),
         ("reconstruction.undersample.accelerations=[8]", {"data-card", "prepare", "train", "evaluate", "compare"}),
