@@ -5,6 +5,7 @@ Kubeflow's cache would look at, as JSON text (Kubeflow turns integers inside dic
 stay what they are). The image holds condswin and kfp, so nothing is installed when a task starts.
 """
 
+from components.baseline import baseline
 from components.compare import compare
 from components.data_card import data_card
 from components.evaluate import evaluate
@@ -15,4 +16,15 @@ from components.register import register
 from components.resolve import resolve
 from components.train import train
 
-__all__ = ["compare", "data_card", "evaluate", "ingest", "prepare", "promote", "register", "resolve", "train"]
+__all__ = [
+    "baseline",
+    "compare",
+    "data_card",
+    "evaluate",
+    "ingest",
+    "prepare",
+    "promote",
+    "register",
+    "resolve",
+    "train",
+]

@@ -11,15 +11,17 @@ def promote(
     task: str,
     registered: dsl.Input[dsl.Artifact],  # type: ignore[type-arg]
     prepared: dsl.Input[dsl.Dataset],  # type: ignore[type-arg]
+    baseline: dsl.Input[dsl.Artifact],  # type: ignore[type-arg]
     decision: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
 ) -> bool:
-    """Compares challenger and champion on the same test cases and moves the alias if the gate allows.
+    """Compares challenger, champion and reference method on the same test cases; moves the alias if the gate allows.
 
     Args:
         params: What this task reads of the parameters, as JSON.
         task: `reconstruction` or `segmentation`.
         registered: File that the register component wrote.
         prepared: Folder that the prepare component wrote.
+        baseline: Folder that the baseline component wrote.
         decision: JSON file with the reasons.
 
     Returns:
@@ -27,4 +29,4 @@ def promote(
     """
     from condswin import kubeflow
 
-    return kubeflow.promote(params, task, registered.path, prepared.path, decision.path)
+    return kubeflow.promote(params, task, registered.path, prepared.path, baseline.path, decision.path)

@@ -423,16 +423,23 @@ def promote(
     registered: OptionalPath = None,
     prepared: Prepared = None,
     out: OptionalPath = None,
+    hold: Annotated[bool, typer.Option("--hold", help="Leave one that passes for `condswin approve`.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="End with status 4 if it is refused, 5 if undecided, 6 if held.")
+    ] = False,
     params: Params = DEFAULT_PARAMS,
     settings: Settings = None,
 ) -> None:
     """Make the challenger champion if it loads cleanly and passes the gate against today's champion.
+
+    The answer is promoted, refused, or undecided: too few patients, or an interval on both sides of what is needed.
 
     Example: condswin promote reconstruction
     """
     config = _read(task, params, settings)
     target = out or layout.promoted(task)
     check_file(target)
+    from condswin.reporting.decision import decision_lines, headline
     from condswin.steps.promote import promote as step
 
     champion, known, record = step(
@@ -441,16 +448,17 @@ def promote(
         registered=registered or layout.registered(task),
         prepared=prepared or layout.prepared(task),
         out=target,
+        baseline=layout.evaluation(task, config.task(task).reference_method),
+        hold=hold,
     )
-    if known and not champion:
-        print(f"{target}: nothing to do, rejected already: {'; '.join(record['reasons'])}")
-        return
-    if known:
+    if known and champion:
         print(f"{target}: nothing to do, version {record['version']} is champion already")
     else:
-        print(f"{target}: {'the challenger is champion' if champion else 'the champion stays'}")
-    for reason in record["reasons"]:
-        print(f"  {reason}")
+        print(f"{target}: {'nothing to do, decided already: ' if known else ''}{headline(record)}")
+    for line in decision_lines(record):
+        print(plain(line))
+    if exit_code and not champion:
+        sys.exit({"refused": 4, "undecided": 5, "held": 6}[record["outcome"]])
 
 
 @app.command()
@@ -463,6 +471,83 @@ def rollback(task: Task, params: Params = DEFAULT_PARAMS, settings: Settings = N
     from condswin.steps.promote import rollback as step
 
     print(f"champion is version {step(config, task)} again")
+
+
+By = Annotated[str, typer.Option(help="Who decides.")]
+Why = Annotated[str, typer.Option(help="The reason, which is kept.")]
+Version = Annotated[int, typer.Argument(min=1, help="Of the registered model.")]
+
+
+@app.command()
+def approve(
+    task: Task, version: Version, by: By, why: Why, params: Params = DEFAULT_PARAMS, settings: Settings = None
+) -> None:
+    """Make a challenger champion that passed the gate and was held.
+
+    Example: condswin approve reconstruction 3 --by "J. Doe" --why "read twenty cases"
+    """
+    config = _read(task, params, settings)
+    from condswin.steps.approve import approve as step
+
+    step(config, task, str(version), by=by, why=why)
+    print(f"champion is version {version}")
+
+
+@app.command()
+def reject(
+    task: Task, version: Version, by: By, why: Why, params: Params = DEFAULT_PARAMS, settings: Settings = None
+) -> None:
+    """Keep a version from becoming champion.
+
+    Example: condswin reject reconstruction 3 --by "J. Doe" --why "smooths over small tears"
+    """
+    config = _read(task, params, settings)
+    from condswin.steps.approve import reject as step
+
+    step(config, task, str(version), by=by, why=why)
+    print(f"version {version} is rejected")
+
+
+@app.command()
+def freeze(
+    task: Task,
+    by: By,
+    why: Why,
+    lift: Annotated[bool, typer.Option("--lift", help="Allow moves again.")] = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Stop every move of the champion: promotion, approval, roll-back.
+
+    Example: condswin freeze reconstruction --by "J. Doe" --why "audit until Friday"
+    """
+    config = _read(task, params, settings)
+    from condswin.steps.approve import freeze as step
+
+    step(config, task, by=by, why=why, lift=lift)
+    print(f"the champion {'moves again' if lift else 'is frozen'}")
+
+
+@app.command()
+def history(
+    task: Task,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per event, and nothing else.")] = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Print what happened to the registered versions of a task: decisions, by whom, and why.
+
+    Example: condswin history reconstruction
+    """
+    config = _read(task, params, settings)
+    from condswin.reporting.text import print_history
+    from condswin.steps.approve import history as step
+
+    events = step(config, task)
+    if as_json:
+        print("\n".join(json.dumps(event, sort_keys=True) for event in events))
+    else:
+        print_history(events)
 
 
 @app.command()

@@ -148,6 +148,17 @@ def evaluate(
             log_metric(metric, summary["mean"])
 
 
+def baseline(params: str, task: str, code: str, prepared: str, evaluation: str) -> None:
+    """Evaluates the task's reference method; leaves an empty folder where it has none."""
+    from condswin.steps.baseline import baseline as step
+
+    config = _read(params, task)
+    _require(code, "baseline", task)
+    Path(evaluation).mkdir(parents=True, exist_ok=True)
+    if config.task(task).reference_method:
+        step(config, task, prepared=Path(prepared), out=Path(evaluation))
+
+
 def compare(
     params: str,
     task: str,
@@ -193,12 +204,20 @@ def register(
     return str(record["version"])
 
 
-def promote(params: str, task: str, registered: str, prepared: str, decision: str) -> bool:
+def promote(params: str, task: str, registered: str, prepared: str, baseline: str, decision: str) -> bool:
     """Runs the promotion protocol; returns whether the challenger is champion."""
     from condswin.steps.promote import promote as step
 
     config = _read(params, task)
-    return step(config, task, registered=Path(registered), prepared=Path(prepared), out=Path(decision)).champion
+    found = step(
+        config,
+        task,
+        registered=Path(registered),
+        prepared=Path(prepared),
+        out=Path(decision),
+        baseline=Path(baseline),
+    )
+    return found.champion
 
 
 def _read(params: str, task: str) -> Config:

@@ -11,6 +11,9 @@ from condswin.config.names import SPLITS, Split, TaskName
 from condswin.errors import BadDataError, BadFileError
 from condswin.files import MANIFEST, fingerprint, read_json, write_json
 
+#: Detail of a case that no scanner made.
+GENERATED = "generated"
+
 
 @dataclass(frozen=True)
 class FileRecord:
@@ -110,6 +113,13 @@ class Manifest:
     def counts(self) -> dict[Split, int]:
         """Cases per split."""
         return {split: sum(case.split == split for case in self.cases) for split in SPLITS}
+
+    def generated(self, *splits: Split) -> str:
+        """Whether `all`, `some` or `none` of the cases of these splits were generated; `unknown` if that is of one."""
+        marks = {case.details.get(GENERATED) for case in self.cases if case.split in splits}
+        if not marks <= {True, False}:
+            return "unknown"
+        return "some" if len(marks) == 2 else "all" if True in marks else "none"
 
     def require(self, split: Split, folder: Path) -> None:
         """Raises if a split has no case.

@@ -195,6 +195,13 @@ def open_output(
     return Output(folder, step, inputs, _read_record(folder), overwrite, shared)
 
 
+def checksums_by(step: str, folder: Path) -> set[str]:
+    """Checksums of the files that a step wrote to a folder or to one above it."""
+    records = map(_read_record, (folder, *folder.absolute().parents))
+    ours = [record["files"] for record in records if record.get(WRITTEN_BY) == f"condswin {step}"]
+    return {str(facts["sha256"]) for files in ours for facts in files.values() if "sha256" in facts}
+
+
 def check_output(folder: Path, *, step: str, inputs: Iterable[Path], overwrite: bool = False) -> None:
     """Refuses a folder that a step cannot or should not write; changes nothing. Quick, to be asked before any work.
 

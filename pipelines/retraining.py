@@ -111,9 +111,13 @@ def _retrain(config: Config, task: TaskName, *, with_code: bool) -> None:
         ),
         cached=False,
     )
+    baseline = on_cpu(components.baseline(**asked("baseline"), prepared=data))
     on_gpu(
         components.promote(
-            **asked("promote", cached=False), registered=registered.outputs["registered"], prepared=data
+            **asked("promote", cached=False),
+            registered=registered.outputs["registered"],
+            prepared=data,
+            baseline=baseline.outputs["evaluation"],
         ),
         cached=False,
     )

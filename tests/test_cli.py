@@ -15,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from condswin.cli import main
+from condswin.config.gate import RuleConfig
 from condswin.config.names import TASKS
 from condswin.config.profiles import compose, write_config
 from condswin.outputs import RECORD
@@ -63,7 +64,7 @@ def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     assert "chosen on validation cases: {" in condswin("baseline", task, cwd=folder)
     assert "best on val by" in condswin("compare", task, cwd=folder)
     assert f"condswin-{task} version 1" in condswin("register", task, cwd=folder)
-    assert "the challenger is champion" in condswin("promote", task, cwd=folder)
+    assert "promoted: version 1 is champion" in condswin("promote", task, cwd=folder)
     condswin("report", cwd=folder)
     return task, folder
 
@@ -80,19 +81,26 @@ def test_an_up_to_date_registry_leaves_nothing_to_do_and_an_empty_one_everything
     assert said == f"condswin-{task} version 1, registered already, challenger again\n"
     again = condswin("promote", task, cwd=folder)
     assert f"promotion/{task}/promoted.json: nothing to do, version 1 is champion already" in again
+    assert [json.loads(line)["event"] for line in condswin("history", task, "--json", cwd=folder).splitlines()] == [
+        "registered", "promoted"]  # fmt: skip
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     config = compose(["demo", "tiny"])
     section = config.task(task)
-    metric = section.gate.metric
-    strict = section.model_copy(update={"gate": section.gate.model_copy(update={"floor": 1000.0})})
+    metric = next(iter(section.metrics))
+    rules = [RuleConfig(metric=metric, floor=1000.0, of="mean")]
+    strict = section.model_copy(update={"gate": section.gate.model_copy(update={"rules": rules})})
     write_config(config.model_copy(update={task: strict}), tmp_path / "strict.yaml", comment="out of reach")
     registered, decision = str(tmp_path / "registered.json"), str(tmp_path / "decision.json")
     assert condswin("register", task, "--out", registered, cwd=folder) == f"condswin-{task} version 1\n"
     options = ("--registered", registered, "--out", decision, "--params", str(tmp_path / "strict.yaml"))
-    assert "the champion stays" in condswin("promote", task, *options, cwd=folder)
+    refused = "refused: version 1 is not promoted, there is no champion\n"
+    said = condswin("promote", task, *options, cwd=folder)
+    assert said.startswith(f"{decision}: {refused}  broken: {metric} at least 1000 on average: it is ")
     again = condswin("promote", task, *options, cwd=folder)
-    assert again.startswith(f"{decision}: nothing to do, rejected already: {metric}: ")
+    assert again == said.replace(f"{decision}: ", f"{decision}: nothing to do, decided already: ")
+    condswin("promote", task, *options, "--exit-code", cwd=folder, code=4)
+    condswin("promote", task, *options[:4], "--set", f"{task}.gate.patients=100", "--exit-code", cwd=folder, code=5)
 
 
 def test_the_report_is_one_file_with_the_tables_numbers(pipeline: tuple[str, Path]) -> None:
@@ -101,7 +109,9 @@ def test_the_report_is_one_file_with_the_tables_numbers(pipeline: tuple[str, Pat
     comparison = json.loads((folder / f"comparison/{task}.json").read_text())
     mean = comparison["variants"]["swin"]["test"][comparison["metric"]]["mean"]
     assert f"{mean:.{2 if task == 'reconstruction' else 3}f}" in html
-    assert "is champion" in html
+    assert "promoted: version 1 is champion" in html
+    assert "it lets everything through" in html
+    assert "the challenger was trained on generated data alone" in html
     assert "worst first" in html
     assert html.count("data:image/png;base64,") >= 3
     assert "http://" not in html

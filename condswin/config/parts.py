@@ -3,7 +3,7 @@
 from typing import Any
 
 from condswin.config.names import TaskName
-from condswin.config.reading import parse_config, sections
+from condswin.config.reading import parse_config
 from condswin.config.root import Config
 from condswin.errors import ConfigError
 
@@ -14,6 +14,7 @@ _READ: dict[str, tuple[str, ...]] = {
     "data_card": ("*.ingest", "*.{preparation}", "*.drift"),
     "prepare": ("*.ingest", "*.{preparation}"),
     "train": ("seed", "*.ingest", "*.{preparation}", "*.train", "*.variants.{variant}"),
+    "baseline": ("*.ingest", "*.{preparation}"),
     "evaluate": ("*.ingest", "*.{preparation}", *_SCORED),
     "compare": (),
     "register": (),
@@ -59,9 +60,5 @@ def whole(values: Any, task: TaskName) -> Config:
     """
     if not isinstance(values, dict) or not isinstance(values.get(task), dict):
         raise ConfigError(f"pipeline parameter params: has no section {task!r}")
-    unread = {
-        "source": "",
-        "variants": {"swin": {}},
-        "gate": {"metric": next(iter(sections()[task].metrics)), "floor": 0},
-    }
+    unread = {"source": "", "variants": {"swin": {}}}
     return parse_config({**values, task: {**unread, **values[task]}}, origin="pipeline parameter params")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
+from condswin.config.gate import gate_problems
 from condswin.config.names import PACKAGES, TASKS, TaskName
 from condswin.config.root import Config
 from condswin.config.section import Section
@@ -21,7 +22,7 @@ from condswin.config.yaml import read_yaml_text
 from condswin.errors import ConfigError
 from condswin.networks.presets import is_unrolled, settings_of
 from condswin.plain import plain
-from condswin.suggest import nearest, unknown
+from condswin.suggest import nearest
 
 S = TypeVar("S", bound=Section)
 
@@ -182,9 +183,9 @@ def _problems(section: TaskConfig) -> list[str]:
             )
         if problem := variant_problem(variant, type(section)):
             problems.append(f"{section.name}.variants.{label}: {problem}")
-    if section.gate.metric not in section.metrics:
-        problems.append(f"{section.name}.gate.metric: {unknown('metric', section.gate.metric, section.metrics)}")
-    return problems
+    return problems + [
+        f"{section.name}.gate.{key}: {sentence}" for key, sentence in gate_problems(section.gate, section)
+    ]
 
 
 def _line(kind: type[Section], problem: ErrorDetails) -> str:

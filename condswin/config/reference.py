@@ -2,14 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from inspect import cleandoc, isclass
 from types import UnionType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
+from condswin.config.gate import FIGURES
 from condswin.config.reading import parameters
 from condswin.config.section import Section
 from condswin.config.task import TaskConfig, VariantConfig
@@ -44,8 +45,13 @@ def reference() -> str:
     return "\n".join(parts)
 
 
-def _section(path: str, kind: type[Section], values: Section | None = None) -> Iterator[str]:
-    """The table of a section and of those below it; `values` are the defaults where they are not the section's own."""
+def _section(path: str, kind: type[Section], values: Any = None) -> Iterator[str]:
+    """The table of a section and of those below it; `values` are the defaults where they are not the section's own.
+
+    Of a list of sections, `values` are its elements, which are shown as they stand in YAML.
+    """
+    listed = values if isinstance(values, list) else []
+    values = None if listed else values
     texts, schema = _attributes(kind), kind.model_json_schema()
     lines, below = [], []
     for name, field in kind.model_fields.items():
@@ -59,7 +65,16 @@ def _section(path: str, kind: type[Section], values: Section | None = None) -> I
     title = f"## `{path}`" if path else "## At the top"
     yield f"{title}\n\n{cleandoc(kind.__doc__ or '').splitlines()[0]}\n"
     if issubclass(kind, TaskConfig):
-        yield f"Metrics: {', '.join(f'`{metric}`' for metric in kind.metrics)}.\n"
+        yield f"Metrics: {_listed(kind.metrics)}.\n"
+        yield (
+            f"Its gate may also name {_listed([*kind.further, *FIGURES])}; the reference methods "
+            f"{_listed([*kind.baselines, kind.reference_method])}; and, in `where`, {_listed(kind.traits)}.\n"
+        )
+    if listed:
+        texts_of = [
+            "{" + ", ".join(f"{k}: {v}" for k, v in each.model_dump(mode="json").items()) + "}" for each in listed
+        ]
+        yield "\n".join(["A list; its default:\n", "```yaml", *(f"- {text}" for text in texts_of), "```", ""])
     if lines:
         yield "\n".join(["| key | value | default | meaning |", "|---|---|---|---|", *lines, ""])
     for where, part, default in below:
@@ -98,9 +113,14 @@ def _attributes(kind: type) -> dict[str, str]:
     return texts
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names if name) or "(none)"
+
+
 def _below(annotation: Any) -> type[Section] | None:
     """The section that a key holds, if it holds one."""
-    kinds = get_args(annotation) if isinstance(annotation, UnionType) else [annotation]
+    several = isinstance(annotation, UnionType) or get_origin(annotation) is list
+    kinds = get_args(annotation) if several else [annotation]
     return next((kind for kind in kinds if isclass(kind) and issubclass(kind, Section)), None)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
+from condswin.config.gate import GateConfig
 from condswin.config.names import Split, TaskName
 from condswin.config.section import Fraction, Natural, Section
 from condswin.config.train import TrainConfig
@@ -29,6 +30,7 @@ class IngestConfig(Section):
         folds: Deal the patients that are not in the test split into as many folds instead of drawing `val_fraction`
             of them; 0 for none.
         fold: The fold that validates, from 0.
+        generated: No scanner made these files; of demo data that is known.
         unchecked_objects: Refuse or accept objects of an S3 source for which the server tells no checksum that can be
             compared, so that their size alone says that they are whole.
     """
@@ -41,6 +43,7 @@ class IngestConfig(Section):
     test_fraction: Fraction = 0.2
     folds: Natural = 0
     fold: Natural = 0
+    generated: bool = False
     unchecked_objects: Literal["refuse", "accept"] = "refuse"
 
     def split_of(self, folder: str) -> Split | None:
@@ -110,23 +113,6 @@ class Study(Section):
     variants: Variants
 
 
-class GateConfig(Section):
-    """When a challenger becomes champion.
-
-    Attributes:
-        metric: The test metric that decides, as named in `metrics.json`.
-        floor: What the challenger's mean must reach.
-        baseline_gain: Least gain of the challenger's mean over the reference method's (the zero-filled image's); unused
-            where a task has no reference method.
-        min_gain: Least gain of the challenger's mean over the champion's on the same cases.
-    """
-
-    metric: str
-    floor: float
-    baseline_gain: float = 0.0
-    min_gain: float = 0.0
-
-
 class TaskConfig(Section):
     """A task's section.
 
@@ -142,6 +128,14 @@ class TaskConfig(Section):
     name: ClassVar[TaskName]
     #: Metrics of cases in display order, first the primary one; and whether a higher value is better.
     metrics: ClassVar[Mapping[str, bool]]
+    #: The same of further scores that a gate may name.
+    further: ClassVar[Mapping[str, bool]] = {}
+    #: Columns of a case's scores that describe the case, `str` or `float`: subgroups of a gate.
+    traits: ClassVar[Mapping[str, type]] = {}
+    #: Reference methods whose scores stand in a network's own rows, with the prefix of their columns.
+    baselines: ClassVar[Mapping[str, str]] = {}
+    #: Reference method that the step `baseline` evaluates; empty where a task has none.
+    reference_method: ClassVar[str] = ""
     #: The part of the section that decides what prepared files hold.
     preparation: ClassVar[str]
     #: Whether unrolled networks, which take complex images and a mask, can do the task.

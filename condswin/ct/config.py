@@ -5,9 +5,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from condswin.config.gate import GateConfig, RuleConfig, Rules
 from condswin.config.names import TaskName
 from condswin.config.section import Positive, Section, Share
-from condswin.config.task import GateConfig, IngestConfig, TaskConfig
+from condswin.config.task import IngestConfig, TaskConfig
 from condswin.config.train import TrainConfig
 
 
@@ -108,6 +109,24 @@ class PredictCtConfig(Section):
         return self.largest_component or self.fill_holes or self.minimum_lesion > 0
 
 
+class SegmentationGateConfig(GateConfig):
+    """When a segmentation network becomes champion: if every rule holds."""
+
+    rules: Rules = [
+        RuleConfig(metric="liver_dice", floor=0.9),
+        RuleConfig(metric="liver_dice", superior_to="baselines"),
+        RuleConfig(metric="liver_dice", superior_to="champion"),
+        RuleConfig(metric="tumour_dice", not_inferior_to="champion", margin=0.02),
+        RuleConfig(metric="mean_dice", not_inferior_to="champion", margin=0.02),
+        RuleConfig(metric="tumour_sensitivity", not_inferior_to="champion", margin=0.03),
+        RuleConfig(metric="tumour_precision", not_inferior_to="champion", margin=0.03),
+        RuleConfig(metric="lesion_recall", not_inferior_to="champion", margin=0.03),
+        RuleConfig(metric="liver_volume_error", not_inferior_to="champion", margin=0.01),
+        RuleConfig(metric="liver_hd95", not_inferior_to="champion", margin=2.0),
+        RuleConfig(metric="lesions_false", not_inferior_to="champion", margin=0.5),
+    ]
+
+
 class SegmentationConfig(TaskConfig):
     """CT: segment liver and tumours.
 
@@ -118,6 +137,7 @@ class SegmentationConfig(TaskConfig):
     """
 
     name: ClassVar[TaskName] = "segmentation"
+    reference_method: ClassVar[str] = "active-contour"
     metrics: ClassVar[Mapping[str, bool]] = {
         "liver_dice": True,
         "tumour_dice": True,
@@ -128,12 +148,25 @@ class SegmentationConfig(TaskConfig):
         "liver_volume_error": False,
         "liver_hd95": False,
     }
+    further: ClassVar[Mapping[str, bool]] = {
+        "liver_iou": True,
+        "liver_sensitivity": True,
+        "liver_precision": True,
+        "tumour_iou": True,
+        "tumour_volume_error": False,
+        "tumour_hd95": False,
+        "lesion_precision": True,
+        "lesions_found": True,
+        "lesions_missed": False,
+        "lesions_false": False,
+    }
+    traits: ClassVar[Mapping[str, type]] = {"liver_ml": float, "tumour_ml": float}
     preparation: ClassVar[str] = "prepare"
 
     source: str = "data/demo/segmentation"
     ingest: CtIngestConfig = CtIngestConfig()
     train: SegmentationTrainConfig = SegmentationTrainConfig()
-    gate: GateConfig = GateConfig(metric="liver_dice", floor=0.0)
+    gate: SegmentationGateConfig = SegmentationGateConfig()
     demo: DemoCtConfig = DemoCtConfig()
     prepare: PrepareCtConfig = PrepareCtConfig()
     predict: PredictCtConfig = PredictCtConfig()

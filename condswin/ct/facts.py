@@ -23,8 +23,9 @@ class SegmentationFacts(Facts):
         *("lesions_found", "lesions_missed", "lesions_false"),
         *(f"{BEFORE}_{name}" for name in EFFECTS),
     )
-    reference_method: ClassVar[str] = "active-contour"
-    baselines: ClassVar[dict[str, str]] = {}
+    reference_method: ClassVar[str] = SegmentationConfig.reference_method
+    further: ClassVar[Mapping[str, bool]] = SegmentationConfig.further
+    traits: ClassVar[Mapping[str, type]] = SegmentationConfig.traits
     monitor: ClassVar[tuple[str, bool]] = ("pooled_dice", True)
 
 

@@ -1,9 +1,11 @@
 """What an evaluation leaves on disk: a table of cases, pictures, and `metrics.json`."""
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from condswin.errors import BadFileError
 from condswin.evaluation.summary import summarise
 from condswin.files import atomic_file
 from condswin.tasks.facts import Facts, Row
@@ -45,6 +47,20 @@ def write_rows(path: Path, rows: list[Row]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def read_rows(path: Path, numbers: Iterable[str]) -> list[Row]:
+    """Reads what `write_rows` wrote; these columns, where they are there, are numbers.
+
+    Raises:
+        BadFileError: The file is missing or has no number where one should be.
+    """
+    try:
+        with path.open(newline="", errors="surrogateescape") as file:
+            rows: list[Row] = [dict(row) for row in csv.DictReader(file)]
+        return [{**row, **{name: float(row[name]) for name in numbers if name in row}} for row in rows]
+    except (OSError, ValueError, TypeError) as error:
+        raise BadFileError(path, f"no table of cases ({error}); run the step that writes it again") from None
 
 
 def draw_pictures(

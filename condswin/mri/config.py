@@ -5,9 +5,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from condswin.config.gate import GateConfig, RuleConfig, Rules
 from condswin.config.names import TaskName
 from condswin.config.section import Fraction, Natural, Positive, Section, Share
-from condswin.config.task import GateConfig, IngestConfig, TaskConfig
+from condswin.config.task import IngestConfig, TaskConfig
 from condswin.config.train import TrainConfig
 
 
@@ -91,6 +92,19 @@ class DriftConfig(Section):
     threshold: Share = 0.3
 
 
+class ReconstructionGateConfig(GateConfig):
+    """When a reconstruction network becomes champion: if every rule holds."""
+
+    rules: Rules = [
+        RuleConfig(metric="psnr", superior_to="baselines"),
+        RuleConfig(metric="psnr", superior_to="champion"),
+        RuleConfig(metric="ssim", not_inferior_to="champion", margin=0.005),
+        # These depend on the scanner's units.
+        RuleConfig(metric="nmse", not_inferior_to="champion", margin_percent=2.0),
+        RuleConfig(metric="mae", not_inferior_to="champion", margin_percent=2.0),
+    ]
+
+
 class ReconstructionConfig(TaskConfig):
     """MRI: reconstruct magnitude images from undersampled single-coil k-space.
 
@@ -102,6 +116,9 @@ class ReconstructionConfig(TaskConfig):
 
     name: ClassVar[TaskName] = "reconstruction"
     metrics: ClassVar[Mapping[str, bool]] = {"psnr": True, "ssim": True, "nmse": False, "mae": False}
+    traits: ClassVar[Mapping[str, type]] = {"acquisition": str, "acceleration": float, "nominal_acceleration": float}
+    baselines: ClassVar[Mapping[str, str]] = {"zero-filled": "zero_filled_"}
+    reference_method: ClassVar[str] = "compressed-sensing"
     preparation: ClassVar[str] = "undersample"
     data_card: ClassVar[bool] = True
     unrolled: ClassVar[bool] = True
@@ -111,7 +128,7 @@ class ReconstructionConfig(TaskConfig):
         folders={"train": "singlecoil_train", "test": "singlecoil_val"}
     )
     train: ReconstructionTrainConfig = ReconstructionTrainConfig()
-    gate: GateConfig = GateConfig(metric="psnr", floor=0.0)
+    gate: ReconstructionGateConfig = ReconstructionGateConfig()
     demo: DemoMriConfig = DemoMriConfig()
     undersample: UndersampleConfig = UndersampleConfig()
     drift: DriftConfig = DriftConfig()

@@ -13,8 +13,9 @@ class ReconstructionFacts(Facts):
 
     name: ClassVar[TaskName] = "reconstruction"
     metrics: ClassVar[Mapping[str, bool]] = ReconstructionConfig.metrics
-    reference_method: ClassVar[str] = "compressed-sensing"
-    baselines: ClassVar[dict[str, str]] = {"zero-filled": "zero_filled_"}
+    baselines: ClassVar[Mapping[str, str]] = ReconstructionConfig.baselines
+    reference_method: ClassVar[str] = ReconstructionConfig.reference_method
+    traits: ClassVar[Mapping[str, type]] = ReconstructionConfig.traits
     monitor: ClassVar[tuple[str, bool]] = ("slice_psnr", True)
 
 

@@ -27,8 +27,14 @@ RECORD = "condswin.promotion"
 PROMOTED_AT = "condswin.promoted_at"
 PREVIOUS_CHAMPION = "condswin.previous_champion"
 ROLLED_BACK = "condswin.rolled_back"
+#: A person's no: who, when and why, as JSON.
+REJECTED = "condswin.rejected"
 #: Tag of the registered model: the version that was made champion last.
 LAST_CHAMPION = "condswin.champion"
+#: Tag of the registered model while no alias may move: who, when and why, as JSON.
+FROZEN = "condswin.frozen"
+#: Tags of the registered model that tell what was done to all of it, by time.
+EVENT = "condswin.event."
 
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -80,12 +86,14 @@ def move_champion(
     Does nothing if `version` became champion meanwhile.
 
     Raises:
-        GateError: The champion moved since it was read; nothing was changed. Or another program moved it meanwhile.
+        GateError: The champion moved since it was read, or is frozen; nothing was changed. Or another program moved it
+            meanwhile.
     """
     with promotion_lock(client, name) as write:
         now = aliased(client, name, CHAMPION)
         if now == version:  # the same promotion, run twice at once
             return
+        _require_not_frozen(client, name)
         if now != expected:
             raise GateError(
                 f"{name}: the champion moved from {_spoken(expected)} to {_spoken(now)} while version {version} was "
@@ -139,11 +147,12 @@ def roll_back(client: MlflowClient, name: str, check: Callable[[str], None]) -> 
         The version rolled back from (None if it was deleted) and the champion now.
 
     Raises:
-        GateError: There is nothing to roll back to, or another program moved the champion meanwhile.
+        GateError: There is nothing to roll back to, the champion is frozen, or another program moved it meanwhile.
     """
     target, _ = _roll_back_target(client, name)
     check(target)  # takes long: not under the lock
     with promotion_lock(client, name) as write:
+        _require_not_frozen(client, name)
         again, champion = _roll_back_target(client, name)
         if again != target:
             raise GateError(f"{name}: the champion moved while version {target} was tried out; nothing was changed")
@@ -159,6 +168,93 @@ def roll_back(client: MlflowClient, name: str, check: Callable[[str], None]) -> 
         write(client.set_registered_model_alias, name, CHAMPION, target)
         _confirm(client, name, target)
     return champion, target
+
+
+def frozen(client: MlflowClient, name: str) -> str | None:
+    """Why no alias may move, in words; None if they may."""
+    note = client.get_registered_model(name).tags.get(FROZEN)
+    if note is None:
+        return None
+    known = json.loads(note)
+    return f"the champion is frozen since {known['at']} by {known['by']}: {known['why']}"
+
+
+def freeze(client: MlflowClient, name: str, *, by: str, why: str, lift: bool = False) -> None:
+    """Stops every move of the champion, or allows them again.
+
+    Raises:
+        GateError: It is as it should be already.
+    """
+    with promotion_lock(client, name) as write:
+        is_frozen = frozen(client, name)
+        if bool(is_frozen) != lift:
+            raise GateError(f"{name}: {is_frozen or 'is not frozen'}; nothing to do")
+        note = {"at": _utc(), "by": by, "why": why}
+        event = {"event": "lifted" if lift else "frozen", **note}
+        key = f"{EVENT}{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        write(client.set_registered_model_tag, name, key, json.dumps(event, sort_keys=True))
+        if lift:
+            write(client.delete_registered_model_tag, name, FROZEN)
+        else:
+            write(client.set_registered_model_tag, name, FROZEN, json.dumps(note, sort_keys=True))
+
+
+def reject(client: MlflowClient, name: str, version: str, *, by: str, why: str) -> None:
+    """Notes on a version that a person does not want it; it is not promoted while it has the note.
+
+    Raises:
+        GateError: It is champion.
+    """
+    with promotion_lock(client, name) as write:
+        if aliased(client, name, CHAMPION) == version:
+            raise GateError(f"{name}: version {version} is champion; `condswin rollback` takes it back")
+        note = json.dumps({"at": _utc(), "by": by, "why": why}, sort_keys=True)
+        write(client.set_model_version_tag, name, version, REJECTED, note)
+
+
+def history(client: MlflowClient, name: str) -> list[dict[str, str]]:
+    """What happened to a registered model, oldest first: `at`, `version`, `event`, `by`, `why`.
+
+    Of decisions on a version that did not make it champion, the last one is known.
+    """
+    events = [
+        {"version": "", **json.loads(text)}
+        for key, text in client.get_registered_model(name).tags.items()
+        if key.startswith(EVENT)
+    ]
+    for entry in client.search_model_versions(f"name = '{name}'"):
+        tags = {key: str(value) for key, value in entry.tags.items()}
+        version = str(entry.version)
+        registered = datetime.fromtimestamp(entry.creation_timestamp / 1000, UTC).isoformat(timespec="seconds")
+        events.append({"at": registered, "version": version, "event": "registered", "by": "", "why": ""})
+        record = json.loads(tags.get(RECORD, "{}"))
+        if "decided_at" in record and not record["promoted"]:
+            why = "; ".join(record["reasons"])
+            found = {
+                "at": record["decided_at"],
+                "version": version,
+                "event": record["outcome"],
+                "by": "gate",
+                "why": why,
+            }
+            events.append(found)
+        if PROMOTED_AT in tags:
+            before = f"after version {tags[PREVIOUS_CHAMPION]}" if PREVIOUS_CHAMPION in tags else "the first"
+            why = "; ".join([before, *([record["why"]] if record.get("why") else [])])
+            by = record.get("approved_by") or "gate"
+            events.append({"at": tags[PROMOTED_AT], "version": version, "event": "promoted", "by": by, "why": why})
+        if REJECTED in tags:
+            events.append({"version": version, "event": "rejected", **json.loads(tags[REJECTED])})
+        if ROLLED_BACK in tags:
+            note = json.loads(tags[ROLLED_BACK])
+            why = f"to version {note['to']}"
+            events.append({"at": note["at"], "version": version, "event": "rolled back", "by": "", "why": why})
+    return sorted(events, key=lambda event: (event["at"], event["event"] != "registered"))
+
+
+def _require_not_frozen(client: MlflowClient, name: str) -> None:
+    if is_frozen := frozen(client, name):
+        raise GateError(f"{name}: {is_frozen}; nothing was changed. `condswin freeze --lift` allows moves again")
 
 
 def _roll_back_target(client: MlflowClient, name: str) -> tuple[str, str | None]:

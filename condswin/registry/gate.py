@@ -1,118 +1,334 @@
-"""Whether a challenger may become champion, decided from per-case rows alone."""
+"""Whether a challenger may become champion, decided from per-case rows and a few figures of the network alone.
+
+Each rule asks whether a mean over patients is far enough from a limit. The cases of one person are one draw: their
+values are averaged first. All rules must hold, so several of them need no correction: a challenger that breaks one is
+let through at most as often as that rule alone errs (an intersection-union test, Berger 1982).
+"""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from condswin.config.task import GateConfig
+import numpy as np
+
+from condswin.config.gate import BASELINES, CHAMPION, FIGURES, GateConfig, RuleConfig, gate_problems, reference_methods
 from condswin.errors import ConfigError
-from condswin.evaluation.summary import Summary, paired_gain, summarise
+from condswin.registry.interval import interval, patients_needed
 from condswin.tasks.facts import Facts, Row
 
+Outcome = Literal["promoted", "refused", "undecided"]
 
-@dataclass
+#: Cases that a rule names which does not hold.
+WORST = 3
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a challenger is judged by.
+
+    Attributes:
+        rows: Its scores of the test cases.
+        patients: Key of the person by case.
+        references: Rows of the same cases by reference method; a sentence where there are none.
+        champion: The champion's rows of the same cases; None if there is no champion.
+        figures: Of the network, by name.
+        generated: Which cases a network saw in training were generated, `all`, `some`, `none` or `unknown`; of the
+            `challenger` and, if there is one, of the `champion`.
+    """
+
+    rows: Sequence[Row]
+    patients: Mapping[str, str]
+    references: Mapping[str, Sequence[Row] | str] = field(default_factory=dict)
+    champion: Sequence[Row] | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    generated: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What became of a rule.
+
+    Attributes:
+        rule: The rule in words.
+        outcome: It holds, it does not, nobody can tell yet, or there is nothing to apply it to.
+        text: Why, in words.
+        estimate: What the rule is about: a mean, a gain (positive is better), a worst case, a figure.
+        low: Lower bound of the estimate's interval.
+        high: Upper one.
+        needed: What the bound or the estimate had to reach.
+        patients: How many it was estimated from.
+        cases: Their cases.
+        enough: Patients that would decide; see `patients_needed`.
+        worst: Places of the worst cases among the sorted names of all test cases. Names may lead to patients, and
+            rulings are kept in the registry.
+    """
+
+    rule: str
+    outcome: Literal["holds", "broken", "undecided", "not applicable"]
+    text: str
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    needed: float | None = None
+    patients: int = 0
+    cases: int = 0
+    enough: int | None = None
+    worst: list[int] = field(default_factory=list)
+
+    def record(self) -> dict[str, Any]:
+        """JSON-able."""
+        values = asdict(self)
+        return {name: value for name, value in values.items() if value not in (None, [])}
+
+
+@dataclass(frozen=True)
 class Decision:
     """Outcome of the gate.
 
     Attributes:
-        failed: Checks that were not passed, as sentences with numbers.
-        passed: Checks that were.
-        metrics: Summaries by name: `challenger`, `champion`, `gain_over_champion`, `gain_over_<reference method>`.
+        rulings: One per rule, and per reference method where a rule names several.
+        patients: In the test set.
+        required: At least.
     """
 
-    failed: list[str] = field(default_factory=list)
-    passed: list[str] = field(default_factory=list)
-    metrics: dict[str, Summary] = field(default_factory=dict)
+    rulings: Sequence[Ruling]
+    patients: int
+    required: int
 
     @property
-    def promoted(self) -> bool:
-        """Every check was passed."""
-        return not self.failed
+    def outcome(self) -> Outcome:
+        """Promoted if all rules hold, refused if one is broken, else undecided."""
+        outcomes = {ruling.outcome for ruling in self.rulings}
+        if "broken" in outcomes:
+            return "refused"
+        decided = "holds" in outcomes and "undecided" not in outcomes and self.patients >= self.required
+        return "promoted" if decided else "undecided"
+
+    @property
+    def reasons(self) -> list[str]:
+        """What made it so, in sentences."""
+        deciding = {"promoted": "holds", "refused": "broken", "undecided": "undecided"}[self.outcome]
+        sentences = [f"{each.rule}: {each.text}" for each in self.rulings if each.outcome == deciding]
+        if self.outcome == "undecided" and self.patients < self.required:
+            few = f"{self.patients} patients are in the test set, and fewer than {self.required} decide nothing"
+            sentences.insert(0, few)
+        return sentences or ["no rule applies: there is no champion and no other rule"]
 
 
-def check_metric(task: Facts | type[Facts], gate: GateConfig) -> None:
-    """Refuses a gate on a metric that the task does not have.
+def check_gate(task: Facts | type[Facts], gate: GateConfig) -> None:
+    """Refuses a gate that names what the task does not have.
 
     Raises:
-        ConfigError: There is no such metric.
+        ConfigError: It does.
     """
-    if gate.metric not in task.metrics:
-        raise ConfigError(f"{task.name}.gate.metric: no metric {gate.metric!r}; there are: {', '.join(task.metrics)}")
+    if problems := gate_problems(gate, task):
+        raise ConfigError("\n".join(f"{task.name}.gate.{key}: {sentence}" for key, sentence in problems))
 
 
-def decide(
-    task: Facts | type[Facts], gate: GateConfig, challenger: Sequence[Row], champion: Sequence[Row] | None
-) -> Decision:
-    """Applies the gate; a value that is missing or not a number fails.
+def decide(task: Facts | type[Facts], gate: GateConfig, evidence: Evidence) -> Decision:
+    """Applies the gate.
 
-    Where lower is better, the floor is a ceiling and a gain is a decrease. A metric may be undefined for a case (tumour
-    Dice without a tumour); a case counts against the challenger only if the champion or the reference method has a
-    value for it.
+    Undefined values (NaN: tumour Dice where there is no tumour) are left out; but a case breaks a rule if the
+    challenger has no value for it and the champion or a reference method has one.
 
     Args:
-        task: Gives direction and reference methods.
-        gate: Thresholds.
-        challenger: Rows of the test set.
-        champion: Rows of the same cases; None if there is no champion.
+        task: Gives directions and reference methods.
+        gate: The rules.
+        evidence: Of the challenger.
+
+    Raises:
+        ConfigError: The gate names what the task does not have.
     """
-    metric = gate.metric
-    check_metric(task, gate)
-    sign = 1.0 if task.metrics[metric] else -1.0
-    decision = Decision()
+    check_gate(task, gate)
+    judge = _Judge(task, gate, evidence)
+    rulings = [ruling for rule in gate.rules for ruling in judge.apply(rule)]
+    return Decision([*rulings, *judge.origin()], len({evidence.patients[str(row["case"])] for row in evidence.rows}),
+                    gate.patients)  # fmt: skip
 
-    def check(sentence: str, reached: bool) -> None:
-        (decision.passed if reached else decision.failed).append(sentence)
 
-    def check_gain(name: str, reference: Sequence[Row], needed: float) -> None:
-        if lost := _without_value(challenger, reference, metric):
-            check(f"{metric} has no value for {lost} of {len(reference)} cases that the {name} has one for", False)
-        gain = _signed(paired_gain(challenger, reference, metric), sign)
-        decision.metrics[f"gain_over_{name}"] = gain
-        mean = gain["mean"]
-        check(
-            f"gain in {metric} over the {name}: {_spoken(mean)}, needed {needed:.6g}",
-            mean is not None and mean >= needed,
+class _Judge:
+    def __init__(self, task: Facts | type[Facts], gate: GateConfig, evidence: Evidence) -> None:
+        self.task, self.gate, self.evidence = task, gate, evidence
+        self.better = {**task.metrics, **task.further}
+        self.places = {case: place for place, case in enumerate(sorted(str(row["case"]) for row in evidence.rows))}
+
+    def apply(self, rule: RuleConfig) -> Iterator[Ruling]:
+        others = reference_methods(self.task) if rule.other == BASELINES else [rule.other]
+        for other in others:
+            sentence = rule.sentence(other)
+            yield self._figure(rule, sentence) if rule.metric in FIGURES else self._cases(rule, sentence, other)
+        if not others:
+            yield Ruling(rule.sentence(), "not applicable", "the task has no reference method")
+
+    def origin(self) -> Iterator[Ruling]:
+        """Whether what the networks were trained on allows one to replace the other."""
+        ours, theirs = (self.evidence.generated.get(role) for role in ("challenger", CHAMPION))
+        if ours == "all" and theirs not in (None, "all") and not self.gate.generated_over_real:
+            yield Ruling(
+                "real data is not replaced by generated data",
+                "broken",
+                "the challenger was trained on generated data alone, the champion was not "
+                "(gate.generated_over_real allows it)",
+            )
+
+    def _figure(self, rule: RuleConfig, sentence: str) -> Ruling:
+        value = self.evidence.figures.get(rule.metric, math.nan)
+        limit, sign = _limit(rule)
+        return Ruling(
+            sentence,
+            "holds" if sign * (value - limit) >= 0 else "broken",
+            f"it is {value:.6g}" if math.isfinite(value) else "it has no value",
+            estimate=value if math.isfinite(value) else None,
+            needed=limit,
         )
 
-    if not challenger or any(metric not in row for row in challenger):
-        check(f"{metric} is missing in the challenger's results ({len(challenger)} cases)", False)
-        return decision
-    decision.metrics["challenger"] = summarise(challenger, [metric])[metric]
-    mean = decision.metrics["challenger"]["mean"]
-    bound = "at least" if sign > 0 else "at most"
-    check(
-        f"{metric}: {_spoken(mean)}, needed {bound} {gate.floor:.6g}",
-        mean is not None and sign * mean >= sign * gate.floor,
-    )
-    for label, prefix in task.baselines.items():
-        column = prefix + metric
-        if any(column not in row for row in challenger):
-            check(f"{column} is missing in the results", False)
-            continue
-        check_gain(label, [{"case": row["case"], metric: row[column]} for row in challenger], gate.baseline_gain)
-    if champion is not None:
-        cases = {row["case"] for row in challenger}
-        if {row["case"] for row in champion} != cases or any(metric not in row for row in champion):
-            check(f"champion and challenger were not scored on the same cases with {metric}", False)
-            return decision
-        decision.metrics["champion"] = summarise(champion, [metric])[metric]
-        check_gain("champion", champion, gate.min_gain)
-    return decision
+    def _cases(self, rule: RuleConfig, sentence: str, other: str) -> Ruling:
+        reference = self._reference(other, rule.metric) if other else {}
+        if other == CHAMPION and self.evidence.champion is None:
+            return Ruling(sentence, "not applicable", "there is no champion")
+        if isinstance(reference, str):
+            return Ruling(sentence, "undecided", reference)
+        if absent := [
+            name for name in (rule.metric, *rule.where) if any(name not in row for row in self.evidence.rows)
+        ]:
+            return Ruling(sentence, "broken", f"{absent[0]} is missing in the challenger's results")
+        if other and set(reference) != set(self.places):
+            return Ruling(sentence, "broken", f"{other} and the challenger were not scored on the same cases")
+        rows = [row for row in self.evidence.rows if rule.applies_to(row, self.task.traits)]
+        if not rows:
+            return Ruling(sentence, "undecided", "no test case is one of these")
+        ours = {str(row["case"]): float(row[rule.metric]) for row in rows}
+        if lost := self._lost(rule.metric, ours):
+            text = f"{len(lost)} of {len(ours)} cases have no value, for which another method has one"
+            return Ruling(sentence, "broken", text, cases=len(ours), worst=self._worst(dict.fromkeys(lost, 0.0)))
+        return self._means(rule, sentence, other, ours, reference)
+
+    def _means(
+        self, rule: RuleConfig, sentence: str, other: str, ours: Mapping[str, float], theirs: Mapping[str, float]
+    ) -> Ruling:
+        """Decides by what is left after the limit or the margin: it must not be negative."""
+        if other:
+            sign = 1.0 if self.better[rule.metric] else -1.0
+            side = 1.0 if rule.superior_to else -1.0
+            margins = {case: side * (rule.margin + rule.margin_percent / 100 * abs(theirs[case])) for case in ours}
+            values = {case: sign * (value - theirs[case]) for case, value in ours.items()}
+            rest = {case: values[case] - margins[case] for case in ours}
+        else:
+            limit, sign = _limit(rule)
+            margins = dict.fromkeys(ours, limit)
+            values, rest = dict(ours), {case: sign * (value - limit) for case, value in ours.items()}
+        finite = [case for case in rest if math.isfinite(rest[case])]
+        if not finite:
+            return Ruling(sentence, "undecided", f"{rule.metric} has no value for any of {len(ours)} cases")
+        if rule.of == "every_case":
+            return self._every_case(rule, sentence, {case: rest[case] for case in finite}, values)
+        left, needed = self._by_patient(rest, finite), float(self._by_patient(margins, finite).mean())
+        seen, enough_patients = interval(left), len(left) >= self.gate.patients
+        if rule.of == "mean":
+            holds, broken = seen.mean >= 0, seen.mean < 0
+        else:
+            holds = seen.low > 0 if rule.superior_to else seen.low >= 0
+            broken = seen.high <= 0 if rule.superior_to else seen.high < 0
+        outcome = "undecided" if not enough_patients else "holds" if holds else "broken" if broken else "undecided"
+        # What is left is counted from the limit; a gain is positive where it is better, a mean is in its own direction.
+        turn = 1.0 if other else sign
+        mean = turn * seen.mean + needed
+        down, up = sorted((turn * seen.low + needed, turn * seen.high + needed))
+        enough = None
+        if outcome != "holds" and rule.of == "bound" and (wanted := patients_needed(seen)) is not None:
+            enough = max(wanted, self.gate.patients)
+        text = self._spoken(rule, mean, down, up, needed, seen.patients, len(finite))
+        if outcome != "holds":
+            text += f"; about {enough} patients would decide" if enough else ""
+            text += "" if enough_patients else self._few()
+            if not enough and rule.of == "bound" and seen.mean <= 0:
+                text += "; the mean itself falls short"
+        return Ruling(
+            sentence,
+            outcome,  # type: ignore[arg-type]
+            text,
+            estimate=mean,
+            low=down if math.isfinite(down) else None,
+            high=up if math.isfinite(up) else None,
+            needed=needed,
+            patients=seen.patients,
+            cases=len(finite),
+            enough=enough,
+            worst=[] if holds else self._worst({case: rest[case] for case in finite}),
+        )
+
+    def _every_case(
+        self, rule: RuleConfig, sentence: str, rest: Mapping[str, float], values: Mapping[str, float]
+    ) -> Ruling:
+        below = {case: left for case, left in rest.items() if left < 0}
+        worst = min(rest, key=lambda case: rest[case])
+        patients = len({self.evidence.patients[case] for case in rest})
+        few = patients < self.gate.patients
+        text = f"{len(below)} of {len(rest)} cases are beyond it" if below else f"it holds in {len(rest)} cases"
+        return Ruling(
+            sentence,
+            "broken" if below else "undecided" if few else "holds",
+            f"{text}, the worst has {values[worst]:.4g}" + (self._few() if few and not below else ""),
+            estimate=values[worst],
+            needed=_limit(rule)[0],
+            patients=patients,
+            cases=len(rest),
+            worst=self._worst(below),
+        )
+
+    def _few(self) -> str:
+        return f"; fewer than {self.gate.patients} patients decide nothing"
+
+    def _spoken(
+        self, rule: RuleConfig, mean: float, low: float, high: float, needed: float, patients: int, cases: int
+    ) -> str:
+        people = f"{patients} patients" + (f" ({cases} cases)" if cases != patients else "")
+        if rule.of == "mean":
+            return f"it is {mean:.4g} over {people}"
+        sign = "+" if rule.other else ""
+        bounds = f"95 % interval {low:{sign}.4g} to {high:{sign}.4g}" if math.isfinite(low) else "no interval"
+        better = "" if not rule.other or self.better[rule.metric] else ", lower is better"
+        wanted = f"more than {needed:+.4g}" if rule.other else f"{needed:.4g}"
+        what = "gain" if rule.other else "mean"
+        return f"{what} {mean:{sign}.4g} ({bounds}{better}) over {people}, needed {wanted}"
+
+    def _reference(self, other: str, metric: str) -> dict[str, float] | str:
+        """A metric's value by case of what the challenger is compared with; a sentence where there is none."""
+        if (prefix := self.task.baselines.get(other)) is not None:
+            column = prefix + metric
+            rows: Sequence[Row] | str = self.evidence.rows
+        else:
+            column = metric
+            rows = self.evidence.champion or [] if other == CHAMPION else self.evidence.references.get(
+                other, f"there are no scores of {other}")  # fmt: skip
+        if isinstance(rows, str):
+            return rows
+        if any(column not in row for row in rows):
+            return f"{column} is missing in the results of {other}"
+        return {str(row["case"]): float(row[column]) for row in rows}
+
+    def _lost(self, metric: str, ours: Mapping[str, float]) -> list[str]:
+        """Cases without a value that the champion or a reference method has one for."""
+        lost = set()
+        for other in (CHAMPION, *reference_methods(self.task)):
+            values = self._reference(other, metric)
+            if not isinstance(values, str):
+                lost |= {case for case in ours if math.isfinite(values.get(case, math.nan))}
+        return sorted(case for case in lost if not math.isfinite(ours[case]))
+
+    def _by_patient(self, values: Mapping[str, float], cases: Sequence[str]) -> np.ndarray:
+        """Means over each person's cases."""
+        grouped: dict[str, list[float]] = {}
+        for case in sorted(cases):
+            grouped.setdefault(self.evidence.patients[case], []).append(values[case])
+        return np.array([np.mean(group) for group in grouped.values()], dtype=np.float64)
+
+    def _worst(self, rest: Mapping[str, float]) -> list[int]:
+        ranked = sorted(rest, key=lambda case: (rest[case], case))
+        return [self.places[case] for case in ranked[:WORST]]
 
 
-def _without_value(rows: Sequence[Row], reference: Sequence[Row], metric: str) -> int:
-    ours = {row["case"]: float(row[metric]) for row in rows}
-    return sum(
-        math.isfinite(float(row[metric])) and not math.isfinite(ours.get(row["case"], math.nan)) for row in reference
-    )
-
-
-def _spoken(value: float | None) -> str:
-    return "no value" if value is None else f"{value:.6g}"
-
-
-def _signed(gain: Summary, sign: float) -> Summary:
-    """A difference as a gain: positive is better."""
-    if sign > 0 or gain["mean"] is None or gain["low"] is None or gain["high"] is None:
-        return gain
-    return Summary(mean=-gain["mean"], std=gain["std"], low=-gain["high"], high=-gain["low"], cases=gain["cases"])
+def _limit(rule: RuleConfig) -> tuple[float, float]:
+    """A floor or a ceiling, and the sign that makes values beyond it negative."""
+    return (rule.floor, 1.0) if rule.floor is not None else (rule.ceiling or 0.0, -1.0)

@@ -25,7 +25,7 @@ class TaskReport:
         figures: Data URIs by caption.
         cases: Rows of cells by column, the best variant's test cases, worst first.
         pictures: Data URIs by caption, of the best variant's cases.
-        promotion: The gate's decision, or None if there is none yet.
+        promotion: The gate's decision with a `headline` and `remarks`, or None if there is none yet.
         facts: Lines of provenance by name.
     """
 

@@ -15,6 +15,7 @@ from condswin import layout
 from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.plain import plain
+from condswin.reporting.decision import decision_lines, headline
 from condswin.tasks.facts import Facts
 from condswin.tasks.loading import load
 
@@ -52,6 +53,9 @@ def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) ->
             console.print(
                 f"{comparison['best']} minus {method}, case by case, with 95 % interval: {words}", soft_wrap=True
             )
+        if decision := comparison["promotion"]:
+            for line in (headline(decision), *decision_lines(decision)):
+                console.print(plain(line), soft_wrap=True)
         console.print()
     if layout.report().exists():
         console.print(f"report:    {layout.report()}", soft_wrap=True)
@@ -128,6 +132,16 @@ def _note(row: Mapping[str, Any]) -> str:
 
 def _given(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
+
+
+def print_history(events: Sequence[Mapping[str, str]]) -> None:
+    """Prints what happened to registered versions, a row per event."""
+    table = Table()
+    for column in ("at", "version", "event", "by", "why"):
+        table.add_column(column, overflow="fold", min_width=25 if column == "at" else None)
+    for event in events:
+        table.add_row(*(plain(event[column]) for column in ("at", "version", "event", "by", "why")))
+    _console(None if sys.stdout.isatty() else LOG_WIDTH).print(table)
 
 
 def table_rows(task: Facts, comparison: dict[str, Any]) -> list[dict[str, str]]:

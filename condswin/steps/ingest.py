@@ -16,8 +16,8 @@ from condswin.config.task import IngestConfig
 from condswin.errors import BadDataError, BadFileError, ConfigError, OutputError
 from condswin.files import MANIFEST, copy_with_sha256, read_json, write_json
 from condswin.listing import LINKED, identity, summary
-from condswin.manifest import CaseRecord, FileRecord, Manifest
-from condswin.outputs import check_file, check_output, open_output, require_space, write_result
+from condswin.manifest import GENERATED, CaseRecord, FileRecord, Manifest
+from condswin.outputs import check_file, check_output, checksums_by, open_output, require_space, write_result
 from condswin.patients import patient_key
 from condswin.progress import progress, say
 from condswin.sources.contents import SIZE
@@ -140,10 +140,12 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overw
         for role, path in case.files.items()
         if path in origins
     }
+    demo = checksums_by("demo-data", Path(source))
     records = []
     for case in good:
         info = infos[case.name]
-        records.append(CaseRecord(case.name, chosen[case.name], info.patient, files[case.name], dict(info.details)))
+        details = {**info.details, GENERATED: policy.generated or bool(demo & set(contents[case.name].values()))}
+        records.append(CaseRecord(case.name, chosen[case.name], info.patient, files[case.name], details))
     manifest = Manifest(task_name, records, policy.model_dump(mode="json"), rejected, objects, found.skipped, originals)
     manifest.write(out)
     output.finish([*copies, SPLIT_FILE, MANIFEST])

@@ -2,13 +2,16 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
+from torch import nn
 
 from condswin.checksums import checksums
 from condswin.code import closure
@@ -16,23 +19,27 @@ from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.devices import device
 from condswin.errors import BadFileError, GateError
+from condswin.evaluation.results import METRICS, cases_file, read_rows
 from condswin.evaluation.run import evaluate_split
 from condswin.files import fingerprint, read_json
+from condswin.manifest import GENERATED, Manifest
 from condswin.outputs import check_file, write_result
 from condswin.registry.aliases import (
     KEY,
     PREVIOUS,
     RECORD,
+    REJECTED,
     ROLLED_BACK,
     aliased,
     current_champion,
     find_version,
+    frozen,
     journal,
     move_champion,
     note_rejection,
     roll_back,
 )
-from condswin.registry.gate import check_metric, decide
+from condswin.registry.gate import Evidence, check_gate, decide
 from condswin.registry.package import (
     ModelAlteredError,
     ModelUnavailableError,
@@ -43,7 +50,7 @@ from condswin.registry.package import (
 )
 from condswin.registry.smoke import smoke
 from condswin.registry.tracking import connect, tracking_errors, tracking_uri
-from condswin.tasks.facts import Facts
+from condswin.tasks.facts import Facts, Row
 from condswin.tasks.judging import Judging
 from condswin.tasks.loading import load
 from condswin.tasks.prediction import Prediction
@@ -63,32 +70,46 @@ class Promotion(NamedTuple):
     record: dict[str, Any]
 
 
-def promote(config: Config, task_name: TaskName, registered: Path, prepared: Path, out: Path) -> Promotion:
+def promote(
+    config: Config,
+    task_name: TaskName,
+    registered: Path,
+    prepared: Path,
+    out: Path,
+    *,
+    baseline: Path | None = None,
+    hold: bool = False,
+) -> Promotion:
     """Makes a registered version champion if it works elsewhere and passes the gate.
 
-    1. A version that is champion already, or that the same gate, code and parameters of the prediction rejected
-       against the same champion on the same test cases, is left alone: a rerun changes nothing and writes the same
-       record.
+    1. A version that is champion already, or that the same gate, code and parameters of the prediction did not promote
+       against the same champion and reference methods on the same test cases, is left alone: a rerun changes nothing
+       and writes the same record.
     2. The version's files are fetched once and found to be those that were registered, before any of them is used.
     3. Smoke test: a clean process loads the version and gives this process's output for a golden batch.
     4. Challenger and champion are both evaluated now, on the same test cases; the gate decides.
     5. Under a lock: the champion is read again, `previous-champion` and `champion` move, the journal is written.
 
-    A version that was rolled back stays rejected until its tag `condswin.rolled_back` is deleted.
+    A version that was rolled back, or that a person rejected, stays refused until its tag `condswin.rolled_back` or
+    `condswin.rejected` is deleted. While the champion is frozen nothing is decided.
 
     Args:
         config: All parameters; `<task>.gate` has the thresholds.
         task_name: Which task.
         registered: JSON of the register step.
         prepared: Folder with the prepared test split.
-        out: JSON to write: `promoted`, `champion`, `previous`, `reasons`, `metrics` and the rest of the decision.
+        out: JSON to write: `promoted`, `outcome` (`promoted`, `refused`, `undecided`, `held`), `champion`, `previous`,
+            `reasons`, `rules` and the rest of the decision.
+        baseline: Evaluation of the task's reference method. One of other data counts as none.
+        hold: Leave a challenger that passes for `approve`, as `<task>.gate.hold` does.
 
     Returns:
-        The decision. A rejected challenger is no error.
+        The decision. A challenger that is refused, or of which too little is known, is no error.
 
     Raises:
         BadFileError: `registered` is missing or not the register step's.
-        ConfigError: The gate names a metric that the task does not have.
+        BadDataError: The prepared files are not those that their manifest names.
+        ConfigError: The gate names what the task does not have.
         OutputError: `out` is there and not ours; no alias changed.
         TrackingError: MLflow cannot be reached.
         GateError: The version is not the network that was registered, the challenger or the champion cannot be loaded,
@@ -96,7 +117,8 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
     """
     check_file(out)
     name, version, key = _read_registered(registered, task_name)
-    check_metric(load(Facts, task_name, config), config.task(task_name).gate)
+    gate, facts, judging = config.task(task_name).gate, load(Facts, task_name, config), load(Judging, task_name, config)
+    check_gate(facts, gate)
     client = connect(config)
     uri = tracking_uri(config)
     with tracking_errors(uri):
@@ -110,7 +132,7 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
             record = _settle(client, name, version, entry.tags)
             write_result(out, "promote", record)
             return Promotion(champion=True, known=True, record=record)
-        previous = aliased(client, name, PREVIOUS)
+        previous, is_frozen = aliased(client, name, PREVIOUS), frozen(client, name)
 
     record = {
         "name": name,
@@ -118,34 +140,45 @@ def promote(config: Config, task_name: TaskName, registered: Path, prepared: Pat
         "champion": champion,
         "previous": previous,
         "promoted": False,
+        "outcome": "refused",
         "reasons": [],
-        "metrics": {},
-        "gate": config.task(task_name).gate.model_dump(mode="json"),
+        "gate": gate.model_dump(mode="json"),
         "predict": load(Prediction, task_name, config).parameters(),
         "code_sha256": fingerprint(closure("promote", task_name)),
     }
-    if ROLLED_BACK in entry.tags:
-        when = json.loads(entry.tags[ROLLED_BACK])["at"]
-        record["reasons"] = [
-            f"version {version} was rolled back at {when}; delete its tag {ROLLED_BACK!r} to try again"
-        ]
+    if stop := _stopped(version, entry.tags, is_frozen):
+        record |= {"outcome": "held" if is_frozen else "refused", "reasons": [stop]}
         write_result(out, "promote", record)
         return Promotion(champion=False, known=True, record=record)
     before = json.loads(entry.tags.get(RECORD, "{}"))
-    judging = load(Judging, task_name, config)
-    if _is_rejection(before, record) and before["test_sha256"] == _test_fingerprint(judging, prepared):
+    manifest = Manifest.read(prepared, task_name)
+    manifest.verify(prepared)
+    manifest.require("test", prepared)
+    method = facts.reference_method
+    compared = {method: _reference(facts, baseline, manifest)} if method else {}
+    patients = {case.name: case.patient for case in manifest.cases if case.split == "test"}
+    record["test_sha256"] = _test_fingerprint(judging, prepared, patients)
+    record["references_sha256"] = fingerprint(compared)
+    cases = sorted(patients)
+    if _is_known(before, record):
+        before = _named(before, cases)
         write_result(out, "promote", before)
         return Promotion(champion=False, known=True, record=before)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-promote-", dir=out.parent) as predictions:
-        record |= _judge(config, task_name, name, version, champion, prepared, Path(predictions))
+        evidence = Evidence([], patients, compared, generated={"test": manifest.generated("test")})
+        record |= _judge(config, task_name, name, version, champion, evidence, prepared, Path(predictions))
     with tracking_errors(uri):
+        record["decided_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        if record["promoted"] and (hold or gate.hold):
+            record |= {"promoted": False, "outcome": "held"}
         if record["promoted"]:
             record |= {"champion": version, "previous": champion}
             move_champion(client, name, version, expected=champion, record=record)
         else:
             note_rejection(client, name, version, record)
+    record = _named(record, cases)
     write_result(out, "promote", record)
     return Promotion(champion=bool(record["promoted"]), known=False, record=record)
 
@@ -190,17 +223,48 @@ def _settle(client: MlflowClient, name: str, version: str, tags: Mapping[str, st
             "champion": version,
             "previous": previous,
             "promoted": True,
+            "outcome": "promoted",
             "reasons": reasons,
-            "metrics": {},
         }
     journal(client, name, version, previous=record["previous"])
     return record
 
 
-def _is_rejection(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a record tells that the gate rejected the version in the circumstances of another record."""
-    same = all(before.get(key) == now[key] for key in ("promoted", "champion", "gate", "predict", "code_sha256"))
-    return same and "test_sha256" in before
+def _stopped(version: str, tags: Mapping[str, str], is_frozen: str | None) -> str | None:
+    """Why a version is not even judged."""
+    if is_frozen:
+        return is_frozen
+    for tag, done in ((ROLLED_BACK, "rolled back"), (REJECTED, "rejected")):
+        if tag in tags:
+            note = json.loads(tags[tag])
+            by = f" by {note['by']} ({note['why']})" if "by" in note else ""
+            return f"version {version} was {done} at {note['at']}{by}; delete its tag {tag!r} to try again"
+    return None
+
+
+def _is_known(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a record tells that the gate did not promote the version in the circumstances of another record."""
+    circumstances = ("promoted", "champion", "gate", "predict", "code_sha256", "test_sha256", "references_sha256")
+    return "rules" in before and all(before.get(key) == now[key] for key in circumstances)
+
+
+def _reference(facts: Facts, folder: Path | None, manifest: Manifest) -> list[Row] | str:
+    """The reference method's scores of the test cases; a sentence where there are none."""
+    method, again = facts.reference_method, f"run `condswin baseline` for {facts.name}"
+    if folder is None or not (folder / METRICS).is_file():
+        return f"there are no scores of {method}; {again}"
+    if read_json(folder / METRICS).get("data_sha256") != manifest.fingerprint():
+        return f"the scores of {method} are of other data; {again}"
+    return read_rows(folder / cases_file("test"), [*facts.metrics, *facts.further])
+
+
+def _named(record: dict[str, Any], cases: Sequence[str]) -> dict[str, Any]:
+    """A record with the names of cases, for files here; in the registry they are places in the sorted list of names."""
+    rules = [
+        {**rule, "worst": [cases[place] for place in rule["worst"]]} if "worst" in rule else rule
+        for rule in record.get("rules", [])
+    ]
+    return {**record, "rules": rules} if rules else record
 
 
 def _judge(
@@ -209,6 +273,7 @@ def _judge(
     name: str,
     version: str,
     champion: str | None,
+    evidence: Evidence,
     prepared: Path,
     predictions: Path,
 ) -> dict[str, Any]:
@@ -218,24 +283,43 @@ def _judge(
     with _unavailable("challenger"), verified_package(uri, config) as package:
         model, spec = load_package(uri, package)
         smoked = smoke(uri, package, model, spec)
+    generated = {**evidence.generated, "challenger": spec.provenance.get(GENERATED, "unknown")}
     if smoked.problems:
-        return {"reasons": smoked.problems, "latency_ms": smoked.latency_ms}
+        return {"reasons": smoked.problems, "latency_ms": smoked.latency_ms, GENERATED: generated}
     place = device(config.task(task_name).train.device)
     challenger = partial(prediction.predict, model.to(place))
-    rows = evaluate_split(judging, challenger, prepared, "test", predictions / "challenger")
-    champion_rows = None
+    evidence = replace(
+        evidence,
+        rows=evaluate_split(judging, challenger, prepared, "test", predictions / "challenger"),
+        figures={"latency_ms": smoked.latency_ms, **_size(model)},
+    )
     if champion is not None:
         with _unavailable("champion"):
-            other, _ = load_registered(f"models:/{name}/{champion}", config)
+            other, other_spec = load_registered(f"models:/{name}/{champion}", config)
         reference = partial(prediction.predict, other.to(place))
-        champion_rows = evaluate_split(judging, reference, prepared, "test", predictions / "champion")
-    decision = decide(load(Facts, task_name, config), config.task(task_name).gate, rows, champion_rows)
+        rows = evaluate_split(judging, reference, prepared, "test", predictions / "champion")
+        generated["champion"] = other_spec.provenance.get(GENERATED, "unknown")
+        evidence = replace(evidence, champion=rows)
+    decision = decide(
+        load(Facts, task_name, config), config.task(task_name).gate, replace(evidence, generated=generated)
+    )
     return {
-        "promoted": decision.promoted,
-        "reasons": decision.failed or decision.passed,
-        "metrics": decision.metrics,
-        "latency_ms": smoked.latency_ms,
-        "test_sha256": _test_fingerprint(judging, prepared),
+        "promoted": decision.outcome == "promoted",
+        "outcome": decision.outcome,
+        "reasons": decision.reasons,
+        "rules": [ruling.record() for ruling in decision.rulings],
+        "patients": decision.patients,
+        "cases": len(evidence.rows),
+        **evidence.figures,
+        GENERATED: generated,
+    }
+
+
+def _size(model: nn.Module) -> dict[str, float]:
+    weights = list(model.parameters())
+    return {
+        "parameters": sum(weight.numel() for weight in weights),
+        "megabytes": sum(weight.numel() * weight.element_size() for weight in weights) / 1e6,
     }
 
 
@@ -260,9 +344,11 @@ def _check_loads(config: Config, name: str, version: str) -> None:
         raise GateError(f"cannot roll back, nothing was changed: {error}") from error
 
 
-def _test_fingerprint(judging: Judging, prepared: Path) -> str:
-    """Says which test set decided; equal for equal files."""
+def _test_fingerprint(judging: Judging, prepared: Path, patients: Mapping[str, str]) -> str:
+    """Says which test set decided; equal for equal files of the same people."""
     known = checksums(prepared)
-    found = fingerprint({case: known.sha256(file) for case, file in judging.case_files(prepared / "test").items()})
+    files = {case: known.sha256(file) for case, file in judging.case_files(prepared / "test").items()}
     known.save()
-    return found
+    # By a case of theirs: keys of patients are other ones under another secret.
+    people = {patient: case for case, patient in sorted(patients.items(), reverse=True)}
+    return fingerprint([files, {case: people[patient] for case, patient in patients.items()}])

@@ -14,6 +14,7 @@ from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.errors import BadFileError
 from condswin.files import fingerprint, read_json, sha256
+from condswin.manifest import GENERATED
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model
 from condswin.outputs import check_file, write_result
 from condswin.provenance import git_state
@@ -180,6 +181,7 @@ def _tags(
         "params_sha256": compared["params_sha256"],
         "weights_sha256": weights,
         "seed": str(parameters.get("seed", "unknown")),
+        GENERATED: str(spec.provenance.get(GENERATED, "unknown")),
         **{tag: str(code.get(tag, "unknown")) for tag in ("git_commit", "git_dirty", "code_sha256")},
         "registered_by_commit": git_state()["git_commit"],
         **{metric: f"{mean:.6g}" for metric, mean in _means(compared).items()},

@@ -13,6 +13,7 @@ from condswin.files import read_json
 from condswin.manifest import Manifest
 from condswin.networks.saving import read_spec
 from condswin.outputs import check_file
+from condswin.reporting.decision import headline, remarks
 from condswin.reporting.figures import curves_figure, data_uri, png, read_csv, spread_figure
 from condswin.reporting.html import TaskReport, write_report
 from condswin.reporting.text import case_rows, table_rows
@@ -23,8 +24,8 @@ from condswin.tasks.loading import load
 def read_comparisons(config: Config) -> dict[TaskName, dict[str, Any]]:
     """The working folder's comparisons by task.
 
-    With `reference_methods`, scores on the same data by method, and `gains`: by method and metric, a summary of the
-    best variant's differences from it over the test cases.
+    With `promotion`, the gate's decision or None; `reference_methods`, scores on the same data by method; and `gains`:
+    by method and metric, a summary of the best variant's differences from it over the test cases.
 
     Args:
         config: Parameters; a task without a section is left out.
@@ -52,6 +53,8 @@ def read_comparisons(config: Config) -> dict[TaskName, dict[str, Any]]:
             method: {metric: paired_gain(best, rows, metric) for metric in facts.metrics}
             for method, rows in references.items()
         }
+        promotion = layout.promoted(name)
+        comparison["promotion"] = read_json(promotion) if promotion.is_file() else None
     return found
 
 
@@ -76,7 +79,7 @@ def _task_report(config: Config, name: TaskName, comparison: dict[str, Any]) -> 
     facts = load(Facts, name, config)
     metric, best = comparison["metric"], comparison["best"]
     manifest = Manifest.read(layout.prepared(name), name)
-    promotion = layout.promoted(name)
+    promotion = comparison["promotion"]
     spec = read_spec(layout.model(name, best))
     histories = {variant: read_csv(layout.model(name, variant) / layout.HISTORY) for variant in comparison["variants"]}
     pictures = sorted((layout.evaluation(name, best) / "pictures").glob("*.png"))
@@ -94,7 +97,7 @@ def _task_report(config: Config, name: TaskName, comparison: dict[str, Any]) -> 
         },
         cases=case_rows(facts, read_csv(layout.evaluation(name, best) / cases_file("test"))),
         pictures={f"{best}, {path.stem} test case by {metric}.": data_uri(path.read_bytes()) for path in pictures},
-        promotion=read_json(promotion) if promotion.is_file() else None,
+        promotion=promotion and {**promotion, "headline": headline(promotion), "remarks": remarks(promotion)},
         facts={
             "data (SHA-256 of the prepared cases)": comparison["data_sha256"],
             "parameters (SHA-256)": comparison["params_sha256"],

@@ -18,9 +18,13 @@ class Facts(Part):
     metrics: ClassVar[Mapping[str, bool]]
     #: Further columns of a row that are summarised where rows have them, but not shown in tables of variants.
     details: ClassVar[tuple[str, ...]] = ()
-    #: What the baseline step evaluates beside the variants; empty where a task has no such method.
-    reference_method: ClassVar[str] = ""
     #: Prefix of a row's columns that belong to a reference method: "zero-filled" -> "zero_filled_".
-    baselines: ClassVar[dict[str, str]]
+    baselines: ClassVar[Mapping[str, str]] = {}
+    #: Reference method that the step `baseline` evaluates; empty where a task has none.
+    reference_method: ClassVar[str] = ""
+    #: Further columns that a gate may name, and whether a higher value is better.
+    further: ClassVar[Mapping[str, bool]] = {}
+    #: Columns that describe a case: `str` or `float`.
+    traits: ClassVar[Mapping[str, type]] = {}
     #: Metric logged during validation that picks the best epoch, and whether a higher value is better.
     monitor: ClassVar[tuple[str, bool]]

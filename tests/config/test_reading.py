@@ -54,8 +54,6 @@ def test_bad_values_are_refused_with_the_path_of_their_key(path: str, value: Any
         ("segmentation.train.schedule.warmup", 3, "no such key; did you mean 'warmup_steps'"),
         ("segmentation.variants.swin.overides", {}, "no such key; did you mean 'overrides'"),
         ("reconstruction.undersample.mask", "equispaced_fractions", "did you mean 'equispaced_fraction'"),
-        ("segmentation.gate.metric", "liver_dise", "no metric 'liver_dise'; did you mean 'liver_dice'"),
-        ("reconstruction.gate.metric", "liver_dice", "no metric 'liver_dice'; there are: psnr, ssim, nmse, mae"),
         ("segmentation.variants.swin.network", "swim", "no network 'swim'; did you mean 'swin'"),
         ("segmentation.variants.swin.preset", "bse", "no preset 'bse'; did you mean 'base'"),
         ("segmentation.variants.swin.overrides.embeding", 8, "no setting 'embeding'; did you mean 'embedding'"),
@@ -86,7 +84,7 @@ def test_all_bad_keys_are_listed_at_once() -> None:
         parse_config(values, origin="params.yaml")
     assert "reconstruction.train.epochs" in str(caught.value)
     assert "segmentation.train.batch_size" in str(caught.value)
-    values = changed("reconstruction.gate.metric", "psmr")
+    values = changed("reconstruction.gate.rules", [{"metric": "psmr", "floor": 1.0}])
     values["segmentation"]["variants"]["swim"] = {}
     with pytest.raises(ConfigError) as caught:
         parse_config(values, origin="params.yaml")
@@ -102,9 +100,52 @@ def test_a_label_is_a_network_unless_one_is_named() -> None:
     assert {label: variant.network for label, variant in variants.items()} == {"swin": "swin", "small": "swin"}
 
 
-def test_gates_know_the_metrics_of_their_task() -> None:
+@pytest.mark.parametrize(
+    ("key", "rule", "message"),
+    [
+        ("0.metric", {"metric": "liver_dise", "floor": 0.9}, "no metric 'liver_dise'; did you mean 'liver_dice'"),
+        (
+            "0.metric",
+            {"metric": "psnr", "floor": 0.9},
+            "no metric 'psnr'; there are: liver_dice, .*lesions_false",
+        ),
+        ("0.metric", {"metric": "latency_ms", "superior_to": "champion"}, "has a floor or a ceiling alone"),
+        ("0.metrc", {"metrc": "liver_dice", "floor": 0.9}, "no such key; did you mean 'metric'"),
+        ("0.superior_to", {"metric": "liver_dice", "superior_to": "champoin"}, "did you mean 'champion'"),
+        (
+            "0.not_inferior_to",
+            {"metric": "liver_dice", "not_inferior_to": "zero-filled", "margin": 1},
+            "there are: champ",
+        ),
+        ("0", {"metric": "liver_dice"}, "give one of floor, ceiling, superior_to and not_inferior_to"),
+        ("0", {"metric": "liver_dice", "floor": 0.0, "ceiling": 0.0}, "give one of floor"),
+        ("0", {"metric": "liver_dice", "not_inferior_to": "champion"}, "needs a margin"),
+        ("0", {"metric": "liver_dice", "floor": 0.9, "margin": 0.1}, "a margin belongs to"),
+        ("0", {"metric": "liver_dice", "superior_to": "champion", "of": "mean"}, "`of` belongs to"),
+        ("0.where.tumor_ml", {"metric": "liver_dice", "floor": 0, "where": {"tumor_ml": "> 0"}}, "mean 'tumour_ml'"),
+        ("0.where.tumour_ml", {"metric": "liver_dice", "floor": 0, "where": {"tumour_ml": "big"}}, "'big' is no cond"),
+        ("0.of", {"metric": "liver_dice", "floor": 0, "of": "every_cases"}, "did you mean 'every_case'"),
+    ],
+)
+def test_rules_of_a_gate_are_checked(key: str, rule: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"params\.yaml: segmentation\.gate\.rules\.{key}: .*{message}"):
+        parse_config(changed("segmentation.gate.rules", [rule]), origin="params.yaml")
+
+
+def test_gates_have_a_rule_and_files_name_what_was_given_alone() -> None:
+    with pytest.raises(ConfigError, match=r"segmentation\.gate\.rules: List should have at least 1 item"):
+        parse_config(changed("segmentation.gate.rules", []), origin="params.yaml")
+    rule = {"metric": "tumour_dice", "floor": 0.0, "where": {"tumour_ml": "> 0, <= 5"}}
+    config = parse_config(changed("segmentation.gate.rules", [rule]), origin="params.yaml")
+    assert config.values()["segmentation"]["gate"]["rules"] == [rule]
+
+
+def test_sections_and_facts_agree_on_scores() -> None:
     for name in TASKS:
-        assert load(Facts, name, compose(["demo"])).metrics == sections()[name].metrics
+        facts, section = load(Facts, name, compose(["demo"])), sections()[name]
+        for what in ("metrics", "further", "traits", "baselines", "reference_method"):
+            assert getattr(facts, what) == getattr(section, what), what
+        assert set(facts.further) <= set(facts.details)
 
 
 def test_accelerations_and_centre_fractions_are_pairs() -> None:

@@ -62,11 +62,14 @@ def test_new_data_makes_everything_anew(spec: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("setting", "again"),
     [
-        ("reconstruction.gate.floor=30", set()),
+        ("reconstruction.gate.patients=30", set()),
         ("segmentation.predict.fill_holes=false", {"evaluate", "compare"}),
         ("reconstruction.train.epochs=5", {"train", "evaluate", "compare"}),
         ("reconstruction.drift.threshold=0.5", {"data-card"}),
-        ("reconstruction.undersample.accelerations=[8]", {"data-card", "prepare", "train", "evaluate", "compare"}),
+        (
+            "reconstruction.undersample.accelerations=[8]",
+            {"data-card", "prepare", "baseline", "train", "evaluate", "compare"},
+        ),
     ],
 )
 def test_a_setting_makes_again_what_reads_it(

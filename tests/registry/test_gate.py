@@ -1,83 +1,272 @@
 import math
+from typing import Any
 
 import pytest
 
-from condswin.config.task import GateConfig
+from condswin.config.gate import GateConfig, RuleConfig
 from condswin.errors import ConfigError
-from condswin.registry.gate import Decision, decide
+from condswin.registry.gate import Decision, Evidence, Ruling, decide
 from condswin.tasks.facts import Row
 from tests.registry.toy import ToyFacts
 
-
-class NoBaseline(ToyFacts):
-    baselines = {}  # noqa: RUF012
+COUNT = 8
 
 
-def rows(*values: float, metric: str = "psnr", baseline: float = 0.0) -> list[Row]:
-    return [{"case": f"c{i}", metric: value, f"zero_filled_{metric}": baseline} for i, value in enumerate(values)]
+class OtherFacts(ToyFacts):
+    further = {"false": False}  # noqa: RUF012
 
 
-def gate(challenger: list[Row], champion: list[Row] | None = None, **settings: float) -> Decision:
-    return decide(ToyFacts, GateConfig(metric="psnr", **{"floor": 10.0, **settings}), challenger, champion)
+def rows(*values: float, metric: str = "psnr", baseline: float = 0.0, **traits: Any) -> list[Row]:
+    return [
+        {"case": f"c{i}", metric: value, f"zero_filled_{metric}": baseline, **{k: v[i] for k, v in traits.items()}}
+        for i, value in enumerate(values)
+    ]
 
 
-def test_first_champion_needs_the_floor_only() -> None:
-    assert gate(rows(10, 10)).promoted
-    rejected = gate(rows(9, 10))
-    assert rejected.failed == ["psnr: 9.5, needed at least 10"]
-    assert rejected.metrics["challenger"]["mean"] == 9.5
+def spread(mean: float, by: float = 0.1) -> list[float]:
+    """Values of so many cases around a mean."""
+    return [mean + by * (i % 4 - 1.5) for i in range(COUNT)]
 
 
-def test_gain_over_the_reference_method_is_the_mean_over_cases() -> None:
-    challenger = rows(30, 32, baseline=28)
-    assert gate(challenger, baseline_gain=3.0).promoted
-    assert gate(challenger, baseline_gain=3.5).failed == ["gain in psnr over the zero-filled: 3, needed 3.5"]
+def gate(rule: dict[str, Any], challenger: list[Row], champion: list[Row] | None = None, **more: Any) -> Decision:
+    settings = {"patients": COUNT, **{key: more.pop(key) for key in ("patients", "generated_over_real") if key in more}}
+    patients = {str(row["case"]): str(row["case"]) for row in challenger}
+    evidence = Evidence(challenger, **{"patients": patients, "champion": champion, **more})
+    return decide(OtherFacts, GateConfig(rules=[RuleConfig(**rule)], **settings), evidence)
 
 
-def test_a_challenger_must_gain_on_the_champion_case_by_case() -> None:
-    champion = rows(20, 30)
-    assert gate(rows(21, 30), champion, min_gain=0.5).promoted
-    assert gate(rows(20, 30), champion).promoted
-    worse = gate(rows(20, 29), champion)
-    assert worse.failed == ["gain in psnr over the champion: -0.5, needed 0"]
-    assert worse.metrics["gain_over_champion"]["mean"] == -0.5
+def ruling(*arguments: Any, **more: Any) -> Ruling:
+    (found,) = gate(*arguments, **more).rulings
+    return found
 
 
-def test_direction_of_the_metric() -> None:
-    settings = GateConfig(metric="mse", floor=0.5, baseline_gain=0.1, min_gain=0.1)
-    champion = rows(0.4, 0.4, metric="mse", baseline=0.9)
-    better = decide(ToyFacts, settings, rows(0.2, 0.2, metric="mse", baseline=0.9), champion)
-    assert better.promoted
-    assert better.metrics["gain_over_champion"]["mean"] == pytest.approx(0.2)
-    assert better.metrics["gain_over_champion"]["low"] <= better.metrics["gain_over_champion"]["high"]
-    assert len(decide(ToyFacts, settings, rows(0.6, 0.6, metric="mse", baseline=0.6), champion).failed) == 3
+def test_a_floor_is_reached_missed_or_on_neither_side() -> None:
+    floor = {"metric": "psnr", "floor": 30.0}
+    assert gate(floor, rows(*spread(31))).outcome == "promoted"
+    missed = gate(floor, rows(*spread(29)))
+    assert (missed.outcome, missed.rulings[0].outcome) == ("refused", "broken")
+    assert missed.reasons[0].startswith("psnr at least 30: mean 29 (95 % interval 28.")
+    between = gate(floor, rows(*spread(30.02)))
+    assert between.outcome == "undecided"
+    assert between.rulings[0].low < 30 < between.rulings[0].high
+
+
+def test_a_ceiling_where_lower_is_better() -> None:
+    ceiling = {"metric": "false", "ceiling": 2.0}
+    held = ruling(ceiling, rows(*spread(1.5), metric="false"))
+    assert held.outcome == "holds"
+    assert held.low < held.estimate < held.high < 2.0
+    assert held.estimate == pytest.approx(1.5)
+    assert gate(ceiling, rows(*spread(2.5), metric="false")).outcome == "refused"
+
+
+def test_a_mean_and_every_case_are_taken_as_they_are() -> None:
+    values = rows(*spread(30.02))
+    assert gate({"metric": "psnr", "floor": 30.0, "of": "mean"}, values).outcome == "promoted"
+    assert gate({"metric": "psnr", "floor": 30.1, "of": "mean"}, values).outcome == "refused"
+    every = gate({"metric": "psnr", "floor": 30.0, "of": "every_case"}, values)
+    assert every.outcome == "refused"
+    assert every.reasons == ["psnr at least 30 in every case: 4 of 8 cases are beyond it, the worst has 29.87"]
+    assert every.rulings[0].worst == [0, 4, 1]
+    assert gate({"metric": "psnr", "floor": 29.0, "of": "every_case"}, values).outcome == "promoted"
+    # One case shows that a rule about every case is broken, however few there are; it never shows that it holds.
+    few = rows(20.0, 31.0)
+    assert gate({"metric": "psnr", "floor": 30.0, "of": "every_case"}, few).outcome == "refused"
+    held = gate({"metric": "psnr", "floor": 10.0, "of": "every_case"}, few).rulings[0]
+    assert (held.outcome, held.worst) == ("undecided", [])
+    assert held.text == "it holds in 2 cases, the worst has 20; fewer than 8 patients decide nothing"
+
+
+def test_superiority_is_decided_by_the_interval_not_by_the_mean() -> None:
+    superior = {"metric": "psnr", "superior_to": "champion"}
+    champion = rows(*spread(30))
+    assert gate(superior, rows(*spread(30.5, 0.2)), champion).outcome == "promoted"
+    assert gate(superior, rows(*spread(29.5, 0.2)), champion).outcome == "refused"
+    lucky = gate(superior, rows(*spread(30)[:7], 33.0), champion)
+    assert lucky.rulings[0].estimate > 0.3
+    assert lucky.outcome == "undecided"
+    equal = gate(superior, champion, champion)
+    assert equal.outcome == "refused"
+    assert "gain +0 (95 % interval +0 to +0) over 8 patients, needed more than +0" in equal.reasons[0]
+    assert gate({**superior, "margin": 1.0}, rows(*spread(30.5, 0.2)), champion).outcome == "refused"
+    assert gate(superior, champion).rulings[0].text == "there is no champion"
+
+
+def test_non_inferiority_allows_a_loss_within_the_margin() -> None:
+    rule = {"metric": "psnr", "not_inferior_to": "champion", "margin": 0.5}
+    champion = rows(*spread(30))
+    assert gate(rule, champion, champion).outcome == "promoted"
+    assert gate(rule, rows(*spread(29.8, 0.12)), champion).outcome == "promoted"
+    lost = ruling(rule, rows(*spread(29.0, 0.12)), champion)
+    assert (lost.outcome, lost.needed) == ("broken", -0.5)
+    assert lost.estimate == pytest.approx(-1.0)
+
+
+def test_margins_in_percent_and_lower_is_better() -> None:
+    champion = rows(*spread(0.1, 0.01), metric="mse")
+    rule = {"metric": "mse", "not_inferior_to": "champion", "margin_percent": 10.0}
+    worse = rows(*(value * 1.05 for value in spread(0.1, 0.01)), metric="mse")
+    found = ruling(rule, worse, champion)
+    assert found.outcome == "holds"
+    assert found.needed == pytest.approx(-0.01)
+    assert found.estimate == pytest.approx(-0.005)
+    much_worse = rows(*(value * 1.2 for value in spread(0.1, 0.01)), metric="mse")
+    assert ruling(rule, much_worse, champion).outcome == "broken"
+    better = rows(*spread(0.05, 0.012), metric="mse")
+    gain = ruling({"metric": "mse", "superior_to": "champion"}, better, champion)
+    assert (gain.outcome, gain.estimate) == ("holds", pytest.approx(0.05))
+    assert "lower is better" in gain.text
+
+
+def test_each_reference_method_is_asked() -> None:
+    challenger = rows(*spread(30), baseline=25.0)
+    rule = {"metric": "psnr", "superior_to": "baselines"}
+    strong = gate(rule, challenger, references={"classic": rows(*spread(31, 0.2))})
+    assert [each.rule for each in strong.rulings] == ["psnr superior to zero-filled", "psnr superior to classic"]
+    assert [each.outcome for each in strong.rulings] == ["holds", "broken"]
+    assert strong.outcome == "refused"
+    assert gate(rule, challenger, references={"classic": rows(*spread(29, 0.2))}).outcome == "promoted"
+    absent = gate(rule, challenger, references={"classic": "its scores are of other data"})
+    assert absent.outcome == "undecided"
+    assert absent.reasons == ["psnr superior to classic: its scores are of other data"]
+    assert gate(rule, challenger).outcome == "undecided"
+
+
+def test_cases_of_one_person_are_one_draw() -> None:
+    champion, better = rows(*[30.0] * 24), rows(*[30.2 + 0.2 * (i // 6 % 2) for i in range(24)])
+    rule = {"metric": "psnr", "superior_to": "champion"}
+    apart = gate(rule, better, champion, patients=8)
+    assert apart.outcome == "promoted"
+    people = {f"c{i}": f"person {i // 6}" for i in range(24)}
+    evidence = Evidence(better, people, champion=champion)
+    together = decide(OtherFacts, GateConfig(rules=[RuleConfig(**rule)], patients=8), evidence)
+    assert together.outcome == "undecided"
+    assert (together.patients, together.rulings[0].patients, together.rulings[0].cases) == (4, 4, 24)
+    assert "over 4 patients (24 cases)" in together.rulings[0].text
+    # Averages over people, not over their cases.
+    uneven = decide(
+        OtherFacts,
+        GateConfig(rules=[RuleConfig(metric="psnr", floor=1.0, of="mean")], patients=2),
+        Evidence(rows(10, 10, 10, 20), {"c0": "a", "c1": "a", "c2": "a", "c3": "b"}),
+    )
+    assert uneven.rulings[0].estimate == pytest.approx(15)
+
+
+def test_few_patients_decide_nothing_however_good_they_look() -> None:
+    found = gate({"metric": "psnr", "floor": 1.0}, rows(*spread(30)), patients=9)
+    assert found.outcome == "undecided"
+    assert found.reasons[0] == "8 patients are in the test set, and fewer than 9 decide nothing"
+    assert gate({"metric": "psnr", "floor": 99.0}, rows(*spread(30)), patients=9).outcome == "undecided"
+    assert gate({"metric": "psnr", "floor": 1.0, "of": "mean"}, rows(30.0, 30.0), patients=3).outcome == "undecided"
+    assert gate({"metric": "psnr", "floor": 1.0}, rows(30.0), patients=1).outcome == "undecided"
+
+
+def test_what_is_undecided_says_how_many_would_decide_and_names_the_worst() -> None:
+    found = ruling({"metric": "psnr", "superior_to": "champion"}, rows(*spread(30.06, 0.1)), rows(*[30.0] * COUNT))
+    assert found.outcome == "undecided"
+    std = 0.1 * math.sqrt(1.25 * 8 / 7)
+    assert found.enough == math.ceil(((1.959964 + 0.841621) * std / 0.06) ** 2) + 2
+    assert f"about {found.enough} patients would decide" in found.text
+    assert found.worst == [0, 4, 1]
+    hopeless = ruling({"metric": "psnr", "floor": 31.0}, rows(*spread(30.99)))
+    assert hopeless.enough is None
+    assert "the mean itself falls short" in hopeless.text
+
+
+def test_subgroups() -> None:
+    sites, sizes = ["a", "b"] * 8, [1.0, 20.0, 50.0, math.nan] * 4
+    challenger = rows(*([30.0, 20.0] * 8), site=sites, size=sizes)
+    rule = {"metric": "psnr", "floor": 25.0, "of": "mean"}
+    assert gate({**rule, "where": {"site": "a"}}, challenger).outcome == "promoted"
+    assert gate({**rule, "where": {"site": "b"}}, challenger).outcome == "refused"
+    some = ruling({**rule, "where": {"size": "> 1, <= 50"}}, challenger)
+    assert (some.cases, some.rule) == (8, "psnr at least 25 on average where size > 1, <= 50")
+    assert ruling({**rule, "where": {"size": "= 1"}}, challenger, patients=4).cases == 4
+    nobody = gate({**rule, "where": {"site": "c"}}, challenger)
+    assert (nobody.outcome, nobody.rulings[0].text) == ("undecided", "no test case is one of these")
+    # Eight decide, and there are sixteen, but four of this site.
+    few = gate({**rule, "where": {"site": "a", "size": "= 50"}}, challenger)
+    assert few.outcome == "undecided"
+    assert "fewer than 8 patients decide nothing" in few.rulings[0].text
+
+
+def test_figures_of_the_network() -> None:
+    challenger = rows(*spread(30))
+    figures = {"latency_ms": 40.0, "parameters": 1e6}
+    rule = {"metric": "latency_ms", "ceiling": 50.0}
+    assert gate(rule, challenger, figures=figures).outcome == "promoted"
+    assert gate(rule, challenger, figures=figures, patients=9).outcome == "undecided"
+    slow = gate({**rule, "ceiling": 30.0}, challenger, figures=figures)
+    assert (slow.outcome, slow.reasons) == ("refused", ["latency_ms at most 30: it is 40"])
+    assert gate({"metric": "megabytes", "ceiling": 1.0}, challenger, figures=figures).outcome == "refused"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_value_that_is_no_number_fails(value: float) -> None:
-    assert not gate(rows(value, value)).promoted
-    # One bad case must not vanish from the mean.
-    assert any("1 of 2 cases" in reason for reason in gate(rows(50, value)).failed)
-    settings = GateConfig(metric="psnr", floor=10.0)
-    assert any(
-        "that the champion has" in reason
-        for reason in decide(NoBaseline, settings, rows(50, value), rows(20, 20)).failed
-    )
+def test_a_value_that_is_lost_breaks_a_rule(value: float) -> None:
+    damaged = rows(*spread(30)[:-1], value)
+    rule = {"metric": "psnr", "floor": 1.0}
+    lost = gate(rule, damaged)
+    assert lost.reasons == ["psnr at least 1: 1 of 8 cases have no value, for which another method has one"]
+    assert lost.rulings[0].worst == [7]
+    no_reference = [{"case": row["case"], "psnr": row["psnr"]} for row in damaged]
+    assert gate(rule, no_reference, rows(*spread(20))).outcome == "refused"
 
 
 def test_a_case_without_a_value_for_anybody_is_left_out() -> None:
-    settings = GateConfig(metric="psnr", floor=10.0)
-    assert decide(NoBaseline, settings, rows(50, math.nan), rows(20, math.nan)).promoted
+    ours, theirs = rows(*spread(30), math.nan, baseline=math.nan), rows(*spread(20, 0.2), math.nan)
+    found = ruling({"metric": "psnr", "superior_to": "champion"}, ours, theirs)
+    assert (found.outcome, found.cases) == ("holds", 8)
+    nothing = rows(*[math.nan] * 8, baseline=math.nan)
+    assert gate({"metric": "psnr", "floor": 1.0}, nothing).outcome == "undecided"
 
 
-def test_missing_columns_and_cases_fail() -> None:
-    assert gate([]).failed == ["psnr is missing in the challenger's results (0 cases)"]
-    assert not gate([{"case": "a", "mse": 1.0}]).promoted
-    assert gate([{"case": "a", "psnr": 20.0}]).failed == ["zero_filled_psnr is missing in the results"]
-    assert "same cases" in gate(rows(20, 20), rows(20)).failed[0]
-    assert "same cases" in gate(rows(20), [{"case": "c0", "mse": 1.0}]).failed[0]
+def test_missing_columns_and_cases_break_a_rule() -> None:
+    floor, superior = {"metric": "psnr", "floor": 1.0}, {"metric": "psnr", "superior_to": "champion"}
+    assert gate(floor, rows(*spread(1), metric="mse")).reasons == [
+        "psnr at least 1: psnr is missing in the challenger's results"
+    ]
+    assert "site is missing" in gate({**floor, "where": {"site": "a"}}, rows(*spread(9))).reasons[0]
+    assert "not scored on the same cases" in gate(superior, rows(*spread(30)), rows(*spread(20)[1:])).reasons[0]
+    assert gate(superior, rows(*spread(30)), rows(*spread(1), metric="mse")).outcome == "undecided"
 
 
-def test_an_unknown_metric_is_a_mistake_in_the_parameters() -> None:
-    with pytest.raises(ConfigError, match=r"reconstruction\.gate\.metric: no metric 'dice'; there are: psnr, mse"):
-        decide(ToyFacts, GateConfig(metric="dice", floor=0.0), rows(1), None)
+@pytest.mark.parametrize(
+    ("ours", "theirs", "outcome"),
+    [
+        ("all", "none", "refused"),
+        ("all", "some", "refused"),
+        ("all", "unknown", "refused"),
+        ("all", "all", "promoted"),
+        ("some", "none", "promoted"),
+        ("all", None, "promoted"),
+    ],
+)
+def test_generated_data_alone_replaces_nothing_real(ours: str, theirs: str | None, outcome: str) -> None:
+    generated = {"challenger": ours, **({"champion": theirs} if theirs else {})}
+    champion = rows(*spread(20)) if theirs else None
+    rule = {"metric": "psnr", "floor": 1.0}
+    assert gate(rule, rows(*spread(30)), champion, generated=generated).outcome == outcome
+    told = gate(rule, rows(*spread(30)), champion, generated=generated, generated_over_real=True)
+    assert told.outcome == "promoted"
+
+
+def test_rules_about_a_champion_alone_promote_nobody() -> None:
+    alone = gate({"metric": "psnr", "superior_to": "champion"}, rows(*spread(30)))
+    assert (alone.outcome, alone.rulings[0].outcome) == ("undecided", "not applicable")
+    assert alone.reasons == ["no rule applies: there is no champion and no other rule"]
+
+
+def test_one_broken_rule_refuses_and_one_open_rule_leaves_it_undecided() -> None:
+    challenger = rows(*spread(30))
+    patients = {str(row["case"]): str(row["case"]) for row in challenger}
+
+    def outcome(*floors: float) -> str:
+        rules = [RuleConfig(metric="psnr", floor=floor) for floor in floors]
+        return decide(OtherFacts, GateConfig(rules=rules, patients=8), Evidence(challenger, patients)).outcome
+
+    assert [outcome(1, 2), outcome(1, 30), outcome(30, 99)] == ["promoted", "undecided", "refused"]
+
+
+def test_what_the_task_does_not_have_is_a_mistake_in_the_parameters() -> None:
+    with pytest.raises(ConfigError, match=r"reconstruction\.gate\.rules\.0\.metric: no metric 'dice'"):
+        gate({"metric": "dice", "floor": 0.0}, rows(1))

@@ -17,11 +17,12 @@ import torch
 from mlflow import MlflowClient
 from torch import nn
 
+from condswin.config.gate import GateConfig, RuleConfig
 from condswin.config.names import TaskName
 from condswin.config.profiles import compose
 from condswin.config.root import Config, TrackingConfig
-from condswin.config.task import GateConfig
 from condswin.files import read_json, sha256, write_json
+from condswin.manifest import GENERATED, CaseRecord, FileRecord, Manifest
 from condswin.mri.config import ReconstructionConfig
 from condswin.networks.saving import WEIGHTS, ModelSpec, save_model
 from condswin.outputs import WRITTEN_BY
@@ -34,6 +35,8 @@ from condswin.tasks.judging import Judging
 from condswin.tasks.prediction import Prediction
 
 NAME = "condswin-reconstruction"
+#: Test cases.
+CASES = 6
 SMALL = {"embedding": 8, "heads": [2, 2], "stem_channels": 4}
 
 
@@ -41,6 +44,8 @@ class ToyFacts(Facts):
     name: ClassVar[TaskName] = "reconstruction"
     metrics: ClassVar[dict[str, bool]] = {"psnr": True, "mse": False}
     baselines: ClassVar[dict[str, str]] = {"zero-filled": "zero_filled_"}
+    reference_method: ClassVar[str] = "classic"
+    traits: ClassVar[dict[str, type]] = {"site": str, "size": float}
     monitor: ClassVar[tuple[str, bool]] = ("psnr", True)
 
 
@@ -88,9 +93,19 @@ def install(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "toy_task", package)
 
 
+def psnr_rules(*, floor: float = 1.0, baseline: float = 0.0, champion: float = 0.0) -> list[RuleConfig]:
+    """What the toy's networks must show, with margins in dB."""
+    return [
+        RuleConfig(metric="psnr", floor=floor),
+        RuleConfig(metric="psnr", superior_to="zero-filled", margin=baseline),
+        RuleConfig(metric="psnr", superior_to="champion", margin=champion),
+    ]
+
+
 def make_config(uri: str, **gate: Any) -> Config:
     config = compose(["demo"])
-    section = config.reconstruction.model_copy(update={"gate": GateConfig(**{"metric": "psnr", "floor": 1.0, **gate})})
+    settings = GateConfig(**{"rules": psnr_rules(), "patients": CASES, **gate})
+    section = config.reconstruction.model_copy(update={"gate": settings})
     return config.model_copy(update={"tracking": TrackingConfig(uri=uri), "reconstruction": section})
 
 
@@ -101,6 +116,8 @@ class World:
     folder: Path
     config: Config
     made: int = field(default=0)
+    #: Of networks from now on.
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def client(self) -> MlflowClient:
@@ -117,7 +134,7 @@ class World:
     def network(self, bias: float, **provenance: Any) -> Path:
         """A model folder with a network of known quality."""
         out = self.folder / f"model-{bias}"
-        spec = ModelSpec("reconstruction", "swin", "swin", "demo", 1, 1, SMALL, provenance)
+        spec = ModelSpec("reconstruction", "swin", "swin", "demo", 1, 1, SMALL, {**self.provenance, **provenance})
         torch.manual_seed(0)
         model = spec.build()
         last = model.projection[-2]  # the pixel shuffle has no weights
@@ -147,11 +164,11 @@ class World:
         register(self.config, "reconstruction", self.comparison(bias=bias, **changes), self.network(bias), out)
         return out
 
-    def promote(self, registered: Path, **gate: Any) -> tuple[bool, dict[str, Any]]:
+    def promote(self, registered: Path, baseline: Path | None = None, **gate: Any) -> tuple[bool, dict[str, Any]]:
         """Promotes; returns the result and the record."""
         out = self.folder / "promotion.json"
         config = make_config(self.config.tracking.uri, **gate)
-        promoted = promote(config, "reconstruction", registered, self.prepared, out).champion
+        promoted = promote(config, "reconstruction", registered, self.prepared, out, baseline=baseline).champion
         record = read_json(out)
         assert record.pop(WRITTEN_BY) == "condswin promote"
         return promoted, record
@@ -174,11 +191,17 @@ class World:
         return self.weights_of(version).parents[2]
 
 
-def make_prepared(folder: Path) -> None:
+def make_prepared(folder: Path, cases: int = CASES, *, each: int = 1, generated: bool = False) -> None:
+    """Test cases, so many of each person."""
     generator = np.random.default_rng(0)
-    (folder / "test").mkdir(parents=True)
-    for case in range(3):
-        np.save(folder / "test" / f"case{case}.npy", generator.standard_normal((2, 16, 20), dtype=np.float32))
+    (folder / "test").mkdir(parents=True, exist_ok=True)
+    records = []
+    for case in range(cases):
+        path = f"test/case{case}.npy"
+        np.save(folder / path, generator.standard_normal((2, 16, 20), dtype=np.float32))
+        files = {"image": FileRecord.of(folder, path)}
+        records.append(CaseRecord(f"case{case}", "test", f"person{case // each}", files, {GENERATED: generated}))
+    Manifest("reconstruction", records, {}, []).write(folder)
 
 
 def die_at(number: int, patch: pytest.MonkeyPatch) -> None:

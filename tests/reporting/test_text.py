@@ -48,13 +48,17 @@ def test_the_best_variant_stands_first_and_is_compared_case_by_case(capsys: pyte
     reference = {"compressed sensing": tested.pop("compressed sensing")}
     best = {"best": "unrolled-swin", "metric": "psnr", "chosen_on": "val", "reference_methods": reference}
     gains = {"psnr": paired_gain(cases["unrolled-swin"], cases["compressed sensing"], "psnr")}
-    comparison = {**best, "variants": tested, "gains": {"compressed sensing": gains}}
+    decision = {"version": "2", "champion": None, "promoted": False, "outcome": "undecided", "reasons": ["2 patients"]}
+    comparison = {**best, "variants": tested, "gains": {"compressed sensing": gains}, "promotion": decision}
     table = table_rows(task, comparison)
     assert [row["variant"] for row in table] == ["unrolled-swin *", "compressed sensing", "zero-filled", "swin"]
     assert [row["psnr"] for row in table] == ["30.00 ± 2.83", "28.50 ± 3.54", "20.00 ± 0.00", "27.00 ± 2.83"]
     print_tables(config, {"reconstruction": comparison})
     line = "unrolled-swin minus compressed sensing, case by case, with 95 % interval: psnr 1.50 (1.00 to 2.00)"
-    assert line in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{line}\nundecided: version 2 is not promoted, there is no champion\n  2 patients\n" in said
+    print_tables(config, {"reconstruction": {**comparison, "promotion": None}})
+    assert "undecided" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from condswin.registry.package import Logged, load_registered
 from condswin.registry.tracking import TrackingError
 from condswin.registry.training_run import send_rest, training_run
 from condswin.steps import promote as module
+from condswin.steps.approve import approve, freeze, history
 from condswin.steps.promote import rollback
 from condswin.steps.register import log_package
 from tests.registry.race import promote_at_once
@@ -37,6 +38,7 @@ import pytest
 from condswin.errors import GateError
 from condswin.registry.smoke import Smoke
 from condswin.steps import promote as module
+from condswin.steps.approve import approve, freeze, history
 from tests.registry.toy import install, make_config
 install(pytest.MonkeyPatch())
 uri, registered, prepared, me, other = sys.argv[1:]
@@ -101,6 +103,32 @@ def test_register_promote_load_and_roll_back(team: World, s3: Bucket, mlflow_ser
     assert not [key for key in keys if key.endswith((".pkl", ".pickle", ".pth", ".pt"))]
     # Nobody reads the bucket without its keys.
     assert requests.get(f"{s3.endpoint}/{s3.name}/{keys[0]}", timeout=10).status_code == 403
+
+
+def test_the_story_of_a_champion(team: World, quick_smoke: None) -> None:
+    """Trained, retrained worse, better and equal; taken back, held, approved, frozen."""
+    assert team.promote(team.register(0.5))[1]["outcome"] == "promoted"
+    worse = team.promote(team.register(0.4))[1]
+    assert worse["outcome"] == "refused"
+    assert worse["reasons"][0].startswith("psnr superior to champion: gain -")
+    assert team.promote(team.register(0.9))[1]["outcome"] == "promoted"
+    team.provenance = {"params_sha256": "f" * 64}  # the same weights by another training
+    equal = team.promote(team.register(0.9))[1]
+    assert (equal["version"], equal["outcome"]) == ("4", "refused")
+    assert "gain +0 (95 % interval +0 to +0)" in equal["reasons"][0]
+    assert rollback(team.config, "reconstruction") == "1"
+    best = team.register(0.95)
+    assert team.promote(best, patients=99)[1]["outcome"] == "undecided"
+    assert team.promote(best, hold=True)[1]["outcome"] == "held"
+    freeze(team.config, "reconstruction", by="Jane", why="audit")
+    with pytest.raises(GateError, match="frozen since"):
+        approve(team.config, "reconstruction", "5", by="Jane", why="fine")
+    freeze(team.config, "reconstruction", by="Jane", why="audit passed", lift=True)
+    approve(team.config, "reconstruction", "5", by="Jane", why="fine")
+    assert team.aliases() == {CHALLENGER: "5", CHAMPION: "5", PREVIOUS: "1"}
+    events = [(event["version"], event["event"]) for event in history(team.config, "reconstruction")]
+    assert [event for event in events if event[1] != "registered"].count(("5", "promoted")) == 1
+    assert {("2", "refused"), ("3", "rolled back"), ("4", "refused"), ("", "frozen"), ("", "lifted")} <= set(events)
 
 
 def test_two_promotions_race_and_one_wins(team: World, quick_smoke: None, mlflow_server: MlflowServer) -> None:

@@ -1,7 +1,9 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import pytest
 
 from condswin.config.names import SPLITS
@@ -10,6 +12,7 @@ from condswin.errors import BadDataError
 from condswin.files import sha256
 from condswin.manifest import Manifest
 from condswin.mri.source import ReconstructionSource
+from condswin.outputs import RECORD
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import SPLIT_FILE, ingest
 from condswin.tasks.source import Case, CaseInfo
@@ -45,6 +48,26 @@ def test_files_are_copied_with_checksums_and_splits_follow_folders(tiny: Config,
             assert sha256(tmp_path / "out" / file.path) == file.sha256
     tests = {case.name for case in manifest.cases if case.split == "test"}
     assert tests == {path.stem for path in (raw / "singlecoil_val").iterdir()}
+
+
+def test_generated_files_are_known_by_their_content_or_declared(tiny: Config, raw: Path, tmp_path: Path) -> None:
+    # Beside demo data under another name, changed: as if a scan of somebody's lay there.
+    (first, *_) = sorted((raw / "singlecoil_train").iterdir())
+    with h5py.File(first, "r+") as file:
+        file.attrs["patient_id"] = "somebody"
+    manifest = ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
+    marks = {case.name: case.details["generated"] for case in manifest.cases}
+    assert [name for name, mark in marks.items() if not mark] == [first.stem]
+    assert (manifest.generated("train", "val"), manifest.generated("test")) == ("some", "all")
+    older = replace(manifest, cases=[replace(manifest.cases[0], details={}), *manifest.cases[1:]])
+    assert older.generated(manifest.cases[0].split) == "unknown"
+    (raw / RECORD).unlink()
+    copied = ingest(tiny, TASK, source=str(raw), out=tmp_path / "out")
+    assert copied.generated("train", "val", "test") == "none"
+    assert copied.fingerprint() == manifest.fingerprint()
+    section = tiny.reconstruction.ingest.model_copy(update={"generated": True})
+    told = tiny.model_copy(update={TASK: tiny.reconstruction.model_copy(update={"ingest": section})})
+    assert ingest(told, TASK, source=str(raw), out=tmp_path / "out").generated("train", "val", "test") == "all"
 
 
 def test_again_changes_nothing(tiny: Config, raw: Path, tmp_path: Path) -> None:

@@ -1,19 +1,24 @@
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from condswin.config.gate import RuleConfig
 from condswin.config.root import Config
-from condswin.errors import BadFileError, ConfigError, GateError
+from condswin.errors import BadDataError, BadFileError, ConfigError, GateError
+from condswin.evaluation.results import write_rows
 from condswin.files import read_json, write_json
+from condswin.manifest import Manifest
 from condswin.outputs import WRITTEN_BY
 from condswin.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, PROMOTED_AT, RECORD, ROLLED_BACK
 from condswin.registry.package import load_registered
+from condswin.reporting.decision import remarks
 from condswin.steps import promote as module
 from condswin.steps.promote import promote, rollback
-from tests.registry.toy import NAME, ToyPrediction, World, die_at, make_config
+from condswin.tasks.facts import Row
+from tests.registry.toy import CASES, NAME, ToyPrediction, World, die_at, make_config, make_prepared, psnr_rules
 
 pytest_plugins = ["tests.registry.fixtures"]
 
@@ -22,10 +27,16 @@ def test_the_first_challenger_is_promoted_and_again_changes_nothing(world: World
     registered = world.register(0.5)
     promoted, record = world.promote(registered)
     assert promoted
-    assert [reason.split(": ")[0] for reason in record["reasons"]] == ["psnr", "gain in psnr over the zero-filled"]
-    assert (record["promoted"], record["champion"], record["previous"]) == (True, "1", None)
-    assert record["metrics"]["challenger"]["mean"] == pytest.approx(6.02, abs=0.1)
+    assert [reason.split(": ")[0] for reason in record["reasons"]] == [
+        "psnr at least 1",
+        "psnr superior to zero-filled",
+    ]
+    assert (record["promoted"], record["outcome"], record["champion"]) == (True, "promoted", "1")
+    assert record["previous"] is None
+    assert record["rules"][0]["estimate"] == pytest.approx(6.02, abs=0.1)
+    assert (record["patients"], record["cases"]) == (CASES, CASES)
     assert record["latency_ms"] > 0
+    assert record["megabytes"] == pytest.approx(4e-6 * record["parameters"])
     assert world.aliases() == {CHALLENGER: "1", CHAMPION: "1"}
     tags = world.tags("1")
     assert json.loads(tags[RECORD]) == record
@@ -33,7 +44,7 @@ def test_the_first_challenger_is_promoted_and_again_changes_nothing(world: World
     assert not any("case0" in value for value in tags.values())
 
     written, updated = (world.folder / "promotion.json").read_bytes(), tags[PROMOTED_AT]
-    assert world.promote(registered, floor=99.0)[0]  # no second trial for the champion
+    assert world.promote(registered, rules=psnr_rules(floor=99.0))[0]  # no second trial for the champion
     assert (world.folder / "promotion.json").read_bytes() == written
     assert world.tags("1")[PROMOTED_AT] == updated
     assert sorted(path.name for path in world.folder.glob(".partial*")) == []
@@ -41,10 +52,10 @@ def test_the_first_challenger_is_promoted_and_again_changes_nothing(world: World
 
 def test_better_challengers_are_promoted_and_worse_rejected(world: World, quick_smoke: None) -> None:
     world.promote(world.register(0.5))
-    promoted, record = world.promote(world.register(0.9), min_gain=10.0)
+    promoted, record = world.promote(world.register(0.9), rules=psnr_rules(champion=10.0))
     assert promoted
     assert (record["champion"], record["previous"]) == ("2", "1")
-    assert record["metrics"]["gain_over_champion"]["mean"] == pytest.approx(14, abs=0.2)
+    assert record["rules"][2]["estimate"] == pytest.approx(14, abs=0.2)
     assert world.aliases() == {CHALLENGER: "2", CHAMPION: "2", PREVIOUS: "1"}
 
     before = world.tags("2")
@@ -52,7 +63,13 @@ def test_better_challengers_are_promoted_and_worse_rejected(world: World, quick_
     assert not promoted
     assert (record["promoted"], record["champion"], record["previous"]) == (False, "2", "1")
     assert len(record["reasons"]) == 1
-    assert record["reasons"][0].startswith("gain in psnr over the champion: -6.")
+    assert record["reasons"][0].startswith("psnr superior to champion: gain -6.")
+    assert len(set(record["rules"][2]["worst"])) == 3
+    assert set(record["rules"][2]["worst"]) < {f"case{number}" for number in range(CASES)}
+    # Not in the registry, where names of cases would be read by more people.
+    kept = json.loads(world.tags("3")[RECORD])
+    assert [f"case{place}" for place in kept["rules"][2]["worst"]] == record["rules"][2]["worst"]
+    assert "case" not in world.tags("3")[RECORD].replace('"cases"', "").replace("(6 cases)", "")
     assert world.aliases() == {CHALLENGER: "3", CHAMPION: "2", PREVIOUS: "1"}
     assert world.tags("2") == before
     assert PROMOTED_AT not in world.tags("3")
@@ -61,9 +78,12 @@ def test_better_challengers_are_promoted_and_worse_rejected(world: World, quick_
 
 
 def test_floor_and_reference_method_reject(world: World, quick_smoke: None) -> None:
-    promoted, record = world.promote(world.register(0.5), floor=30.0, baseline_gain=8.0)
+    promoted, record = world.promote(world.register(0.5), rules=psnr_rules(floor=30.0, baseline=8.0))
     assert not promoted
-    assert [reason.split(":")[0] for reason in record["reasons"]] == ["psnr", "gain in psnr over the zero-filled"]
+    assert [reason.split(":")[0] for reason in record["reasons"]] == [
+        "psnr at least 30",
+        "psnr superior to zero-filled by more than 8",
+    ]
     assert CHAMPION not in world.aliases()
     promoted, _ = world.promote(world.register(0.5))  # the same version, with other thresholds
     assert promoted
@@ -73,7 +93,7 @@ def test_a_network_that_yields_nan_is_rejected(world: World) -> None:
     promoted, record = world.promote(world.register(float("nan")))
     assert not promoted
     assert record["reasons"] == ["smoke test: 8192 of 8192 output values are not finite"]
-    assert record["metrics"] == {}
+    assert (record["outcome"], "rules" in record) == ("refused", False)
     assert CHAMPION not in world.aliases()
 
 
@@ -87,7 +107,9 @@ def test_nan_in_a_result_is_rejected(world: World, quick_smoke: None, monkeypatc
     monkeypatch.setattr(module, "evaluate_split", one_case_lost)
     promoted, record = world.promote(world.register(0.5))
     assert not promoted
-    assert record["reasons"] == ["psnr has no value for 1 of 3 cases that the zero-filled has one for"]
+    lost = "1 of 6 cases have no value, for which another method has one"
+    assert record["reasons"] == [f"psnr at least 1: {lost}", f"psnr superior to zero-filled: {lost}"]
+    assert record["rules"][0]["worst"] == ["case0"]
 
 
 def test_a_champion_that_moves_during_the_comparison(
@@ -124,7 +146,7 @@ def test_a_challenger_that_becomes_champion_during_its_rejection(
 
     monkeypatch.setattr(module, "evaluate_split", meanwhile)
     with pytest.raises(GateError, match="version 1 became champion"):
-        world.promote(registered, floor=99.0)
+        world.promote(registered, rules=psnr_rules(floor=99.0))
     assert json.loads(world.tags("1")[RECORD])["promoted"] is True
 
 
@@ -232,7 +254,7 @@ def test_no_other_network_is_judged_in_a_registry_that_was_replaced(world: World
 
 def test_a_champion_made_by_hand_is_left_alone(world: World, quick_smoke: None) -> None:
     registered = world.register(0.5)
-    world.promote(registered, floor=99.0)
+    world.promote(registered, rules=psnr_rules(floor=99.0))
     world.client.set_registered_model_alias(NAME, CHAMPION, "1")
     promoted, record = world.promote(registered)
     assert promoted
@@ -257,7 +279,7 @@ def test_bad_input_is_named(world: World) -> None:
     with pytest.raises(GateError, match="has no version 1"):
         promote(world.config, "reconstruction", registered, world.prepared, out)
     with pytest.raises(ConfigError, match="no metric 'dice'"):
-        world.promote(registered, metric="dice")
+        world.promote(registered, rules=[RuleConfig(metric="dice", floor=0.0)])
     assert not out.exists()
 
 
@@ -292,10 +314,74 @@ def test_a_rejection_is_not_decided_again_until_something_changed(
     assert [decide(), decide()] == [(False, False, both), (False, True, [])]
     monkeypatch.setattr(module, "closure", lambda *_: {"condswin/mri/metrics.py": "edited"})
     assert [decide(), decide()] == [(False, False, both), (False, True, [])]
-    strict = make_config(world.config.tracking.uri, min_gain=99.0)
+    strict = make_config(world.config.tracking.uri, rules=psnr_rules(champion=99.0))
     assert [decide(strict), decide(strict)] == [(False, False, both), (False, True, [])]
-    np.save(world.prepared / "test" / "case3.npy", np.ones((2, 16, 20), np.float32))
+    make_prepared(world.prepared, CASES + 1)
     assert [decide(strict), decide(strict)] == [(False, False, both), (False, True, [])]
     world.client.delete_registered_model_alias(NAME, CHAMPION)
     assert decide() == (True, False, ["challenger"])
     assert decide() == (True, True, [])
+
+
+def scored(world: World, psnr: float, data: str | None = None) -> Path:
+    """An evaluation of the reference method."""
+    folder = world.folder / "classic"
+    rows: list[Row] = [{"case": f"case{i}", "psnr": psnr + 0.1 * i, "mse": 0.1} for i in range(CASES)]
+    folder.mkdir(exist_ok=True)
+    write_rows(folder / "test-cases.csv", rows)
+    digest = data or Manifest.read(world.prepared, "reconstruction").fingerprint()
+    write_json(folder / "metrics.json", {"data_sha256": digest})
+    return folder
+
+
+def test_a_reference_method_must_be_beaten_on_these_cases(world: World, quick_smoke: None) -> None:
+    registered, rules = world.register(0.5), [RuleConfig(metric="psnr", superior_to="baselines")]
+    promoted, record = world.promote(registered, rules=rules)
+    missing = "there are no scores of classic; run `condswin baseline` for reconstruction"
+    assert (promoted, record["outcome"]) == (False, "undecided")
+    assert record["reasons"] == [f"psnr superior to classic: {missing}"]
+    _, record = world.promote(registered, scored(world, 3.0, data="d" * 64), rules=rules)
+    assert "the scores of classic are of other data" in record["reasons"][0]
+    _, record = world.promote(registered, scored(world, 9.0), rules=rules)
+    assert record["outcome"] == "refused"
+    assert record["reasons"][0].startswith("psnr superior to classic: gain -3.")
+    assert CHAMPION not in world.aliases()
+    assert world.promote(registered, scored(world, 3.0), rules=rules)[0]
+
+
+def test_scans_of_one_person_do_not_make_more_patients(world: World, quick_smoke: None) -> None:
+    make_prepared(world.prepared, 6, each=2)
+    registered = world.register(0.5)
+    promoted, record = world.promote(registered)
+    assert (promoted, record["outcome"], record["patients"], record["cases"]) == (False, "undecided", 3, 6)
+    assert record["reasons"][0] == "3 patients are in the test set, and fewer than 6 decide nothing"
+    # The same files, of more people.
+    make_prepared(world.prepared)
+    assert world.promote(registered)[0]
+
+
+def test_a_test_set_that_was_changed_decides_nothing(world: World, quick_smoke: None) -> None:
+    registered = world.register(0.5)
+    with (world.prepared / "test" / "case2.npy").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(BadDataError, match=r"case2\.npy: content differs from manifest\.json"):
+        world.promote(registered)
+    assert RECORD not in world.tags("1")
+
+
+def test_what_was_generated_follows_a_network_and_replaces_nothing_real(world: World, quick_smoke: None) -> None:
+    world.provenance = {"generated": "none"}
+    assert world.promote(world.register(0.5))[0]
+    world.provenance = {"generated": "all"}
+    make_prepared(world.prepared, generated=True)
+    registered = world.register(0.9)
+    promoted, record = world.promote(registered)
+    assert (promoted, record["outcome"]) == (False, "refused")
+    assert record["reasons"][0].startswith("real data is not replaced by generated data: the challenger was trained on")
+    assert record["generated"] == {"challenger": "all", "champion": "none", "test": "all"}
+    assert [world.tags(version)["generated"] for version in ("1", "2")] == ["none", "all"]
+    assert remarks(record)[-2:] == [
+        "all test cases are generated",
+        "the challenger was trained on generated data alone",
+    ]
+    assert world.promote(registered, generated_over_real=True)[0]

@@ -23,7 +23,7 @@ def versions(world: World) -> list[str]:
 def test_the_best_network_becomes_challenger_with_its_provenance(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONDSWIN_GIT_COMMIT", "c" * 40)
     code = {"git_commit": "a" * 40, "git_dirty": "true", "code_sha256": "b" * 64, "libraries": {"torch": "2.13.0"}}
-    model = world.network(0.5, code=code, parameters={"seed": 7})
+    model = world.network(0.5, code=code, parameters={"seed": 7}, generated="some")
     out = world.folder / "registered.json"
     origin = {"image": "registry/condswin@sha256:abc", "pipeline_run": "run-7"}
     result = register(world.config, "reconstruction", world.comparison(), model, out, **origin)
@@ -42,6 +42,7 @@ def test_the_best_network_becomes_challenger_with_its_provenance(world: World, m
         "params_sha256": "p" * 64,
         "weights_sha256": sha256(model / "model.safetensors"),
         "seed": "7",
+        "generated": "some",
         "git_commit": "a" * 40,  # of the training
         "git_dirty": "true",
         "code_sha256": "b" * 64,

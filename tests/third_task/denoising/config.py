@@ -5,9 +5,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from condswin.config.gate import GateConfig, RuleConfig, Rules
 from condswin.config.names import TaskName
 from condswin.config.section import Positive, Section
-from condswin.config.task import GateConfig, TaskConfig
+from condswin.config.task import TaskConfig
 
 
 class DemoImagesConfig(Section):
@@ -32,6 +33,15 @@ class NoiseConfig(Section):
     sigma: Annotated[float, Field(gt=0)] = 0.3
 
 
+class DenoisingGateConfig(GateConfig):
+    """When a denoising network becomes champion: if every rule holds."""
+
+    rules: Rules = [  # noqa: RUF012
+        RuleConfig(metric="psnr", superior_to="baselines"),
+        RuleConfig(metric="psnr", superior_to="champion"),
+    ]
+
+
 class DenoisingConfig(TaskConfig):
     """Denoising: remove noise from images.
 
@@ -42,10 +52,11 @@ class DenoisingConfig(TaskConfig):
 
     name: ClassVar[TaskName] = "denoising"
     metrics: ClassVar[Mapping[str, bool]] = {"psnr": True}
+    baselines: ClassVar[Mapping[str, str]] = {"noisy": "noisy_"}
     preparation: ClassVar[str] = "noise"
 
     source: str = "data/demo/denoising"
-    gate: GateConfig = GateConfig(metric="psnr", floor=0.0)
+    gate: DenoisingGateConfig = DenoisingGateConfig()
     demo: DemoImagesConfig = DemoImagesConfig()
     noise: NoiseConfig = NoiseConfig()
 

@@ -14,7 +14,7 @@ class DenoisingFacts(Facts):
 
     name: ClassVar[TaskName] = "denoising"
     metrics: ClassVar[Mapping[str, bool]] = DenoisingConfig.metrics
-    baselines: ClassVar[dict[str, str]] = {"noisy": "noisy_"}
+    baselines: ClassVar[Mapping[str, str]] = DenoisingConfig.baselines
     monitor: ClassVar[tuple[str, bool]] = ("batch_psnr", True)
 
 

@@ -1,0 +1,27 @@
+"""Component: score the reference method that networks are compared with."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def baseline(
+    params: str,
+    task: str,
+    code: str,
+    prepared: dsl.Input[dsl.Dataset],  # type: ignore[type-arg]
+    evaluation: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
+) -> None:
+    """Predicts and scores the validation and test cases by the task's reference method.
+
+    Args:
+        params: What this task reads of the parameters, as JSON.
+        task: `reconstruction` or `segmentation`.
+        code: Checksum of the code that this task runs; empty for whatever the image holds.
+        prepared: Folder that the prepare component wrote.
+        evaluation: Folder with predictions, per-case tables and pictures; empty if the task has no such method.
+    """
+    from condswin import kubeflow
+
+    kubeflow.baseline(params, task, code, prepared.path, evaluation.path)
