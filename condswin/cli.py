@@ -598,6 +598,9 @@ def ablate(
         list[Path] | None, typer.Option(help="Folder of raw files to test on too; may be repeated.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per network.")] = 3,
+    latency: Annotated[
+        int, typer.Option(min=0, help="Measurements per network of the time a slice takes; 0 for no column.")
+    ] = 0,
     prepared: Prepared = None,
     out: Annotated[Path, typer.Option(help="Folder for results; what is there is kept.")] = Path("ablation"),
     overwrite: Overwrite = False,
@@ -621,6 +624,7 @@ def ablate(
         prepared=data,
         also=others,
         seeds=seeds,
+        latency=latency,
         out=out / task,
         overwrite=overwrite,
     )

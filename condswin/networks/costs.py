@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from condswin.networks.blocks import ConditionalFeedForward, SwinBlock, parameter_count
+from condswin.networks.tiles import WidePixels
 
 aten = torch.ops.aten
 
@@ -24,7 +25,8 @@ class Flops:
 
     Attributes:
         light: Light branches: attention and feed-forward that every patch gets (of the plain variant, all of them).
-        heavy: Heavy branches: attention to routed patches, and the feed-forward of routed patches.
+        heavy: Heavy branches: attention to routed patches, the feed-forward of routed patches, wide convolutions on
+            routed tiles.
         router: Products of patches with router vectors; choosing is no product and is not counted.
         rest: Embedding, merging, expanding, joins, stem and output; of the networks of others, everything.
     """
@@ -99,6 +101,10 @@ def count_flops(network: nn.Module, image: Tensor) -> Flops:
             router += of(*layers) - sum(branches.values())
         else:
             light += of(*layers)
+    for name, wide in network.named_modules():
+        if isinstance(wide, WidePixels):
+            heavy += of(f"{name}.stem", f"{name}.head")
+            router += of(f"{name}.router")
     return Flops(light, heavy, router, by_module["Global"] - light - heavy - router)
 
 
@@ -162,6 +168,20 @@ def measure(networks: Mapping[str, nn.Module], image: Tensor, *, rounds: int) ->
             training_memory=training_memory,
         )
     return costs
+
+
+def latencies(runs: Mapping[str, tuple[nn.Module, Tensor]], *, rounds: int) -> dict[str, float]:
+    """Median seconds of inference of networks, each on an input of its own, measured in turns.
+
+    Args:
+        runs: Network and input by name, on one device.
+        rounds: Measurements per network, of which the medians are given; one more comes before and is not counted.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds + 1):
+        for name, (network, image) in runs.items():
+            seconds[name].append(_seconds(partial(_infer, network, image), image.device))
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
 @contextmanager

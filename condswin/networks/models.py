@@ -3,15 +3,17 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from condswin.networks import rivals
 from condswin.networks.attention import ConditionalWindowAttention, WindowAttention
 from condswin.networks.blocks import ConditionalFeedForward, FeedForward, SwinBlock
-from condswin.networks.presets import UNROLLED, Settings, is_unrolled, settings_of
+from condswin.networks.gates import BoundedRouter, Gated, RandomRouter
+from condswin.networks.presets import FOLD, UNROLLED, Settings, is_unrolled, settings_of
 from condswin.networks.routers import IterativeRouter, LightRouter, Router
+from condswin.networks.tiles import WidePixels
 from condswin.networks.unet import SwinUNet
 from condswin.networks.unrolled import INPUT_CHANNELS, OUTPUT_CHANNELS, UnrolledNetwork
 
@@ -29,10 +31,24 @@ def _swin_block(settings: Settings, dim: int, heads: int, shift: int) -> SwinBlo
     )
 
 
+def _gated_block(settings: Settings, dim: int, heads: int, shift: int) -> SwinBlock:
+    block = _swin_block(settings, dim, heads, shift)
+    for name in ("attention", "feed_forward"):
+        setattr(block, name, Gated(getattr(block, name), dim))
+    return block
+
+
+def _wide_pixels(settings: Settings, in_channels: int, out_channels: int) -> WidePixels:
+    light = settings.stem_channels
+    router = (RandomRouter if settings.random else BoundedRouter)(light, k=settings.wide_tiles)
+    tile = settings.tile * settings.patch // FOLD
+    return WidePixels(in_channels, light, settings.wide_channels, out_channels, tile=tile, router=router)
+
+
 def _conditional_block(
     make_router: Callable[[Settings, int, int | float], Router], settings: Settings, dim: int, heads: int, shift: int
 ) -> SwinBlock:
-    return SwinBlock(
+    block = SwinBlock(
         dim,
         window=settings.window,
         shift=shift,
@@ -48,13 +64,21 @@ def _conditional_block(
             dim, router=make_router(settings, dim, settings.heavy_patches), dropout=settings.dropout
         ),
     )
+    if settings.bounded:
+        for sublayer in (block.attention, block.feed_forward):
+            sublayer.light = Gated(cast(nn.Module, sublayer.light), dim)
+    return block
 
 
 def _light_router(settings: Settings, dim: int, k: int | float) -> Router:
-    return LightRouter(dim, k=k, rescaled=settings.rescaled)
+    if settings.random:
+        return RandomRouter(dim, k=k)
+    return BoundedRouter(dim, k=k) if settings.bounded else LightRouter(dim, k=k, rescaled=settings.rescaled)
 
 
 def _iterative_router(settings: Settings, dim: int, k: int | float) -> Router:
+    if settings.random:
+        return RandomRouter(dim, k=k)
     return IterativeRouter(
         dim,
         k=k,
@@ -68,6 +92,7 @@ def _iterative_router(settings: Settings, dim: int, k: int | float) -> Router:
 
 _BLOCKS: dict[str, Callable[[Settings, int, int, int], SwinBlock]] = {
     "swin": _swin_block,
+    "swin-gated": _gated_block,
     "conditional-iterative": partial(_conditional_block, _iterative_router),
     "conditional-light": partial(_conditional_block, _light_router),
 }
@@ -83,6 +108,7 @@ def _swin_unet(variant: str, settings: Settings, in_channels: int, out_channels:
         heads=settings.heads,
         make_block=partial(_BLOCKS[variant], settings),
         stem_channels=settings.stem_channels,
+        wide=_wide_pixels(settings, in_channels, out_channels) if settings.wide_channels else None,
         residual=settings.residual,
     )
 

@@ -37,8 +37,14 @@ class Settings:
         epsilon_decay: Iterative router: factor per step.
         straight_through: Iterative router: fraction of a softmax's gradient that is passed even where scores saturate.
         rescaled: Light router: scale scores and gates to a mean of 1; off, the plain softmax, for ablations.
+        bounded: Light router: gates of twice a sigmoid, each of its own, and such gates on the light branches too.
+        random: Choose at random, with weights of 1, instead of by a router: what routing is measured against.
         stem_channels: Channels of a stem of convolutions whose features are joined again before the output; 0 for none,
             as in the thesis.
+        wide_channels: Channels of further convolutions beside the stem's and the output's, which only routed tiles of
+            an image get; 0 for none.
+        wide_tiles: Tiles of an image that get them; an integer counts, a float is a fraction.
+        tile: Side of such a tile, patches.
         residual: Add the input to the output where both have the same channels.
         dropout: Probability in attention and feed-forward outputs.
     """
@@ -57,7 +63,12 @@ class Settings:
     epsilon_decay: float = 0.7
     straight_through: float = 0.1
     rescaled: bool = True
+    bounded: bool = False
+    random: bool = False
     stem_channels: int = 0
+    wide_channels: int = 0
+    wide_tiles: int | float = 0.375
+    tile: int = 4
     residual: bool = False
     dropout: float = 0.0
 
@@ -139,11 +150,11 @@ SWIN_UNETR_PRESETS = {
 
 def _check_ours(settings: Settings) -> None:
     for name, value in asdict(settings).items():
-        if name in ("embedding", "patch", "window") and value < 1:
+        if name in ("embedding", "patch", "window", "tile") and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
-        if name in ("key_values", "queries", "heavy_patches", "feed_forward") and value <= 0:
+        if name in ("key_values", "queries", "heavy_patches", "feed_forward", "wide_tiles") and value <= 0:
             raise ValueError(f"{name}={value}: must be positive")
-        if name in ("stem_channels", "straight_through") and value < 0:
+        if name in ("stem_channels", "wide_channels", "straight_through") and value < 0:
             raise ValueError(f"{name}={value}: must not be negative")
     if settings.iterations is not None and settings.iterations < 1:
         raise ValueError(f"iterations={settings.iterations}: must be at least 1, or null, to converge")
@@ -156,6 +167,8 @@ def _check_ours(settings: Settings) -> None:
         raise ValueError(f"heads={settings.heads}: give one number per stage and one for the bottleneck")
     if settings.stem_channels and settings.patch % FOLD:
         raise ValueError(f"patch={settings.patch}: must be even where stem_channels is not 0")
+    if settings.wide_channels and not settings.stem_channels:
+        raise ValueError(f"wide_channels={settings.wide_channels}: needs stem_channels above 0")
     for stage, heads in enumerate(settings.heads):
         channels = settings.embedding * 2**stage
         if heads < 2 or heads % 2 or channels % heads:
@@ -213,7 +226,7 @@ class Network:
 _IMAGE_TO_IMAGE: dict[str, Network] = {
     **{
         name: Network("variant", PRESETS, _check_ours)
-        for name in ("swin", "conditional-iterative", "conditional-light")
+        for name in ("swin", "swin-gated", "conditional-iterative", "conditional-light")
     },
     "unet": Network("rival", UNET_PRESETS, _check_unet),
     "swin-unetr": Network("rival", SWIN_UNETR_PRESETS, _check_swin_unetr),

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from condswin.networks.blocks import BlockFactory, fold_patches, two_blocks, unfold_patches
 from condswin.networks.presets import FOLD
+from condswin.networks.tiles import WidePixels
 
 #: Smallest image side in pixels.
 SMALLEST = 8
@@ -140,6 +141,8 @@ class SwinUNet(nn.Module):
         make_block: Makes one block.
         stem_channels: Channels of a stem of convolutions whose features are joined again before the output; 0 for the
             thesis's network, which leaves pixels to the patches.
+        wide: Wide convolutions for routed tiles beside the stem's and the output's, of the given number of channels;
+            None for none.
         residual: Add the input to the output where both have the same channels, so that the network learns a
             correction (of the zero-filled image).
     """
@@ -155,6 +158,7 @@ class SwinUNet(nn.Module):
         heads: tuple[int, ...],
         make_block: BlockFactory,
         stem_channels: int = 0,
+        wide: WidePixels | None = None,
         residual: bool = False,
     ) -> None:
         super().__init__()
@@ -166,7 +170,9 @@ class SwinUNet(nn.Module):
         self.stem = Stem(in_channels, stem_channels) if stem_channels else None
         # The patches of a folded image span the same pixels.
         folded_patch = patch // FOLD if self.stem else patch
-        self.embedding = PatchEmbedding(stem_channels or in_channels, embedding, patch=folded_patch)
+        self.wide = wide
+        seen = stem_channels + (wide.channels if wide else 0)
+        self.embedding = PatchEmbedding(seen or in_channels, embedding, patch=folded_patch)
         self.encoder = nn.ModuleList(
             two_blocks(make_block, dims[stage], heads[stage], window) for stage in range(stages)
         )
@@ -200,7 +206,11 @@ class SwinUNet(nn.Module):
         height, width = image.shape[-2:]
         padded = F.pad(image, (0, -width % self.patch, 0, -height % self.patch))
         stem = padded if self.stem is None else self.stem(padded)
-        x = self.embedding(stem)
+        wide = None
+        if self.wide is not None:
+            tiles = self.wide.route(stem)
+            wide = self.wide.stem(F.pixel_unshuffle(padded, FOLD), tiles)
+        x = self.embedding(stem if wide is None else torch.cat([stem, wide], dim=1))
         skips = []
         for blocks, merging in zip(self.encoder, self.merging, strict=True):
             x = blocks(x)
@@ -214,7 +224,11 @@ class SwinUNet(nn.Module):
             pixels = self.output_expanding.project(x, cast(nn.Conv2d, self.projection).weight[:, :, 0, 0])
             pixels = pixels.permute(0, 3, 1, 2)
         else:
-            pixels = self.projection(torch.cat([self.output_expanding(x).permute(0, 3, 1, 2), stem], dim=1))
+            features = torch.cat([self.output_expanding(x).permute(0, 3, 1, 2), stem], dim=1)
+            pixels = self.projection(features)
+            if self.wide is not None and wide is not None:
+                heavy = self.wide.head(torch.cat([features, wide], dim=1), tiles)
+                pixels = pixels + F.pixel_shuffle(heavy, FOLD)
         output = pixels[..., :height, :width]
         return image + output if self.residual else output
 

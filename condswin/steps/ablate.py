@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from scipy import stats
 
 from condswin.checksums import checksums
 from condswin.code import closure
@@ -20,7 +21,7 @@ from condswin.evaluation.run import evaluate_split
 from condswin.files import atomic_file, fingerprint, read_json, write_json
 from condswin.manifest import Manifest
 from condswin.networks.blocks import parameter_count
-from condswin.networks.costs import count_flops
+from condswin.networks.costs import count_flops, latencies
 from condswin.networks.models import create_model
 from condswin.outputs import open_output, refuse_equal
 from condswin.plain import cell
@@ -51,6 +52,7 @@ def ablate(
     also: list[Path],
     seeds: int,
     out: Path,
+    latency: int = 0,
     overwrite: bool = False,
 ) -> str:
     """Trains every network of a study with every seed and scores it on the test split and on other cases.
@@ -65,10 +67,12 @@ def ablate(
         also: Folders of raw files, prepared as test cases are, that no network was trained on.
         seeds: How many seeds, counted from the parameters' one.
         out: Folder for checkpoints, predictions, `ablation.json` and `ablation.md`.
+        latency: Measurements per network of the time that one slice of the test split takes; 0 for none.
         overwrite: Write into a folder that holds other files too.
 
     Returns:
-        The table as Markdown: a row per network, mean and standard deviation over seeds.
+        Tables as Markdown: a row per network, mean and standard deviation over seeds; with several seeds, differences
+        from the first network with intervals.
 
     Raises:
         OutputError: Two networks or folders have one name, a folder has one of ours, or writing to `out` would hurt
@@ -86,7 +90,17 @@ def ablate(
     manifest.require_parameters(config.task(task_name).prepared_with(), prepared)
     facts, learning = load(Facts, task_name, config), load(Learning, task_name, config)
     networks = {name: _build(learning, variant) for name, variant in study.variants.items()}
-    costs = {name: _cost(learning, prepared, study.variants[name], network) for name, network in networks.items()}
+    slices = {name: _slice(learning, prepared, study.variants[name]) for name in networks}
+    costs = {
+        name: {"parameters": parameter_count(network), "gflops": count_flops(network, slices[name]).total / 1e9}
+        for name, network in networks.items()
+    }
+    if latency:
+        on, runs = device(config.task(task_name).train.device), {}
+        for name, network in networks.items():
+            runs[name] = network.to(on), slices[name].to(on)
+        for name, seconds in latencies(runs, rounds=latency).items():
+            costs[name]["milliseconds"] = 1e3 * seconds
     output = open_output(out, step="ablate", inputs=[prepared, *also], overwrite=overwrite)
     output.claim([RESULTS, TABLE])
     others = {folder.name: _content(config, task_name, folder) for folder in also}
@@ -113,10 +127,9 @@ def _build(learning: Learning, variant: VariantConfig) -> torch.nn.Module:
     )
 
 
-def _cost(learning: Learning, prepared: Path, settings: VariantConfig, network: torch.nn.Module) -> dict[str, float]:
-    """Parameters, and billions of floating point operations for one slice of the test split."""
-    image = learning.dataset(prepared, "test", settings.network, training=False)[0]["image"]
-    return {"parameters": parameter_count(network), "gflops": count_flops(network, image[None]).total / 1e9}
+def _slice(learning: Learning, prepared: Path, settings: VariantConfig) -> torch.Tensor:
+    """A batch of one slice of the test split, of which operations and milliseconds are told."""
+    return learning.dataset(prepared, "test", settings.network, training=False)[0]["image"][None]
 
 
 def _slug(name: str) -> str:
@@ -222,10 +235,13 @@ def _table(
 ) -> str:
     metrics = list(facts.metrics)[:2]
     sign = "+" if facts.baselines else ""
-    head = ["network", "parameters", "GFLOPs", *(f"{metric}, {cell(place)}" for place in places for metric in metrics)]
+    timed = any("milliseconds" in cost for cost in costs.values())
+    columns = [f"{metric}, {cell(place)}" for place in places for metric in metrics]
+    head = ["network", "parameters", "GFLOPs", *(["ms"] if timed else []), *columns]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for name, cost in costs.items():
         cells = [cell(name), f"{cost['parameters']:,.0f}", f"{cost['gflops']:.2f}"]
+        cells += [f"{cost['milliseconds']:.0f}"] if timed else []
         for place in places:
             for metric in metrics:
                 scores = [result["scores"][place][metric] for result in results if result["network"] == name]
@@ -237,4 +253,27 @@ def _table(
     what = f"Differences from {baseline}" if baseline else "Scores"
     count = len({result["seed"] for result in results})
     note = f"{what}, averaged over cases; mean ± standard deviation over {count} seeds."
-    return "\n".join([*lines, "", note, ""])
+    return "\n".join(
+        [*lines, "", note, "", *(_differences(metrics, list(costs), places, results) if count > 1 else [])]
+    )
+
+
+def _differences(metrics: list[str], names: list[str], places: list[str], results: list[dict[str, Any]]) -> list[str]:
+    """A table of differences from the first network, seed by seed, with 95 % intervals of Student's t over seeds."""
+    columns = [(place, metric) for place in places for metric in metrics]
+    head = [f"against {cell(names[0])}", *(f"{metric}, {cell(place)}" for place, metric in columns)]
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    scores = {(result["network"], result["seed"]): result["scores"] for result in results}
+    for name in names[1:]:
+        cells = [cell(name)]
+        for place, metric in columns:
+            pairs = [(scores[name, seed][place][metric], scores[names[0], seed][place][metric])
+                     for known, seed in scores if known == name]  # fmt: skip
+            found = [one - other for one, other in pairs if one is not None and other is not None]
+            if len(found) < 2:
+                cells.append("-")
+                continue
+            reach = stats.t.ppf(0.975, len(found) - 1) * np.std(found, ddof=1) / len(found) ** 0.5
+            cells.append(f"{np.mean(found):+.3f} ({np.mean(found) - reach:+.3f} to {np.mean(found) + reach:+.3f})")
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, "", "Differences from the first network, paired by seed, with 95 % intervals over seeds.", ""]

@@ -181,6 +181,15 @@ class ConditionalFeedForward(nn.Module):
         return (self.light(patches) + heavy).reshape(x.shape)
 
 
+class Gated(nn.Module):
+    def __init__(self, sublayer: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.sublayer, self.gate = sublayer, nn.Linear(dim, 1)
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        return 2 / (1 + torch.exp(-self.gate(x))) * self.sublayer(x, *others)
+
+
 class Block(nn.Module):
     def __init__(self, variant: str, settings: Settings, dim: int, heads: int, shift: int) -> None:
         super().__init__()
@@ -188,10 +197,12 @@ class Block(nn.Module):
         self.norm_attention, self.norm_feed_forward = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention: nn.Module
         self.feed_forward: nn.Module
-        if variant == "swin":
+        if variant in ("swin", "swin-gated"):
             wide = settings.feed_forward
             self.attention = Attention(dim, heads, settings.window)
             self.feed_forward = feed_forward(dim, wide if isinstance(wide, int) else round(wide * dim))
+            if variant == "swin-gated":
+                self.attention, self.feed_forward = Gated(self.attention, dim), Gated(self.feed_forward, dim)
         else:
             iterative = variant == "conditional-iterative"
             self.attention = ConditionalAttention(dim, heads, settings, iterative=iterative)
@@ -207,10 +218,10 @@ class Block(nn.Module):
         index = position_index(self.window, *sizes)
         y = F.pad(self.norm_attention(x), (0, 0, 0, padding[1], 0, padding[0])).roll((-shifts[0], -shifts[1]), (1, 2))
         windows = rearrange(y, "b (y r) (x c) d -> b (y x) (r c) d", r=sizes[0], c=sizes[1])
-        if isinstance(self.attention, Attention):
-            windows = self.attention(windows, index, hidden)
-        else:
+        if isinstance(self.attention, ConditionalAttention):
             windows = self.attention(windows, index, hidden, None if bool((labels >= 0).all()) else labels >= 0)
+        else:
+            windows = self.attention(windows, index, hidden)
         y = rearrange(
             windows, "b (y x) (r c) d -> b (y r) (x c) d", y=(height + padding[0]) // sizes[0], r=sizes[0]
         ).roll(shifts, (1, 2))[:, :height, :width]

@@ -49,8 +49,9 @@ def test_networks_are_trained_with_each_seed_and_set_side_by_side(world: tuple[C
     arguments = {"prepared": folder / "prepared", "also": [folder / "raw" / "singlecoil_val"], "out": tmp_path / "out"}
     table = ablate(config, TASK, networks, seeds=2, **arguments)
     assert (tmp_path / "out" / "ablation.md").read_text() == table
-    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| swin")]
-    assert [row[0].removeprefix("| ") for row in rows] == ["swin", "swin unrolled"]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == ["network", "swin", "swin unrolled", "against swin", "swin unrolled"]
+    assert rows[0][1:3] == ["parameters", "GFLOPs"]
     found = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert [(r["network"], r["seed"]) for r in found["results"]] == [
         (name, seed) for seed in (10, 11) for name in ("swin", "swin unrolled")
@@ -60,15 +61,27 @@ def test_networks_are_trained_with_each_seed_and_set_side_by_side(world: tuple[C
     # The other folder holds the raw files of the test split: undersampled alike, they score alike.
     assert first["singlecoil_val"]["psnr"] == pytest.approx(first["test"]["psnr"], abs=1e-6)
     mean = (first["test"]["psnr"] + second["test"]["psnr"]) / 2
-    assert rows[0][3].startswith(f"{mean:+.3f} ± ")
+    assert rows[1][3].startswith(f"{mean:+.3f} ± ")
+    # Differences are paired by seed; with two of them Student's t has one degree of freedom.
+    others = [result["scores"]["test"]["psnr"] for result in found["results"][1::2]]
+    one, two = others[0] - first["test"]["psnr"], others[1] - second["test"]["psnr"]
+    middle, reach = (one + two) / 2, 12.706 * abs(one - two) / 2
+    assert rows[4][1] == f"{middle:+.3f} ({middle - reach:+.3f} to {middle + reach:+.3f})"
     # Operations are those of `condswin bench`, attention among them.
     image = load(Learning, TASK, config).dataset(folder / "prepared", "test", "swin", training=False)[0]["image"]
     flops = count_flops(create_model("swin", preset="demo", **SMALL), image[None])
     assert found["costs"]["swin"]["gflops"] == flops.total / 1e9
-    assert rows[0][2] == f"{flops.total / 1e9:.2f}"
+    assert rows[1][2] == f"{flops.total / 1e9:.2f}"
 
     # Again: nothing is trained, and one more seed trains that seed only.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("scores.json")}
+    timed = ablate(config, TASK, networks, seeds=2, latency=1, **arguments)
+    assert timed.splitlines()[0].startswith("| network | parameters | GFLOPs | ms | psnr, test |")
+    assert [line for line in timed.splitlines() if " to " in line] == [
+        line for line in table.splitlines() if " to " in line
+    ]
+    costs = json.loads((tmp_path / "out" / "ablation.json").read_text())["costs"]
+    assert all(cost["milliseconds"] > 0 for cost in costs.values())
     assert ablate(config, TASK, networks, seeds=2, **arguments) == table
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("scores.json")}
 

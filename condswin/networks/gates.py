@@ -1,0 +1,86 @@
+"""Bounded gates, random choices and gated sublayers: what routing is made of, and what it is measured against.
+
+Axes: n patches to choose from, k chosen, d channels; any leading axes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from condswin.networks.routers import Router, Routing, count
+
+
+class BoundedRouter(Router):
+    """Gates of `2 sigmoid(x r + b)`: each of its own, between 0 and 2, so that no patch takes from another.
+
+    A rescaled softmax gives all of its sum to few patches once scores differ by more than a few units.
+
+    Args:
+        dim: Channels d.
+        k: As for `Router`.
+    """
+
+    def __init__(self, dim: int, *, k: int | float) -> None:
+        super().__init__(dim, k=k)
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Router.select`."""
+        scores = 2 * (raw + self.bias.float()).sigmoid()
+        indices = raw.topk(k, dim=-1).indices
+        return scores, scores.gather(-1, indices), indices
+
+
+class RandomRouter(Router):
+    """Chooses at random, with all weights 1: what a trained router has to beat.
+
+    In training every pass draws again; afterwards the choice depends on n alone, so predictions can be repeated.
+
+    Args:
+        dim: Unused; there is no vector.
+        k: As for `Router`.
+    """
+
+    def __init__(self, dim: int, *, k: int | float) -> None:
+        super().__init__(dim, k=k)
+        del self.vector
+
+    def forward(self, x: Tensor, *, real: Tensor | None = None) -> Routing:
+        """See `Router.forward`."""
+        shape = x.shape[:-1]
+        if self.training:
+            order = torch.rand(shape, device=x.device)
+        else:
+            order = torch.rand(shape[-1], generator=torch.Generator().manual_seed(shape[-1])).to(x.device).expand(shape)
+        if real is not None:
+            order = order.masked_fill(~real, -1.0)
+        indices = order.topk(count(self.k, shape[-1]), dim=-1).indices
+        scores = x.new_ones(shape, dtype=torch.float32)
+        if real is not None:
+            scores = scores * real
+        return Routing(scores, indices, scores.gather(-1, indices))
+
+    def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Not used: nothing is scored."""
+        raise NotImplementedError
+
+
+class Gated(nn.Module):
+    """A sublayer whose result is weighted patch by patch: `2 sigmoid(x r + b) Sublayer(x)`.
+
+    Args:
+        sublayer: From (..., d), and whatever else it takes, to (..., d).
+        dim: Channels d.
+    """
+
+    def __init__(self, sublayer: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.sublayer = sublayer
+        self.gate = nn.Linear(dim, 1)
+        # The scale of a router's vector: gates differ from the first step on.
+        nn.init.normal_(self.gate.weight, std=dim**-0.5)
+        nn.init.zeros_(self.gate.bias)
+
+    def forward(self, x: Tensor, *others: object) -> Tensor:
+        """Transforms patches."""
+        result: Tensor = 2 * self.gate(x).sigmoid() * self.sublayer(x, *others)
+        return result
