@@ -58,12 +58,12 @@ class TileConvolutions(nn.Module):
         framed = F.pad(x, tiles.frame).permute(0, 2, 3, 1)
         flat = framed.flatten(0, 2)
         for number, convolution in enumerate(self.convolutions):
-            cut = flat.index_select(0, tiles.around).unflatten(0, (-1, self.tile + 2, self.tile + 2))
+            cut = torch.unflatten(flat.index_select(0, tiles.around), 0, (-1, self.tile + 2, self.tile + 2))
             result = convolution(cut.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).flatten(0, 2)
             last = number + 1 == len(self.convolutions)
             result = result * tiles.gates.to(result.dtype) if last else F.gelu(result) * tiles.real
             flat = result.new_zeros(flat.shape[0], result.shape[1]).index_copy(0, tiles.inside, result)
-        whole = flat.view(batch, *framed.shape[1:3], -1)
+        whole: Tensor = flat.view(batch, *framed.shape[1:3], -1)
         return whole[:, 1 : height + 1, 1 : width + 1].permute(0, 3, 1, 2)
 
 

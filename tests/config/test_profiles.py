@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    "names", [["demo"], ["demo", "tiny"], ["demo", "unrolled"], ["thesis-fastmri"], ["thesis-lits"], ["fastmri"],
-              ["lits"], ["thesis-fastmri", "thesis-lits"], ["fastmri", "lits", "cluster"], ["demo", "cluster"]]
+    "names", [["demo"], ["demo", "tiny"], ["demo", "unrolled"], ["thesis-2-fastmri"], ["thesis-2-lits"], ["fastmri"],
+              ["lits"], ["thesis-2-fastmri", "thesis-2-lits"], ["fastmri", "lits", "cluster"], ["demo", "cluster"]]
 )  # fmt: skip
 def test_profiles_compose_into_networks_that_can_be_made(names: list[str]) -> None:
     config = compose(names)
@@ -28,17 +28,20 @@ def test_profiles_compose_into_networks_that_can_be_made(names: list[str]) -> No
             )
 
 
-@pytest.mark.parametrize("names", [["thesis-fastmri", "thesis-lits"], ["thesis-lits", "thesis-fastmri"]])
-def test_thesis_profiles_are_the_slides_in_any_order(names: list[str]) -> None:
-    config = compose(names)
+@pytest.mark.parametrize("turned", [1, -1])
+@pytest.mark.parametrize(("layers", "epochs", "step"), [(1, (20, 20), 5), (2, (26, 30), 8)])
+def test_thesis_profiles_are_the_slides_in_any_order(
+    layers: int, epochs: tuple[int, int], step: int, turned: int
+) -> None:
+    config = compose([f"thesis-{layers}-fastmri", f"thesis-{layers}-lits"][::turned])
     for task in TASKS:
         train = config.task(task).train
         assert (train.optimizer, train.learning_rate, train.gradient_clip) == ("adam", 1e-4, 0.5)
-        assert (train.schedule.name, train.schedule.step_size, train.schedule.gamma) == ("step", 8, 0.8)
-        assert {variant.preset for variant in config.task(task).variants.values()} == {"thesis-2"}
+        assert (train.schedule.name, train.schedule.step_size, train.schedule.gamma) == ("step", step, 0.8)
+        assert {variant.preset for variant in config.task(task).variants.values()} == {f"thesis-{layers}"}
     assert config.reconstruction.train.loss == "mse"
     assert config.segmentation.train.loss == "cross_entropy"
-    assert (config.reconstruction.train.epochs, config.segmentation.train.epochs) == (26, 30)
+    assert (config.reconstruction.train.epochs, config.segmentation.train.epochs) == epochs
 
 
 @pytest.mark.parametrize(
@@ -47,9 +50,9 @@ def test_thesis_profiles_are_the_slides_in_any_order(names: list[str]) -> None:
         (["fastmri"], ("reconstruction",)),
         (["lits"], ("segmentation",)),
         (["cluster", "fastmri"], ("reconstruction",)),
-        (["thesis-lits", "tiny", "cluster"], ("segmentation",)),
+        (["thesis-2-lits", "tiny", "cluster"], ("segmentation",)),
         (["lits", "unrolled"], ("segmentation",)),
-        (["lits", "thesis-fastmri"], TASKS),
+        (["lits", "thesis-2-fastmri"], TASKS),
     ],
 )
 def test_a_profile_touches_only_what_it_is_about(names: list[str], tasks: tuple[str, ...]) -> None:
@@ -86,7 +89,7 @@ def test_every_profile_says_what_it_is_for() -> None:
 def test_unknown_profiles_are_refused_with_the_list() -> None:
     with pytest.raises(ConfigError, match=", ".join(profile_names())):
         compose(["gigantic"])
-    with pytest.raises(ConfigError, match="did you mean 'thesis-lits'"):
+    with pytest.raises(ConfigError, match="did you mean 'thesis-2-lits'"):
         compose(["thesis-litts"])
 
 
@@ -115,9 +118,9 @@ def test_a_profile_replaces_what_a_profile_wrote(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     use(["demo"], path, settings=["seed=3", "reconstruction.variants.swin.preset=base"])
     assert load_config(path).reconstruction.variants["swin"].preset == "base"
-    assert use(["thesis-lits", "cluster"], path) == []
-    assert load_config(path) == compose(["thesis-lits", "cluster"])
-    assert path.read_text().startswith("# Written by `condswin params use thesis-lits cluster`; every key is yours")
+    assert use(["thesis-2-lits", "cluster"], path) == []
+    assert load_config(path) == compose(["thesis-2-lits", "cluster"])
+    assert path.read_text().startswith("# Written by `condswin params use thesis-2-lits cluster`; every key is yours")
 
 
 def test_edited_parameters_are_replaced_only_when_told(tmp_path: Path) -> None:
@@ -129,12 +132,12 @@ def test_edited_parameters_are_replaced_only_when_told(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"reconstruction\.train\.epochs, seed, segmentation\.train\.epochs"
     ) as caught:
-        use(["thesis-lits"], path)
+        use(["thesis-2-lits"], path)
     assert str(path) in str(caught.value)
     assert "--overwrite" in str(caught.value)
     assert path.read_text() == edited
-    use(["thesis-lits"], path, overwrite=True)
-    assert load_config(path) == compose(["thesis-lits"])
+    use(["thesis-2-lits"], path, overwrite=True)
+    assert load_config(path) == compose(["thesis-2-lits"])
 
 
 def test_parameters_that_no_profile_wrote_are_a_users_own(tmp_path: Path) -> None:
@@ -155,10 +158,10 @@ def test_a_default_left_out_is_no_edit(tmp_path: Path) -> None:
 
 def test_sources_that_a_user_set_stay_and_others_do_not(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    use(["thesis-fastmri", "lits"], path, settings=["segmentation.source=/mnt/ct"])
+    use(["thesis-2-fastmri", "lits"], path, settings=["segmentation.source=/mnt/ct"])
     assert "/mnt/ct" not in path.read_text().splitlines()[0]
     path.write_text(path.read_text().replace("source: data/fastmri", "source: s3://bucket/knee"))
-    assert use(["fastmri", "thesis-lits"], path) == ["reconstruction.source", "segmentation.source"]
+    assert use(["fastmri", "thesis-2-lits"], path) == ["reconstruction.source", "segmentation.source"]
     assert load_config(path).reconstruction.source == "s3://bucket/knee"
     assert load_config(path).segmentation.source == "/mnt/ct"
     assert use(["fastmri"], path, settings=["reconstruction.source=/data/knee"]) == []

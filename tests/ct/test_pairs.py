@@ -137,7 +137,7 @@ def test_labels_elsewhere_take_the_images_geometry_if_that_is_wanted(tmp_path):
         read_pair(volume, path, OF_IMAGE)
 
 
-@pytest.mark.parametrize("profile", ["lits", "thesis-lits"])
+@pytest.mark.parametrize("profile", ["lits", "thesis-2-lits"])
 @pytest.mark.parametrize("label_matrix", [np.eye(4), AFFINES["lits"]], ids=["as the volume", "with a geometry"])
 def test_lits_28_to_47_load_with_the_profile_and_say_so(tmp_path, profile, label_matrix):
     """Their volumes have an identity matrix and 1 mm, whatever the scan had."""

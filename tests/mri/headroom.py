@@ -59,7 +59,7 @@ def cases(prepared: Path, ablation: Path, networks: list[str], place: str) -> It
 
 
 def table(volumes: list[list[Parts]], shares: list[float]) -> str:
-    """Gains over the light network in dB, mean over volumes and seeds, as Markdown; whether there is headroom, below."""
+    """Gains over the light network in dB, mean over volumes and seeds, as Markdown; how sure they are, below it."""
     head = ["part", "picked by", *(f"{share:.0%}" for share in shares)]
     lines = ["| " + " | ".join(head) + " |", "|---|---" + "|---:" * len(shares) + "|"]
     base = [psnr(target, light) for target, light, _ in volumes]
