@@ -54,10 +54,13 @@ class RandomRouter(Router):
         if real is not None:
             order = order.masked_fill(~real, -1.0)
         indices = order.topk(count(self.k, shape[-1]), dim=-1).indices
-        scores = x.new_ones(shape, dtype=torch.float32)
-        if real is not None:
-            scores = scores * real
+        scores = self.weigh(x, real=real)
         return Routing(scores, indices, scores.gather(-1, indices))
+
+    def weigh(self, x: Tensor, *, real: Tensor | None = None) -> Tensor:
+        """Scores (..., n): 1, and 0 for padding."""
+        scores = x.new_ones(x.shape[:-1], dtype=torch.float32)
+        return scores if real is None else scores * real
 
     def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """Not used: nothing is scored."""

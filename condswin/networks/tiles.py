@@ -102,7 +102,9 @@ class WidePixels(nn.Module):
 
         def places(start: int, stop: int) -> Tensor:
             reach = torch.arange(start, stop, device=indices.device)
-            return ((image + corner)[..., None] + (reach[:, None] * columns + reach).flatten()).flatten()
+            offsets = (reach[:, None] * columns + reach).flatten()
+            every: Tensor = (image + corner)[..., None] + offsets
+            return every.flatten()
 
         inside = places(1, self.tile + 1)
         real = ((inside // columns % rows <= height) & (inside % columns <= width))[:, None]
