@@ -117,11 +117,3 @@ def test_networks_with_tiles_are_exported(tmp_path: Path) -> None:
     assert export_model(tmp_path / "model", tmp_path / "model.pt2", kind="pt2", size=36) < 1e-4
     program = torch.export.load(tmp_path / "model.pt2").module()
     assert [program(torch.zeros(batch, 1, 36, 36)).shape[0] for batch in (1, 5)] == [1, 5]
-
-
-def test_compiles_to_one_graph() -> None:
-    model = create_model("swin", preset="demo", **SMALL).eval()
-    image = torch.randn(2, 1, 40, 36)
-    with torch.no_grad():
-        compiled = torch.compile(model, backend="eager", fullgraph=True)
-        assert torch.allclose(compiled(image), model(image), atol=1e-6)
