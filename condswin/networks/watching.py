@@ -70,8 +70,9 @@ def watched(network: nn.Module) -> Iterator[list[Decision]]:
 
 
 def has_routers(network: nn.Module) -> bool:
-    """Whether there is anything to watch."""
-    return any(isinstance(module, Router) for module in network.modules())
+    """Whether there is anything to watch: routers of blocks, not those of tiles."""
+    blocks = [module for module in network.modules() if isinstance(module, SwinBlock)]
+    return any(_find(block, path) is not None for block in blocks for path in _KINDS)
 
 
 def _observers(

@@ -66,8 +66,9 @@ def test_cascades_of_unrolled_networks_are_told_apart_by_their_order(shared: boo
     assert decisions[0].block == "regularisers.0.encoder.0.0"
 
 
-def test_networks_without_routers_show_nothing() -> None:
-    network = create_model("swin", **SMALL).eval()
+@pytest.mark.parametrize("overrides", [{}, {"wide_channels": 8}])
+def test_networks_without_routers_in_their_blocks_show_nothing(overrides: dict[str, int]) -> None:
+    network = create_model("swin", **SMALL, **overrides).eval()
     assert not has_routers(network)
     with torch.no_grad(), watched(network) as decisions:
         network(torch.randn(1, 1, 16, 16))
