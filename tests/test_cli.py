@@ -73,10 +73,10 @@ def test_an_up_to_date_registry_leaves_nothing_to_do_and_an_empty_one_everything
     pipeline: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, folder = pipeline
-    known = f"condswin-{task} version 1, registered already: nothing to do\n"
-    assert condswin("register", task, cwd=folder) == known
-    uri = f"sqlite:///{folder}/mlflow.db"
-    MlflowClient(uri, registry_uri=uri).delete_registered_model_alias(f"condswin-{task}", "challenger")
+    assert condswin("register", task, cwd=folder) == f"condswin-{task} version 1, registered already: nothing to do\n"
+    MlflowClient(uri := f"sqlite:///{folder}/mlflow.db", registry_uri=uri).delete_registered_model_alias(
+        f"condswin-{task}", "challenger"
+    )
     said = condswin("register", task, cwd=folder)
     assert said == f"condswin-{task} version 1, registered already, challenger again\n"
     again = condswin("promote", task, cwd=folder)
