@@ -12,7 +12,17 @@ from condswin.fourier import FloatArray, crop_start
 from condswin.mri.config import ReconstructionConfig
 from condswin.mri.metrics import WINDOW, volume_metrics
 from condswin.mri.prepared import prepared_files, read_sampling, read_zero_filled
-from condswin.mri.reading import MASK, PREDICTION, SUFFIXES, TARGETS, ZERO_FILLED, VolumeReader, acquisition
+from condswin.mri.reading import (
+    MASK,
+    METHOD,
+    NETWORK,
+    PREDICTION,
+    SUFFIXES,
+    TARGETS,
+    ZERO_FILLED,
+    VolumeReader,
+    acquisition,
+)
 from condswin.tasks.facts import Row
 
 
@@ -48,7 +58,8 @@ def score_case(case: str, target_file: Path, prediction_file: Path) -> Row:
 
     Returns:
         `case`, `acquisition`, `acceleration` (the true one, of the columns that could be measured),
-        `nominal_acceleration` (both NaN if the file does not say) and metric columns.
+        `nominal_acceleration` (both NaN if the file does not say), `fallback` (1 if another method made the
+        prediction than the network that was asked, 0 if not, NaN if the prediction does not say) and metric columns.
 
     Raises:
         BadFileError: A file is unusable, or the prediction has another shape than the target or is not finite.
@@ -60,6 +71,9 @@ def score_case(case: str, target_file: Path, prediction_file: Path) -> Row:
         "acceleration": truth.acceleration,
         "nominal_acceleration": truth.nominal,
     }
+    with VolumeReader(prediction_file) as reader:
+        method = reader.attribute(METHOD)
+    row["fallback"] = math.nan if method is None else float(method != NETWORK)
     row.update(volume_metrics(truth.target, prediction))
     if truth.zero_filled is None:
         zero_filled = dict.fromkeys(ReconstructionConfig.metrics, math.nan)
