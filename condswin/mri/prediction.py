@@ -10,7 +10,7 @@ from torch import nn
 
 from condswin.errors import BadDataError
 from condswin.files import atomic_file
-from condswin.mri.config import ReconstructionConfig
+from condswin.mri.config import PredictMriConfig, ReconstructionConfig
 from condswin.mri.dataset import complex_volume, magnitude, normalise, zero_filled_volume
 from condswin.mri.fallback import BATCH, Judgement, Method, classics, judge
 from condswin.mri.reading import ERRORS, METHOD, NETWORK, PREDICTION
@@ -24,6 +24,12 @@ class ReconstructionPrediction(Prediction):
     def parameters(self) -> dict[str, Any]:
         """Whether networks are judged by withheld lines."""
         return self.config.section(ReconstructionConfig).predict.model_dump(mode="json")
+
+    def alone(self) -> Prediction:
+        """Believes every network."""
+        section = self.config.section(ReconstructionConfig)
+        believing = section.model_copy(update={"predict": PredictMriConfig(fallback="none")})
+        return ReconstructionPrediction(self.config.model_copy(update={section.name: believing}))
 
     def predict(self, model: nn.Module, case_file: Path, out: Path) -> None:
         """Writes `reconstruction` (slices, H, W) float32 in the units of the input, as fastMRI's scripts read it."""

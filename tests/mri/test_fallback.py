@@ -84,7 +84,8 @@ def volume(folder: Path, kind: Kind) -> tuple[ComplexInputs, Tensor]:
     inputs = complex_volume(prepared(folder, kind), MASKS)
     with h5py.File(folder / "source.h5") as file:
         hybrid, rows = file["kspace"][()], inputs.image.shape[-2]
-    full = complex_inputs(readout_hybrid(hybrid, rows), np.ones(hybrid.shape[-1], bool), inputs.columns, None)
+    everything = torch.ones(hybrid.shape[-1], dtype=torch.bool)
+    full = complex_inputs(torch.from_numpy(readout_hybrid(hybrid, rows)), everything, inputs.columns, None)
     return inputs, full.image[:, :2] * (full.std / inputs.std)[:, None, None, None]
 
 
@@ -179,6 +180,10 @@ def test_evaluation_scores_what_is_delivered(tmp_path: Path) -> None:
     assert "fallback" not in rows["alone"]
     assert float(rows["alone"]["psnr"]) < float(rows["alone"]["zero_filled_psnr"]) - 3
     assert float(rows["broken"]["psnr"]) > float(rows["broken"]["zero_filled_psnr"]) + 0.5
+    # Ablations compare networks, whatever would be delivered.
+    ReconstructionPrediction(config()).alone().predict(unrolled(broken=True), case, tmp_path / "compared" / "scan.h5")
+    (compared,) = ReconstructionJudging(config()).score(tmp_path / "test", tmp_path / "compared")
+    assert compared == rows["alone"]
     with h5py.File(tmp_path / "broken" / "scan.h5") as file, h5py.File(tmp_path / "alone" / "scan.h5") as alone:
         assert file.attrs["method"].startswith("compressed sensing")
         errors = json.loads(file.attrs["held_out_errors"])
