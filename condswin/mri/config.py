@@ -80,6 +80,18 @@ class ReconstructionTrainConfig(TrainConfig):
     loss: Literal["mse", "l1"] = "l1"
 
 
+class PredictMriConfig(Section):
+    """How volumes are reconstructed.
+
+    Attributes:
+        fallback: Withhold measured lines, and let compressed sensing or the zero-filled image make the reconstruction
+            where it foretells them far better than the network (`held-out`); or believe the network (`none`). For
+            unrolled networks; others give no phase to compare with.
+    """
+
+    fallback: Literal["held-out", "none"] = "held-out"
+
+
 class DriftConfig(Section):
     """When ingested data counts as other than what a model was trained on.
 
@@ -112,6 +124,7 @@ class ReconstructionConfig(TaskConfig):
         demo: Generated data.
         undersample: Which k-space lines are kept.
         drift: When data counts as other than the training's.
+        predict: How volumes are reconstructed.
     """
 
     name: ClassVar[TaskName] = "reconstruction"
@@ -132,6 +145,7 @@ class ReconstructionConfig(TaskConfig):
     demo: DemoMriConfig = DemoMriConfig()
     undersample: UndersampleConfig = UndersampleConfig()
     drift: DriftConfig = DriftConfig()
+    predict: PredictMriConfig = PredictMriConfig()
 
 
 SECTION = ReconstructionConfig

@@ -16,6 +16,9 @@ class ReconstructionFacts(Facts):
     baselines: ClassVar[Mapping[str, str]] = ReconstructionConfig.baselines
     reference_method: ClassVar[str] = ReconstructionConfig.reference_method
     traits: ClassVar[Mapping[str, type]] = ReconstructionConfig.traits
+    details: ClassVar[tuple[str, ...]] = ("fallback",)
+    #: A network that is set aside more often than not is no better than what replaces it.
+    ceilings: ClassVar[Mapping[str, float]] = {"fallback": 0.5}
     monitor: ClassVar[tuple[str, bool]] = ("slice_psnr", True)
 
 

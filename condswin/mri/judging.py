@@ -1,5 +1,6 @@
 """Scores of reconstructions by fastMRI's protocol."""
 
+import math
 from pathlib import Path
 
 from condswin.mri.prepared import prepared_files
@@ -20,9 +21,16 @@ class ReconstructionJudging(Judging):
         return f"{case}.h5"
 
     def score(self, targets: Path, predictions: Path) -> list[Row]:
-        """One row per volume: its metrics, those of its zero-filled image, acquisition and true acceleration."""
+        """One row per volume: its metrics, those of its zero-filled image, acquisition and true acceleration.
+
+        And `fallback`, as in `score_case`, unless no prediction says so.
+        """
         pairs = score_pairs(targets, predictions)
-        return [score_case(case, target, prediction) for case, (target, prediction) in pairs.items()]
+        rows = [score_case(case, target, prediction) for case, (target, prediction) in pairs.items()]
+        if all(math.isnan(float(row["fallback"])) for row in rows):
+            for row in rows:
+                del row["fallback"]
+        return rows
 
 
 PART = ReconstructionJudging

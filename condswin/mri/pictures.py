@@ -80,7 +80,7 @@ def picture_case(case: str, target_file: Path, prediction_file: Path) -> Figure:
     Raises:
         BadFileError: As in `score_case`.
     """
-    truth, prediction = read_case(target_file, prediction_file)
+    truth, prediction, _ = read_case(target_file, prediction_file)
     images = {"zero-filled": truth.zero_filled, "reconstruction": prediction}
     shown = {name: volume for name, volume in images.items() if volume is not None}
     about = ", ".join(filter(None, (plain(truth.acquisition, 40), truth.faster)))

@@ -22,6 +22,10 @@ HEADER = "ismrmrd_header"
 MASK = "mask"
 ZERO_FILLED = "zero_filled"
 PREDICTION = "reconstruction"
+#: Attributes of a reconstruction whose network was judged by withheld lines: who made it, and the errors as JSON.
+METHOD, ERRORS = "method", "held_out_errors"
+#: The value of `METHOD` where the network did.
+NETWORK = "network"
 #: Names of the fully sampled magnitude image, the first one present is the target.
 TARGETS = ("reconstruction_esc", "reconstruction_rss")
 #: Datasets of magnitude images.

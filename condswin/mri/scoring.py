@@ -12,7 +12,17 @@ from condswin.fourier import FloatArray, crop_start
 from condswin.mri.config import ReconstructionConfig
 from condswin.mri.metrics import WINDOW, volume_metrics
 from condswin.mri.prepared import prepared_files, read_sampling, read_zero_filled
-from condswin.mri.reading import MASK, PREDICTION, SUFFIXES, TARGETS, ZERO_FILLED, VolumeReader, acquisition
+from condswin.mri.reading import (
+    MASK,
+    METHOD,
+    NETWORK,
+    PREDICTION,
+    SUFFIXES,
+    TARGETS,
+    ZERO_FILLED,
+    VolumeReader,
+    acquisition,
+)
 from condswin.tasks.facts import Row
 
 
@@ -48,17 +58,19 @@ def score_case(case: str, target_file: Path, prediction_file: Path) -> Row:
 
     Returns:
         `case`, `acquisition`, `acceleration` (the true one, of the columns that could be measured),
-        `nominal_acceleration` (both NaN if the file does not say) and metric columns.
+        `nominal_acceleration` (both NaN if the file does not say), `fallback` (1 if another method made the
+        prediction than the network that was asked, 0 if not, NaN if the prediction does not say) and metric columns.
 
     Raises:
         BadFileError: A file is unusable, or the prediction has another shape than the target or is not finite.
     """
-    truth, prediction = read_case(target_file, prediction_file)
+    truth, prediction, fallback = read_case(target_file, prediction_file)
     row: Row = {
         "case": case,
         "acquisition": truth.acquisition,
         "acceleration": truth.acceleration,
         "nominal_acceleration": truth.nominal,
+        "fallback": fallback,
     }
     row.update(volume_metrics(truth.target, prediction))
     if truth.zero_filled is None:
@@ -69,8 +81,8 @@ def score_case(case: str, target_file: Path, prediction_file: Path) -> Row:
     return row
 
 
-def read_case(target_file: Path, prediction_file: Path) -> tuple[Truth, FloatArray]:
-    """A target and its prediction, of one shape.
+def read_case(target_file: Path, prediction_file: Path) -> tuple[Truth, FloatArray, float]:
+    """A target and its prediction, of one shape, and `fallback` as in `score_case`.
 
     Where a prediction is the square of the target's columns, the target is cropped to it, as fastMRI's evaluation does
     with scans whose k-space is narrower than their header's matrix.
@@ -80,14 +92,14 @@ def read_case(target_file: Path, prediction_file: Path) -> tuple[Truth, FloatArr
     """
     truth = read_truth(target_file)
     with VolumeReader(prediction_file) as reader:
-        prediction = _read_images(reader, PREDICTION)
+        prediction, method = _read_images(reader, PREDICTION), reader.attribute(METHOD)
     slices, rows, columns = truth.target.shape
     if prediction.shape == (slices, columns, columns) and columns < rows:
         top = crop_start(rows, columns)
         zero_filled = None if truth.zero_filled is None else truth.zero_filled[:, top : top + columns]
         truth = truth._replace(target=truth.target[:, top : top + columns], zero_filled=zero_filled)
     _require_shape(prediction_file, prediction, truth.target)
-    return truth, prediction
+    return truth, prediction, math.nan if method is None else float(method != NETWORK)
 
 
 def read_truth(path: Path) -> Truth:

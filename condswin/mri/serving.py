@@ -1,5 +1,6 @@
 """Reconstructions of files as they came from the scanner."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +19,17 @@ from condswin.mri.judging import ReconstructionJudging
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.prediction import ReconstructionPrediction
 from condswin.mri.prepared import read_extent, read_sampling
-from condswin.mri.reading import KSPACE, MASK, PREDICTION, SUFFIXES, VolumeReader, read_header
+from condswin.mri.reading import (
+    ERRORS,
+    KSPACE,
+    MASK,
+    METHOD,
+    NETWORK,
+    PREDICTION,
+    SUFFIXES,
+    VolumeReader,
+    read_header,
+)
 from condswin.pngs import grey, write_png
 from condswin.tasks.serving import Origin, Predicted, Serving
 
@@ -44,13 +55,15 @@ class ReconstructionServing(Serving):
 
         Attributes of the result say which network made it and from which columns of k-space: `model`,
         `weights_sha256`, `software`, `units`, `mask`, `sampled_columns` (W,), `acceleration` and `true_acceleration`,
-        and `voxel_mm` where the header of the source says so.
+        and `voxel_mm` where the header of the source says so; where the network was judged by withheld lines also
+        `method`, who made the reconstruction, and `held_out_errors`.
         """
         out = folder / self.output_names(source)[0]
         facts, notes = self._facts(source)
         with atomic_file(out) as temporary:
             ReconstructionPrediction(self.config).predict(model, source, temporary)
             with h5py.File(temporary, "r+") as file:
+                notes += _set_aside(file)
                 file.attrs.update({**origin.attributes, **facts})
         return Predicted(out, notes)
 
@@ -109,6 +122,19 @@ class ReconstructionServing(Serving):
         if voxel := _voxel(source):
             facts[VOXEL] = np.array(voxel)
         return facts, notes
+
+
+def _set_aside(reconstruction: h5py.File) -> list[str]:
+    """A note if another method than the network made a reconstruction."""
+    method = reconstruction.attrs.get(METHOD, NETWORK)
+    if method == NETWORK:
+        return []
+    errors = json.loads(reconstruction.attrs[ERRORS])
+    slices = len(reconstruction[PREDICTION])
+    return [
+        f"all {slices} slices by {method}, not by the network: it foretells withheld lines of k-space better "
+        f"(relative error {errors[method]:.2f} against {errors[NETWORK]:.2f})"
+    ]
 
 
 def _voxel(source: Path) -> tuple[float, float, float] | None:

@@ -143,7 +143,8 @@ def decide(task: Facts | type[Facts], gate: GateConfig, evidence: Evidence) -> D
     check_gate(task, gate)
     judge = _Judge(task, gate, evidence)
     rulings = [ruling for rule in gate.rules for ruling in judge.apply(rule)]
-    return Decision([*rulings, *judge.origin()], len({evidence.patients[str(row["case"])] for row in evidence.rows}),
+    rulings += [*judge.origin(), *judge.ceilings()]
+    return Decision(rulings, len({evidence.patients[str(row["case"])] for row in evidence.rows}),
                     gate.patients)  # fmt: skip
 
 
@@ -171,6 +172,14 @@ class _Judge:
                 "the challenger was trained on generated data alone, the champion was not "
                 "(gate.generated_over_real allows it)",
             )
+
+    def ceilings(self) -> Iterator[Ruling]:
+        """Whether what no model may exceed is exceeded."""
+        for column, most in self.task.ceilings.items():
+            values = [float(row.get(column, math.nan)) for row in self.evidence.rows]
+            mean = float(np.mean([value for value in values if math.isfinite(value)] or [0.0]))
+            if mean > most:
+                yield Ruling(f"{column} at most {most:g}", "broken", f"its mean is {mean:.6g}", mean, needed=most)
 
     def _figure(self, rule: RuleConfig, sentence: str) -> Ruling:
         value = self.evidence.figures.get(rule.metric, math.nan)

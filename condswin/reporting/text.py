@@ -82,7 +82,9 @@ def print_summary(split: dict[str, Any]) -> None:
         for name, value in summaries.items():
             if "mean" in value:
                 interval = f"{shown(name, value['low'])} to {shown(name, value['high'])}"
-                others = [shown(name, summaries[baseline][name]["mean"]) for baseline in baselines]
+                # Reference methods have no details.
+                means = [summaries[baseline].get(name, {"mean": None})["mean"] for baseline in baselines]
+                others = [shown(name, mean) for mean in means]
                 cells = (shown(name, value["mean"]), shown(name, value["std"]), interval, *others)
                 table.add_row(f"{plain(part, _NAME)} ({value['cases']})", name, *cells)
         table.add_section()

@@ -169,7 +169,7 @@ def _run(
 ) -> dict[str, Any]:
     train = config.task(task_name).train
     facts, learning = load(Facts, task_name, config), load(Learning, task_name, config)
-    judging, prediction = load(Judging, task_name, config), load(Prediction, task_name, config)
+    judging, prediction = load(Judging, task_name, config), load(Prediction, task_name, config).alone()
     parameters = {
         "network": settings.model_dump(mode="json"),
         "train": decisive(train),

@@ -24,6 +24,8 @@ class Facts(Part):
     reference_method: ClassVar[str] = ""
     #: Further columns that a gate may name, and whether a higher value is better.
     further: ClassVar[Mapping[str, bool]] = {}
+    #: Details whose mean over the test cases may not exceed a bound for a model to become champion, whatever the gate.
+    ceilings: ClassVar[Mapping[str, float]] = {}
     #: Columns that describe a case: `str` or `float`.
     traits: ClassVar[Mapping[str, type]] = {}
     #: Metric logged during validation that picks the best epoch, and whether a higher value is better.

@@ -14,6 +14,7 @@ COUNT = 8
 
 class OtherFacts(ToyFacts):
     further = {"false": False}  # noqa: RUF012
+    ceilings = {"fallback": 0.5}  # noqa: RUF012
 
 
 def rows(*values: float, metric: str = "psnr", baseline: float = 0.0, **traits: Any) -> list[Row]:
@@ -49,6 +50,16 @@ def test_a_floor_is_reached_missed_or_on_neither_side() -> None:
     between = gate(floor, rows(*spread(30.02)))
     assert between.outcome == "undecided"
     assert between.rulings[0].low < 30 < between.rulings[0].high
+
+
+def test_a_network_that_others_stand_in_for_is_no_champion() -> None:
+    floor = {"metric": "psnr", "floor": 30.0}
+    replaced = gate(floor, rows(*spread(31), fallback=[1.0] * 5 + [0.0, 0.0, math.nan]))
+    assert replaced.outcome == "refused"
+    assert replaced.reasons == ["fallback at most 0.5: its mean is 0.714286"]
+    # Half is not more than half, and where no prediction says who made it, nothing is asked.
+    for share in ([1.0, 0.0] * 4, [math.nan] * COUNT):
+        assert gate(floor, rows(*spread(31), fallback=share)).outcome == "promoted"
 
 
 def test_a_ceiling_where_lower_is_better() -> None:

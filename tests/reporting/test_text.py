@@ -79,6 +79,14 @@ def test_names_in_tables_are_no_markup(capsys: pytest.CaptureFixture[str]) -> No
     assert out.count("all (2)") == 2
 
 
+def test_details_stand_in_the_summary_without_a_reference(capsys: pytest.CaptureFixture[str]) -> None:
+    one = {"mean": 0.25, "std": 0.5, "low": 0.0, "high": 0.75, "cases": 4}
+    print_summary({"psnr": one, "fallback": one, "zero-filled": {"psnr": one}})
+    line = next(line for line in capsys.readouterr().out.splitlines() if "fallback" in line)
+    assert [cell.strip() for cell in line.strip("│").split("│")][1:3] == ["fallback", "0.250"]
+    assert line.rstrip("│ ").endswith("-")
+
+
 def test_progress_has_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
