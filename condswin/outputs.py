@@ -81,10 +81,10 @@ class Output:
         taken = []
         for name in wanted:
             target = self.folder / name
-            if any(_same(target, path) for path in self.inputs):
-                raise OutputError(f"{target}: is an input and would be written over; give another folder")
             if (size := len(os.fsencode(target.name))) > _NAME_MAX:
                 raise OutputError(f"{target}: a name of {size} bytes, {_NAME_MAX} are possible; rename the input")
+            if any(_same(target, path) for path in self.inputs):
+                raise OutputError(f"{target}: is an input and would be written over; give another folder")
             if target.is_dir() and not target.is_symlink():
                 raise OutputError(f"{target}: is a folder, a file of this name is to be written; give another folder")
             if os.path.lexists(target) and not self._is_ours(name):

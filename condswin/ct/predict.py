@@ -36,6 +36,7 @@ def predict_case(
     neighbours: int,
     window: int | None = None,
     post: PredictCtConfig = PredictCtConfig(),  # noqa: B008 (frozen)
+    unprocessed: bool = True,
 ) -> None:
     """Segments a prepared case slice by slice and writes labels in the geometry of its source file.
 
@@ -43,11 +44,12 @@ def predict_case(
         model: (B, windows * (1 + 2 * neighbours), H, W) to (B, 3, H, W) logits, in evaluation mode, on the device to
             use.
         case_file: `<case>.h5` that `prepare_case` wrote.
-        out: NIfTI file to write, atomically; with post-processing, `<out>.unprocessed.nii.gz` too.
+        out: NIfTI file to write, atomically; and `<out>.unprocessed.nii.gz`, see below.
         windows: HU windows that the model was trained with.
         neighbours: Slices on either side that the model was trained with.
         window: Side of the windows in which larger slices pass the model; None passes all slices whole.
         post: Which post-processing.
+        unprocessed: Whether to keep what the network said where there is post-processing.
 
     Raises:
         BadFileError: `case_file` is unusable.
@@ -80,7 +82,8 @@ def predict_case(
                 canonical[part] = labels_at(probabilities, canonical.shape[1:])
                 advance()
     if post.processes:
-        write_labels(out.with_name(f"{stem(out)}{UNPROCESSED}.nii.gz"), labels, geometry)
+        if unprocessed:
+            write_labels(out.with_name(f"{stem(out)}{UNPROCESSED}.nii.gz"), labels, geometry)
         labels = post_process(labels, post, voxel=abs(float(np.linalg.det(geometry.affine[:3, :3]))))
     write_labels(out, labels, geometry)
 

@@ -17,7 +17,7 @@ class SegmentationPrediction(Prediction):
         """Neighbours, windows and post-processing."""
         settings = self.config.section(SegmentationConfig)
         return {
-            "windows": settings.prepare.windows,
+            "windows": [list(window) for window in settings.prepare.windows],
             "neighbours": settings.prepare.neighbours,
             "window": settings.predict.window or settings.train.crop,
             "post": settings.predict.model_dump(mode="json", exclude={"window"}),
@@ -28,6 +28,10 @@ class SegmentationPrediction(Prediction):
 
         Where post-processing is asked for, `<name>.unprocessed.nii.gz` beside it holds what the network said.
         """
+        self.segment(model, case_file, out, unprocessed=True)
+
+    def segment(self, model: nn.Module, case_file: Path, out: Path, *, unprocessed: bool) -> None:
+        """As `predict`, with or without what the network said beside the result."""
         settings = self.config.section(SegmentationConfig)
         predict_case(
             model,
@@ -37,6 +41,7 @@ class SegmentationPrediction(Prediction):
             neighbours=settings.prepare.neighbours,
             window=settings.predict.window or settings.train.crop,
             post=settings.predict,
+            unprocessed=unprocessed,
         )
 
 

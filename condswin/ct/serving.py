@@ -41,9 +41,9 @@ class SegmentationServing(Serving):
     def output_names(self, source: Path) -> list[str]:
         """`volume-N.nii.gz` or `N.nii.gz` -> `segmentation-N.nii.gz`."""
         name = stem(source)
-        return SegmentationJudging(self.config).prediction_names(
-            name if name.startswith("volume-") else f"volume-{name}"
-        )
+        return [
+            SegmentationJudging(self.config).prediction_name(name if name.startswith("volume-") else f"volume-{name}")
+        ]
 
     def predict_raw(self, model: nn.Module, source: Path, folder: Path, origin: Origin) -> Predicted:
         """Segments a CT volume as it came from the scanner, in its own grid.
@@ -60,7 +60,7 @@ class SegmentationServing(Serving):
             inputs = Path(scratch, f"{name[:40]}.h5")
             write_inputs(image, None, inputs, settings)
             del image
-            SegmentationPrediction(self.config).predict(model, inputs, out)
+            SegmentationPrediction(self.config).segment(model, inputs, out, unprocessed=False)
         return Predicted(out, notes)
 
     def refusals(self, source: Path, seen: Mapping[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.prepared import image_size, prepared_files, read_extent, read_mask
 from condswin.mri.reading import KSPACE, MASK, ZERO_FILLED, VolumeReader, checked_blocks, kspace_shape
 from condswin.mri.volumes import Volume, read_volumes
-from condswin.networks.unrolled import INPUT_CHANNELS, OUTPUT_CHANNELS
+from condswin.networks.presets import INPUT_CHANNELS, OUTPUT_CHANNELS
 from condswin.tasks.slices import Batch, Slices
 
 #: Network inputs are clamped to this many standard deviations, as in fastMRI.

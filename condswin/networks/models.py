@@ -11,11 +11,19 @@ from condswin.networks import rivals
 from condswin.networks.attention import ConditionalWindowAttention, WindowAttention
 from condswin.networks.blocks import ConditionalFeedForward, FeedForward, SwinBlock
 from condswin.networks.gates import BoundedRouter, Gated, RandomRouter
-from condswin.networks.presets import FOLD, UNROLLED, Settings, is_unrolled, settings_of
+from condswin.networks.presets import (
+    FOLD,
+    INPUT_CHANNELS,
+    OUTPUT_CHANNELS,
+    UNROLLED,
+    Settings,
+    is_unrolled,
+    settings_of,
+)
 from condswin.networks.routers import IterativeRouter, LightRouter, Router
 from condswin.networks.tiles import WidePixels
 from condswin.networks.unet import SwinUNet
-from condswin.networks.unrolled import INPUT_CHANNELS, OUTPUT_CHANNELS, UnrolledNetwork
+from condswin.networks.unrolled import UnrolledNetwork
 
 
 def _swin_block(settings: Settings, dim: int, heads: int, shift: int) -> SwinBlock:

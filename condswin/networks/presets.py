@@ -13,6 +13,8 @@ from condswin.suggest import unknown
 
 #: `unrolled-<name>` is an unrolled network with that network as its regulariser.
 UNROLLED = "unrolled-"
+#: Of unrolled networks: real and imaginary part of the zero-filled image, and the mask of sampled columns; the parts.
+INPUT_CHANNELS, OUTPUT_CHANNELS = 3, 2
 #: Side of the square of pixels that the stem folds into channels.
 FOLD = 2
 

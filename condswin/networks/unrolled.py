@@ -17,11 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from condswin.networks import total_variation
-
-#: Real and imaginary part of the zero-filled image, and the mask of sampled columns.
-INPUT_CHANNELS = 3
-#: Real and imaginary part.
-OUTPUT_CHANNELS = 2
+from condswin.networks.presets import INPUT_CHANNELS, OUTPUT_CHANNELS
 
 
 class DataConsistency(nn.Module):

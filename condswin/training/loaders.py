@@ -66,8 +66,8 @@ def raised(batch: Batch | CondswinError) -> Batch:
 
 def inputs(slices: Slices, batch: Batch) -> Batch:
     """What a network is fed with, of a batch of raw items; what was drawn for them stays with it."""
-    drawn = {DRAWN: batch[DRAWN]} if DRAWN in batch else {}
-    return {**slices.inputs(batch), **drawn}
+    kept = {DRAWN: batch[DRAWN]} if DRAWN in batch else {}
+    return {**slices.inputs(batch), **kept}
 
 
 def _loading(slices: Slices, train: TrainConfig, seed: int) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def cases(prepared: Path, ablation: Path, networks: list[str], place: str) -> It
     for seed in sorted(seed for seed in set.intersection(*seeds) if seed.isdigit()):
         for file in sorted((ablation / f"{slugs[0]}-{seed}" / place).glob("*.h5")):
             read = [read_case(prepared / file.name, ablation / f"{slug}-{seed}" / place / file.name) for slug in slugs]
-            yield [read[0][0].target, *(images for _, images in read)]
+            yield [read[0][0].target, *(images for _, images, _ in read)]
 
 
 def table(volumes: list[list[Parts]], shares: list[float]) -> str:

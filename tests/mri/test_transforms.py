@@ -11,7 +11,7 @@ from condswin.config.train import TrainConfig
 from condswin.mri.dataset import ComplexSliceDataset, SliceDataset
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.tasks.slices import Batch
-from condswin.training.loaders import training_loader, validation_loader
+from condswin.training.loaders import inputs, training_loader, validation_loader
 from tests.mri.test_dataset import SETTINGS
 from tests.mri.test_dataset import prepared as prepared  # a fixture
 
@@ -43,7 +43,7 @@ def test_a_device_s_inputs_are_a_loader_s(
     request.getfixturevalue("elsewhere")
     for expected, batch in zip(loaded, raw, strict=True):
         assert "image" not in batch
-        found = data.inputs(batch)
+        found = inputs(data, batch)
         assert found.keys() == expected.keys()
         for name, values in found.items():
             assert values.dtype == expected[name].dtype

@@ -8,6 +8,7 @@ import pytest
 
 from condswin import kubeflow
 from condswin.config.names import OWN, TaskName
+from condswin.config.parts import part
 from condswin.config.root import Config
 from condswin.errors import BadDataError, ConfigError, OutputError
 from condswin.manifest import Manifest
@@ -146,5 +147,5 @@ def test_what_is_fetched_or_handed_on_to_pods_is_copied(tiny: Config, tmp_path: 
     with pytest.raises(ConfigError, match=rf"{task}\.ingest\.copy: false .* s3://bucket/a are fetched"):
         ingest(config, task, source="s3://bucket/a", out=tmp_path / "out")
     with pytest.raises(ConfigError, match=rf"{task}\.ingest\.copy: false, but pods hand on copies"):
-        kubeflow.ingest(json.dumps(config.values()), task, "anywhere", str(tmp_path / "out"))
+        kubeflow.ingest(json.dumps(part(config, "ingest", task)), task, "", "", str(tmp_path / "out"))
     assert not list(tmp_path.iterdir())

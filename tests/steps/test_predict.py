@@ -34,7 +34,7 @@ HEADER = """<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>
 
 
 def model(folder: Path, task: str, **provenance: Any) -> str:
-    channels = (1, 1) if task == "reconstruction" else (1, 3)
+    channels = (1, 1) if task == "reconstruction" else (2, 3)
     spec = ModelSpec(task, "mine", "swin", "demo", *channels, SMALL, provenance)
     save_model(folder / f"model-{task}", spec.build(), spec)
     return str(folder / f"model-{task}")
