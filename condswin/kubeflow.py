@@ -19,7 +19,7 @@ from condswin.errors import BadDataError, ConfigError, DriftError
 from condswin.files import fingerprint
 
 # Of components that do not run the one step of their name.
-_STEPS = {"resolve": ("demo_data", "ingest"), "ingest": ("demo_data", "ingest")}
+_STEPS = {"ingest": ("demo_data", "ingest")}
 
 
 class Artifact(Protocol):

@@ -34,7 +34,7 @@ def build(config: Config, tasks: tuple[TaskName, ...], *, with_code: bool = True
     name = "retraining" if len(tasks) > 1 else tasks[0]
     for task in tasks:
         if (count := len(config.task(task).variants)) > VARIANTS:
-            raise ConfigError(f"{task}.variants: {count}; a pipeline compares at most {VARIANTS}")
+            raise ConfigError(f"{task}.variants: {count}; a pipeline compares at most {VARIANTS}; leave some out")
 
     @dsl.pipeline(name=name, description=f"Ingest, prepare, train every variant, evaluate, promote: {', '.join(tasks)}")
     def pipeline() -> None:
@@ -55,8 +55,9 @@ def _retrain(config: Config, task: TaskName, *, with_code: bool) -> None:
     def on_cpu(step: pipeline_task.PipelineTask, *, cached: bool = True) -> pipeline_task.PipelineTask:
         step.set_container_image(cluster.image).set_caching_options(cached)
         if cluster.retries:
-            # By default the backend tries again at once.
-            step.set_retry(cluster.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
+            # By default the backend tries again at once, and ends what takes longer than an hour from the start of the
+            # first try on, all tries together (kubeflow/pipelines#14245, #13452): trainings take days.
+            step.set_retry(cluster.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="4 weeks")
         tracking = {"MLFLOW_TRACKING_URI": config.tracking.uri, "MLFLOW_EXPERIMENT_NAME": config.tracking.experiment}
         for variable, value in {**tracking, **cluster.environment}.items():
             step.set_env_variable(variable, value)

@@ -6,7 +6,8 @@ Axes: n patches to choose from, k chosen, d channels; any leading axes.
 import torch
 from torch import Tensor, nn
 
-from condswin.networks.routers import Router, Routing, count
+from condswin.networks.routers import Router
+from condswin.networks.windows import MASKED
 
 
 class BoundedRouter(Router):
@@ -44,27 +45,23 @@ class RandomRouter(Router):
         super().__init__(dim, k=k)
         del self.vector
 
-    def forward(self, x: Tensor, *, real: Tensor | None = None) -> Routing:
-        """See `Router.forward`."""
+    def _raw(self, x: Tensor, real: Tensor | None) -> Tensor:
         shape = x.shape[:-1]
         if self.training:
-            order = torch.rand(shape, device=x.device)
+            raw = torch.rand(shape, device=x.device)
         else:
-            order = torch.rand(shape[-1], generator=torch.Generator().manual_seed(shape[-1])).to(x.device).expand(shape)
-        if real is not None:
-            order = order.masked_fill(~real, -1.0)
-        indices = order.topk(count(self.k, shape[-1]), dim=-1).indices
-        scores = self.weigh(x, real=real)
-        return Routing(scores, indices, scores.gather(-1, indices))
+            raw = torch.rand(shape[-1], generator=torch.Generator().manual_seed(shape[-1])).to(x.device).expand(shape)
+        return raw if real is None else raw.masked_fill(~real, MASKED)
 
     def weigh(self, x: Tensor, *, real: Tensor | None = None) -> Tensor:
-        """Scores (..., n): 1, and 0 for padding."""
+        """Scores (..., n): 1, and 0 for padding. Draws nothing."""
         scores = x.new_ones(x.shape[:-1], dtype=torch.float32)
         return scores if real is None else scores * real
 
     def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Not used: nothing is scored."""
-        raise NotImplementedError
+        """See `Router.select`."""
+        indices = raw.topk(k, dim=-1).indices
+        return torch.ones_like(raw), torch.ones_like(indices, dtype=raw.dtype), indices
 
 
 class Gated(nn.Module):

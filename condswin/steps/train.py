@@ -49,6 +49,7 @@ class Trained(NamedTuple):
     history: Rows
 
 
+@joined()
 def train(
     config: Config,
     task_name: TaskName,
@@ -87,22 +88,6 @@ def train(
         CheckpointError: Another process trains this, or a checkpoint cannot be written.
         TrackingError: MLflow cannot be reached when the training starts.
     """
-    with joined():
-        return _train(config, task_name, variant, prepared, checkpoints, out, overwrite, tags or {}, watch, draw)
-
-
-def _train(
-    config: Config,
-    task_name: TaskName,
-    variant: str,
-    prepared: Path,
-    checkpoints: Path,
-    out: Path,
-    overwrite: bool,
-    more_tags: Mapping[str, str],
-    watch: Callable[[Rows], None],
-    draw: Draw | None,
-) -> Trained:
     section = config.task(task_name)
     chosen = section.variant(variant)
     learning = load(Learning, task_name, config)
@@ -155,7 +140,7 @@ def _train(
             f"train {task_name} {variant}: starts anew, since the last checkpoint: {'; '.join(changes)}",
             file=sys.stderr,
         )
-    tags = {"step": "train", "task": task_name, "variant": variant, **_fingerprints(spec), **more_tags}
+    tags = {"step": "train", "task": task_name, "variant": variant, **_fingerprints(spec), **(tags or {})}
     name = f"train {task_name} {variant}"
     trained = partial(
         fit,

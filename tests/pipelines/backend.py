@@ -9,6 +9,8 @@ from typing import Any
 Outputs = Mapping[str, str]
 #: Bytes of a parameter's value (kubeflow/pipelines#2286, #12510).
 LARGEST_PARAMETER = 10_000
+#: Seconds that a task must be left for all its tries: a week.
+LONGEST_TRAINING = 7 * 24 * 3600
 
 
 def tasks_in_order(spec: Mapping[str, Any]) -> list[str]:
@@ -72,7 +74,7 @@ class Backend:
             name: done[given["taskOutputArtifact"]["producerTask"]][""]
             for name, given in inputs.get("artifacts", {}).items()
         }
-        # Environment and claims have been part of it since 2.16.
+        # Environment is part of it in `cache.go` as named above, and was not in earlier versions.
         parts = [container["image"], container["command"], container["args"], container.get("env", []), values, names]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -99,9 +101,13 @@ def violations(spec: Mapping[str, Any]) -> Iterator[str]:
                 if wanted not in inputs.get(kind, {}) and not definition.get("isOptional"):
                     yield f"{name}: {wanted} is given no value and is not optional"
         policy = task.get("retryPolicy", {})
-        # `backend/src/v2/compiler/argocompiler`: no duration means no wait.
         if policy.get("maxRetryCount") and policy.get("backoffDuration", "0s") == "0s":
             yield f"{name}: tried again at once"
+        # It becomes Argo's limit on all tries together, from the start of the first, and ends a pod that is running
+        # (kubeflow/pipelines#14245, #13452).
+        if policy.get("maxRetryCount") and int(policy["backoffMaxDuration"].removesuffix("s")) < LONGEST_TRAINING:
+            yield f"{name}: ended by its retry policy after {policy['backoffMaxDuration']}"
+        # What Kubernetes takes for a label.
         if len(name) > 63:
             yield f"{name}: a name of more than 63 characters"
     if root["dag"].get("tasks") and any("iterator" in key for task in root["dag"]["tasks"].values() for key in task):

@@ -114,6 +114,8 @@ def mutated(spec: dict[str, Any], kind: str) -> dict[str, Any]:
         del tasks["compare"]["inputs"]["artifacts"]["model_1"]
     elif kind == "retries":
         del tasks["train"]["retryPolicy"]["backoffDuration"]
+    elif kind == "window":
+        tasks["train"]["retryPolicy"]["backoffMaxDuration"] = "600s"
     elif kind == "name":
         tasks["x" * 64] = tasks.pop("promote")
     return spec
@@ -125,6 +127,7 @@ def mutated(spec: dict[str, Any], kind: str) -> dict[str, Any]:
         ("size", "prepare: params is larger than 10000 bytes"),
         ("missing", "compare: model_1 is given no value and is not optional"),
         ("retries", "train: tried again at once"),
+        ("window", "train: ended by its retry policy after 600s"),
         ("name", f"{'x' * 64}: a name of more than 63 characters"),
     ],
 )
