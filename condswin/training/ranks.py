@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,10 +22,12 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import distributed
 from torch._C._distributed_c10d import FileStore
+from torch.distributed.rendezvous import rendezvous
 
 from condswin.config.train import TrainConfig
 from condswin.devices import device
 from condswin.errors import CondswinError, ConfigError, RankError
+from condswin.training.heartbeat import heartbeat
 
 T = TypeVar("T")
 
@@ -210,14 +212,14 @@ def _connected(place: Place, meeting: Path | None) -> Iterator[None]:
     gpus = torch.cuda.device_count() >= place.local_ranks
     if gpus:
         torch.cuda.set_device(place.local_rank)
+    store = FileStore(str(meeting), place.ranks) if meeting else next(rendezvous("env://"))[0]
     distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if gpus else "gloo",
-        store=FileStore(str(meeting), place.ranks) if meeting else None,
-        rank=place.rank,
-        world_size=place.ranks,
+        "cpu:gloo,cuda:nccl" if gpus else "gloo", store=store, rank=place.rank, world_size=place.ranks
     )
+    several_machines = place.ranks > place.local_ranks
     try:
-        yield
+        with heartbeat(store, place.rank, place.ranks) if several_machines else nullcontext():
+            yield
     finally:
         distributed.destroy_process_group()
 

@@ -2,11 +2,14 @@
 
 import os
 import random
+import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,11 @@ def ranks_of(parent: int) -> list[int]:
     """Processes that a training started to train with it."""
     started = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return [int(text) for text in started if b"spawn_main" in Path("/proc", text, "cmdline").read_bytes()]
+
+
+def statuses(folder: Path) -> list[str]:
+    """Of MLflow's runs."""
+    return [status for (status,) in sqlite3.connect(folder / "mlflow.db").execute("select status from runs")]
 
 
 def finish(folder: Path) -> tuple[int, str]:
@@ -135,5 +143,96 @@ def test_torchrun_starts_one_training_with_one_run(folder: Path, unbroken: tuple
     assert said.count("model: trained") == 1
     assert weights(folder) == unbroken[0]
     assert torchrun().communicate(timeout=300)[0].count("nothing to do") == 1
-    runs = sqlite3.connect(folder / "mlflow.db").execute("select status from runs").fetchall()
-    assert runs == [("FINISHED",)]
+    assert statuses(folder) == ["FINISHED"]
+
+
+@pytest.fixture
+def nodes(folder: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two machines, as torchrun knows them: agents that meet over TCP, with a process each."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for agent in started:
+        for process in family(agent.pid):
+            os.kill(process, signal.SIGKILL)
+        agent.communicate()
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it started."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except FileNotFoundError:
+        return []
+    return [pid, *(each for child in text.split() for each in family(int(child)))]
+
+
+def runs(pid: int) -> bool:
+    """Whether a process has not ended; one that has may still be listed."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def start_nodes(folder: Path) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [TORCHRUN[0], "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}"]
+    command += ["--local-addr=127.0.0.1", "--no-python"]
+    command += [CONDSWIN, "train", TASK, VARIANT, "--out", "model", "--checkpoints", "checkpoints", *settings()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+
+    def node() -> subprocess.Popen[str]:
+        return subprocess.Popen(command, cwd=folder, env=environment, text=True, **pipes)
+
+    first = node()
+    wait(lambda: listens(endpoint), first)  # so that the meeting place is on this one
+    return [first, node()]
+
+
+def listens(endpoint: str) -> bool:
+    host, _, port = endpoint.partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+FATES = [(signal.SIGKILL, 0), (signal.SIGSTOP, 1), (signal.SIGSTOP, 0), (signal.SIGKILL, 1)]
+
+
+@pytest.mark.parametrize(("fate", "gone"), FATES[: max(TIMES - 1, 1)])
+def test_a_machine_of_two_is_gone(
+    fate: signal.Signals, gone: int, folder: Path, nodes: list[subprocess.Popen[str]], unbroken: tuple[str, float]
+) -> None:
+    """Killed, or as without power: then nothing closes its connections. The other one ends within a minute."""
+    nodes += start_nodes(folder)
+    wait(lambda: len(states_seen(folder)) == 2, nodes[0])
+    for process in family(nodes[gone].pid):
+        os.kill(process, fate)
+    left = nodes[1 - gone]
+    deadline = time.monotonic() + 60
+    while training := [process for process in family(left.pid)[1:] if runs(process)]:
+        assert time.monotonic() < deadline, training
+        time.sleep(0.1)
+    if fate is signal.SIGKILL or gone == 1:
+        assert left.wait(timeout=60) != 0
+    # Otherwise torchrun waits for its meeting place, which is on the machine that is gone.
+    for node in nodes:
+        for process in family(node.pid):
+            os.kill(process, signal.SIGKILL)
+    _, complained = left.communicate()
+    if fate is signal.SIGSTOP:
+        assert re.search(
+            "training process [01] of 2, counted from 0, gave no sign of life for 3. s; start all", complained
+        )
+    assert newest(states(folder)) is not None
+
+    again = start_nodes(folder)
+    nodes += again
+    said = [node.communicate(timeout=300) for node in again]
+    assert [node.returncode for node in again] == [0, 0], said
+    assert sum(out.count("model: trained") for out, _ in said) == 1
+    assert weights(folder) == unbroken[0]
+    assert_tidy(folder)
+    assert statuses(folder) == ["FINISHED"]
