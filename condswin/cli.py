@@ -797,7 +797,7 @@ def bench(
     from condswin.steps.bench import bench as step
 
     step(variants, preset=preset, size=size, batch=batch, device=device, threads=threads, rounds=rounds,
-         compiled=compile, out=out)  # fmt: skip
+         compile_too=compile, out=out)  # fmt: skip
 
 
 @app.command()

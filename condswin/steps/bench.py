@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
+from condswin.devices import compiled
 from condswin.errors import ConfigError
 from condswin.networks.costs import Cost, limited_threads, measure
 from condswin.networks.models import create_model
@@ -26,7 +25,7 @@ def bench(
     device: str,
     threads: int | None,
     rounds: int,
-    compiled: bool,
+    compile_too: bool,
     out: Path | None,
 ) -> None:
     """Measures, prints tables and writes JSON.
@@ -39,7 +38,7 @@ def bench(
         device: A torch device.
         threads: CPU threads; None for PyTorch's choice.
         rounds: Measurements per network.
-        compiled: Measure `torch.compile` beside eager execution.
+        compile_too: Measure `torch.compile` beside eager execution.
         out: JSON file; None for none.
 
     Raises:
@@ -51,8 +50,8 @@ def bench(
         networks = {name: create_model(name, preset=preset).to(device) for name in names}
     except (ValueError, RuntimeError, AssertionError) as error:  # torch raises each of them for devices
         raise ConfigError(f"bench: {str(error).splitlines()[0]}") from None
-    if compiled:
-        networks |= {f"{name}, compiled": cast(nn.Module, torch.compile(networks[name])) for name in names}
+    if compile_too:
+        networks |= {f"{name}, compiled": compiled(networks[name]) for name in names}
     with limited_threads(threads):
         costs = measure(networks, image, rounds=rounds)
         used = torch.get_num_threads()

@@ -77,8 +77,7 @@ class WholeFiles(CheckpointIO):
                 f"{path}: this checkpoint cannot be written ({_reason(error)}); make room or mend the disk and start "
                 "again: the training goes on from the checkpoint before"
             ) from error
-        for _, old in _states(path.parent)[KEPT:]:
-            self.remove_checkpoint(old)
+        _keep_last(path.parent)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -89,20 +88,20 @@ class WholeFiles(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Removes a state and its checksum."""
-        Path(path).unlink(missing_ok=True)
-        _checksum_file(Path(path)).unlink(missing_ok=True)
+        _remove(Path(path))
 
 
 def newest(folder: Path) -> tuple[Position, Path] | None:
     """The newest state that is whole, None if there is none.
 
     Newer ones that are damaged are named on standard error and set aside as `<name>.damaged`. What a killed process
-    left unfinished is removed.
+    left unfinished, or was about to remove, is removed.
     """
     for unfinished in folder.rglob(f"{PARTIAL}*"):
         unfinished.unlink()
     for position, path in _states(folder):
         if (reason := _damage(path)) is None:
+            _keep_last(folder)
             return position, path
         aside = path.with_name(f"{path.name}.damaged")
         path.replace(aside)
@@ -137,6 +136,20 @@ def _states(folder: Path) -> list[tuple[Position, Path]]:
     """States of a folder, newest first, whole or not."""
     found = ((_NAME.fullmatch(path.name), path) for path in folder.glob("epoch-*.ckpt"))
     return sorted(((Position(int(name[1]), int(name[2])), path) for name, path in found if name), reverse=True)
+
+
+def _keep_last(folder: Path) -> None:
+    """Removes all states but the last, and checksums that have no state."""
+    for _, old in _states(folder)[KEPT:]:
+        _remove(old)
+    for checksum in folder.glob("epoch-*.ckpt.sha256"):
+        if not checksum.with_suffix("").exists():
+            checksum.unlink()
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    _checksum_file(path).unlink(missing_ok=True)
 
 
 def _checksum_file(path: Path) -> Path:

@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from condswin.config.train import ScheduleConfig, TrainConfig
+from condswin.devices import compiled
 from condswin.errors import BadDataError, CondswinError, DivergedError
 from condswin.networks.recomputing import recompute_activations
 from condswin.tasks.learning import Learning
@@ -57,7 +58,7 @@ class TrainingModule(LightningModule):
         self.network = lay_out(network, self._layout)
         if train.activation_checkpointing:
             recompute_activations(network)
-        self._run = torch.compile(network.forward) if train.compile else network
+        self._run = compiled(network.forward) if train.compile else network
         self.average: AveragedModel | None = None
         if train.ema:
             average = get_ema_multi_avg_fn(train.ema)  # type: ignore[no-untyped-call]

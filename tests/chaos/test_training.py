@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -32,17 +34,23 @@ def settings(*more: str) -> list[str]:
     return [part for setting in (*SETTINGS, OFTEN, *more) for part in ("--set", setting)]
 
 
-def start(folder: Path, *more: str, out: str = "model", checkpoints: str = "checkpoints") -> subprocess.Popen[str]:
+def start(
+    folder: Path,
+    *more: str,
+    out: str = "model",
+    checkpoints: str = "checkpoints",
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> subprocess.Popen[str]:
     command = [CONDSWIN, "train", TASK, VARIANT, "--out", out, "--checkpoints", checkpoints]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
     return subprocess.Popen(
         [*command, *settings(), *more], cwd=folder, env=environment, text=True, stderr=subprocess.PIPE
     )
 
 
-def finish(folder: Path, *more: str, **places: str) -> tuple[int, str]:
-    process = start(folder, *more, **places)
-    _, said = process.communicate(timeout=300)
+def finish(folder: Path, *more: str, seconds: float = 300, **others: Any) -> tuple[int, str]:
+    process = start(folder, *more, **others)
+    _, said = process.communicate(timeout=seconds)
     return process.returncode, said
 
 
@@ -312,3 +320,22 @@ def test_a_prepared_file_is_damaged_during_training(
     assert status == 0, said
     assert weights(tmp_path) == unbroken[0]
     assert_tidy(tmp_path)
+
+
+def test_a_compiled_training_goes_on(folder: Path, unbroken: tuple[str, float], tmp_path: Path) -> None:
+    """Kernels are built by a real compiler; weights are those of an unbroken training, compiled as well."""
+    kernels = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "kernels")}
+    compiled = ("--set", "reconstruction.train.compile=true")
+    whole = {"out": "whole", "checkpoints": "whole-checkpoints"}
+    status, said = finish(folder, *compiled, **whole, environment=kernels, seconds=900)
+    assert status == 0, said
+    process = start(folder, *compiled, environment=kernels)
+    wait(lambda: len(states_seen(folder)) == 2, process)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == TERMINATED
+    status, said = finish(folder, *compiled, environment=kernels)
+    assert status == 0, said
+    assert "goes on after" in said
+    assert weights(folder) == weights(folder, "whole") != unbroken[0]
+    assert_tidy(folder)
