@@ -10,11 +10,13 @@ from components.compare import compare
 from components.data_card import data_card
 from components.evaluate import evaluate
 from components.ingest import ingest
+from components.notify import notify
 from components.prepare import prepare
 from components.promote import promote
 from components.register import register
 from components.resolve import resolve
 from components.train import train
+from components.verdict import verdict
 
 __all__ = [
     "baseline",
@@ -22,9 +24,11 @@ __all__ = [
     "data_card",
     "evaluate",
     "ingest",
+    "notify",
     "prepare",
     "promote",
     "register",
     "resolve",
     "train",
+    "verdict",
 ]

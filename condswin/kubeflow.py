@@ -1,9 +1,11 @@
 """The steps as Kubeflow components call them: texts and paths in, texts out. Knows nothing of kfp.
 
-Each function imports its own step: a task that checks files does not wait seconds for what training needs.
+Each function imports its own step: a task that checks files does not wait seconds for what training needs. What is
+`settled` returns why its pipeline cannot go on, or an empty text.
 """
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +17,13 @@ from condswin.code import closure
 from condswin.config.names import TaskName
 from condswin.config.parts import whole
 from condswin.config.root import Config
-from condswin.errors import BadDataError, ConfigError, DriftError
+from condswin.errors import BadDataError, ConfigError, DriftError, ImageError, StoppedError
 from condswin.files import fingerprint
+from condswin.outcomes import settled
 
 # Of components that do not run the one step of their name.
 _STEPS = {"ingest": ("demo_data", "ingest")}
+Log = Callable[[str, float], None]
 
 
 class Artifact(Protocol):
@@ -40,8 +44,9 @@ def resolve(params: str, task: str) -> str:
     return _version(_read(params, task), task)
 
 
-def ingest(params: str, task: str, code: str, version: str, ingested: str) -> str:
-    """Ingests the source, or demo data; returns the data's fingerprint."""
+@settled
+def ingest(params: str, task: str, code: str, version: str, ingested: str) -> None:
+    """Ingests the source, or demo data."""
     from condswin.steps.demo_data import demo_data
     from condswin.steps.ingest import ingest as step
 
@@ -59,11 +64,12 @@ def ingest(params: str, task: str, code: str, version: str, ingested: str) -> st
             "another run"
         )
     if not _generated(config, task):
-        return step(config, task, source=section.source, out=Path(ingested)).fingerprint()
+        step(config, task, source=section.source, out=Path(ingested))
+        return
     with tempfile.TemporaryDirectory() as raw:
         here = config.model_copy(update={task: section.model_copy(update={"source": raw})})
         demo_data(here, task, out=Path(raw))
-        return step(config, task, source=raw, out=Path(ingested)).fingerprint()
+        step(config, task, source=raw, out=Path(ingested))
 
 
 def _generated(config: Config, task: TaskName) -> bool:
@@ -79,36 +85,39 @@ def _version(config: Config, task: TaskName) -> str:
     return f"demo-{fingerprint(decides)[:16]}"
 
 
-def data_card(params: str, code: str, ingested: str, card: str, log_metric: Callable[[str, float], None]) -> None:
-    """Describes ingested MRI data; fails, with the card written, if it drifted from the reference in the parameters."""
+@settled
+def data_card(params: str, task: str, code: str, ingested: str, card: str, page: str, log_metric: Log) -> None:
+    """Describes ingested data; stops, with the card written, if it drifted from the reference in the parameters."""
+    from condswin.steps.data_card import PAGE
     from condswin.steps.data_card import data_card as step
 
-    config = _read(params, "reconstruction")
-    _require(code, "data_card", "reconstruction")
+    config = _read(params, task)
+    _require(code, "data_card", task)
 
-    def log(described: Mapping[str, Any]) -> None:
+    def tell(described: Mapping[str, Any]) -> None:
         log_metric("cases", described["cases"])
         if "drift" in described:
             log_metric("drift", described["drift"]["largest"])
+        shutil.copyfile(Path(card, PAGE), page)
 
     try:
-        log(step(config, ingested=Path(ingested), out=Path(card)))
+        tell(step(config, ingested=Path(ingested), out=Path(card)))
     except DriftError as error:
-        log(error.card)
+        tell(error.card)
         raise
 
 
-def prepare(params: str, task: str, code: str, ingested: str, prepared: str) -> str:
-    """Prepares all cases; returns the prepared data's fingerprint."""
+@settled
+def prepare(params: str, task: str, code: str, ingested: str, prepared: str) -> None:
+    """Prepares all cases."""
     from condswin.steps.prepare import prepare as step
 
     config = _read(params, task)
     _require(code, "prepare", task)
-    manifest = step(config, task, ingested=Path(ingested), out=Path(prepared))
-    assert manifest is not None  # a single shard always finishes
-    return manifest.fingerprint()
+    step(config, task, ingested=Path(ingested), out=Path(prepared))
 
 
+@settled
 def train(params: str, task: str, code: str, variant: str, checkpoints: str, prepared: str, model: str) -> None:
     """Trains a variant."""
     from condswin.reporting.training import drawing
@@ -128,27 +137,18 @@ def train(params: str, task: str, code: str, variant: str, checkpoints: str, pre
         )
 
 
-def evaluate(
-    params: str,
-    task: str,
-    code: str,
-    prepared: str,
-    model: str,
-    evaluation: str,
-    log_metric: Callable[[str, float], None],
-) -> None:
+@settled
+def evaluate(params: str, task: str, code: str, prepared: str, model: str, evaluation: str, log_metric: Log) -> None:
     """Evaluates a model."""
     from condswin.steps.evaluate import evaluate as step
 
     config = _read(params, task)
     _require(code, "evaluate", task)
-    result = step(config, task, model=Path(model), prepared=Path(prepared), out=Path(evaluation))
-    for metric, summary in result["test"].items():
-        if summary.get("mean") is not None:
-            log_metric(metric, summary["mean"])
+    _log_means(step(config, task, model=Path(model), prepared=Path(prepared), out=Path(evaluation)), log_metric)
 
 
-def baseline(params: str, task: str, code: str, prepared: str, evaluation: str) -> None:
+@settled
+def baseline(params: str, task: str, code: str, prepared: str, evaluation: str, log_metric: Log) -> None:
     """Evaluates the task's reference method; leaves an empty folder where it has none."""
     from condswin.steps.baseline import baseline as step
 
@@ -156,7 +156,23 @@ def baseline(params: str, task: str, code: str, prepared: str, evaluation: str) 
     _require(code, "baseline", task)
     Path(evaluation).mkdir(parents=True, exist_ok=True)
     if config.task(task).reference_method:
-        step(config, task, prepared=Path(prepared), out=Path(evaluation))
+        _log_means(step(config, task, prepared=Path(prepared), out=Path(evaluation)), log_metric)
+
+
+def _log_means(result: Mapping[str, Any], log_metric: Log) -> None:
+    for metric, summary in result["test"].items():
+        if summary.get("mean") is not None:
+            log_metric(metric, summary["mean"])
+
+
+def verdict(*outcomes: str) -> None:
+    """Fails if a step told that its pipeline cannot go on.
+
+    Raises:
+        StoppedError: It did; a line for each.
+    """
+    if told := [outcome for outcome in outcomes if outcome]:
+        raise StoppedError("\n".join(told))
 
 
 def compare(
@@ -166,11 +182,13 @@ def compare(
     evaluations: Sequence[Artifact | None],
     models: Sequence[Artifact | None],
     comparison: str,
+    table: str,
     best: str,
 ) -> str:
     """Compares evaluated variants and copies the best one's model; returns its label. None stands for no variant."""
     from condswin.evaluation.results import METRICS
     from condswin.files import read_json
+    from condswin.reporting.markdown import comparison_page
     from condswin.steps.compare import compare as step
 
     config = _read(params, task)
@@ -181,6 +199,7 @@ def compare(
     compared = step(
         config, task, results={variant: result for variant, (result, _) in by_variant.items()}, out=Path(comparison)
     )
+    Path(table).write_text(comparison_page(config, task, compared))
     chosen: str = compared["best"]
     shutil.copytree(by_variant[chosen][1], best, dirs_exist_ok=True)
     return chosen
@@ -204,8 +223,9 @@ def register(
     return str(record["version"])
 
 
-def promote(params: str, task: str, registered: str, prepared: str, baseline: str, decision: str) -> bool:
+def promote(params: str, task: str, registered: str, prepared: str, baseline: str, decision: str, page: str) -> bool:
     """Runs the promotion protocol; returns whether the challenger is champion."""
+    from condswin.reporting.markdown import decision_page
     from condswin.steps.promote import promote as step
 
     config = _read(params, task)
@@ -217,7 +237,16 @@ def promote(params: str, task: str, registered: str, prepared: str, baseline: st
         out=Path(decision),
         baseline=Path(baseline),
     )
+    Path(page).write_text(decision_page(task, found.record))
     return found.champion
+
+
+def notify(pipeline: str, state: str, task: str, run: str, ui: str) -> None:
+    """Posts how a run ended to the webhook in the environment; a webhook that fails fails nothing."""
+    from condswin.notify import WEBHOOK, message, post
+
+    trouble = post(os.environ.get(WEBHOOK, ""), message(pipeline, state, task, run, ui))
+    print(f"nobody was told: {trouble}" if trouble else "told")
 
 
 def _read(params: str, task: str) -> Config:
@@ -227,7 +256,7 @@ def _read(params: str, task: str) -> Config:
 def _require(code: str, component: str, task: str) -> None:
     """Refuses to run other code than the pipeline was compiled with: Kubeflow's cache would take one for the other."""
     if code and code != code_of(component, task):
-        raise ConfigError(
+        raise ImageError(
             f"{component} {task}: this image holds other code than the pipeline was compiled with; build and name "
-            "(`cluster.image`) an image of the same commit, or compile again"
+            "(`cluster.pools`) an image of the same commit, or compile again"
         )

@@ -78,13 +78,11 @@ def run(
         runner = local.SubprocessRunner(use_venv=False)
     local.init(runner=runner, pipeline_root=str(root.resolve()), raise_on_error=True)
     config = load_config(params, settings or [])
-    # What fails here fails again: retries are for pods that vanish.
-    cluster, tracking = config.cluster.model_copy(update={"retries": 0}), config.tracking
     if given := os.environ.get("MLFLOW_TRACKING_URI"):
-        tracking = tracking.model_copy(update={"uri": given})
-    config = config.model_copy(update={"cluster": cluster, "tracking": tracking})
+        config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": given})})
     try:
-        build(config, _tasks(config, task))()
+        # What fails here fails again: retries are for pods that vanish.
+        build(config, _tasks(config, task), retries=False)()
     except RuntimeError as error:
         raise CondswinError(f"{error}; the failed task's own message is above") from None
 
