@@ -14,6 +14,7 @@ def data_card(
     card: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
     page: dsl.Output[dsl.HTML],  # type: ignore[type-arg]
     metrics: dsl.Output[dsl.Metrics],  # type: ignore[type-arg]
+    reference: dsl.Input[dsl.Artifact] = None,  # type: ignore[type-arg, assignment]
 ) -> str:
     """Writes the page and the numbers; stops the pipeline if the data drifted.
 
@@ -25,10 +26,11 @@ def data_card(
         card: Folder with `card.html` and `card.json`.
         page: The page alone, for the Kubeflow user interface.
         metrics: Number of cases and drift, for the Kubeflow user interface.
+        reference: Folder with `card.json` of other data to compare with; the parameters' if there is none.
 
     Returns:
         Why the pipeline cannot go on; empty if it can.
     """
     from condswin import kubeflow
 
-    return kubeflow.data_card(params, task, code, ingested.path, card.path, page.path, metrics.log_metric)
+    return kubeflow.data_card(params, task, code, ingested.path, reference, card.path, page.path, metrics.log_metric)

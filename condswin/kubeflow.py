@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from condswin.config.names import TaskName
 from condswin.config.parts import whole
 from condswin.config.root import Config
 from condswin.errors import BadDataError, ConfigError, DriftError, ImageError, StoppedError
-from condswin.files import fingerprint
+from condswin.files import fingerprint, read_json
 from condswin.outcomes import settled
 
 # Of components that do not run the one step of their name.
@@ -47,29 +48,39 @@ def resolve(params: str, task: str) -> str:
 @settled
 def ingest(params: str, task: str, code: str, version: str, ingested: str) -> None:
     """Ingests the source, or demo data."""
-    from condswin.steps.demo_data import demo_data
     from condswin.steps.ingest import ingest as step
 
     config = _read(params, task)
     _require(code, "ingest", task)
-    section = config.task(task)
-    if not section.ingest.copy:
+    if not config.task(task).ingest.copy:
         raise ConfigError(
             f"{task}.ingest.copy: false, but pods hand on copies: set it to true for Kubeflow, or run the steps there "
             "where the originals are"
         )
+    _require_version(config, task, version)
+    if not _generated(config, task):
+        step(config, task, source=config.task(task).source, out=Path(ingested))
+        return
+    with _demo(config, task) as raw:
+        step(config, task, source=raw, out=Path(ingested))
+
+
+@contextmanager
+def _demo(config: Config, task: TaskName) -> Iterator[str]:
+    from condswin.steps.demo_data import demo_data
+
+    with tempfile.TemporaryDirectory() as raw:
+        here = config.model_copy(update={task: config.task(task).model_copy(update={"source": raw})})
+        demo_data(here, task, out=Path(raw))
+        yield raw
+
+
+def _require_version(config: Config, task: TaskName, version: str) -> None:
     if (found := _version(config, task)) != version:
         raise BadDataError(
-            f"{section.source}: holds {found}, and the run was started for {version}: it changed meanwhile; start "
-            "another run"
+            f"{config.task(task).source}: holds {found}, and the run was started for {version}: it changed meanwhile; "
+            "start another run"
         )
-    if not _generated(config, task):
-        step(config, task, source=section.source, out=Path(ingested))
-        return
-    with tempfile.TemporaryDirectory() as raw:
-        here = config.model_copy(update={task: section.model_copy(update={"source": raw})})
-        demo_data(here, task, out=Path(raw))
-        step(config, task, source=raw, out=Path(ingested))
 
 
 def _generated(config: Config, task: TaskName) -> bool:
@@ -86,9 +97,18 @@ def _version(config: Config, task: TaskName) -> str:
 
 
 @settled
-def data_card(params: str, task: str, code: str, ingested: str, card: str, page: str, log_metric: Log) -> None:
-    """Describes ingested data; stops, with the card written, if it drifted from the reference in the parameters."""
-    from condswin.steps.data_card import PAGE
+def data_card(
+    params: str,
+    task: str,
+    code: str,
+    ingested: str,
+    reference: Artifact | None,
+    card: str,
+    page: str,
+    log_metric: Log,
+) -> None:
+    """Describes ingested data; stops, with the card written, if it drifted from the reference."""
+    from condswin.steps.data_card import CARD, PAGE
     from condswin.steps.data_card import data_card as step
 
     config = _read(params, task)
@@ -100,8 +120,11 @@ def data_card(params: str, task: str, code: str, ingested: str, card: str, page:
             log_metric("drift", described["drift"]["largest"])
         shutil.copyfile(Path(card, PAGE), page)
 
+    known = Path(reference.path, CARD) if reference else None
+    if known and not known.is_file():
+        raise BadDataError("the champion was registered without a data card: run the retraining pipeline once more")
     try:
-        tell(step(config, ingested=Path(ingested), out=Path(card)))
+        tell(step(config, ingested=Path(ingested), out=Path(card), reference=known))
     except DriftError as error:
         tell(error.card)
         raise
@@ -187,32 +210,79 @@ def compare(
 ) -> str:
     """Compares evaluated variants and copies the best one's model; returns its label. None stands for no variant."""
     from condswin.evaluation.results import METRICS
-    from condswin.files import read_json
     from condswin.reporting.markdown import comparison_page
     from condswin.steps.compare import compare as step
 
     config = _read(params, task)
     _require(code, "compare", task)
-    given = [(each.path, model.path) for each, model in zip(evaluations, models, strict=True) if each and model]
-    results = [(read_json(Path(evaluation, METRICS)), Path(model)) for evaluation, model in given]
-    by_variant = {result["variant"]: (result, model) for result, model in results}
-    compared = step(
-        config, task, results={variant: result for variant, (result, _) in by_variant.items()}, out=Path(comparison)
-    )
+    given = _by_variant(evaluations, models)
+    results = {variant: read_json(evaluation / METRICS) for variant, (evaluation, _) in given.items()}
+    compared = step(config, task, results=results, out=Path(comparison))
     Path(table).write_text(comparison_page(config, task, compared))
     chosen: str = compared["best"]
-    shutil.copytree(by_variant[chosen][1], best, dirs_exist_ok=True)
+    shutil.copytree(given[chosen][1], best, dirs_exist_ok=True)
     return chosen
 
 
+def _by_variant(
+    evaluations: Sequence[Artifact | None], models: Sequence[Artifact | None]
+) -> dict[str, tuple[Path, Path]]:
+    from condswin.networks.saving import read_spec
+
+    given = [
+        (Path(one.path), Path(model.path)) for one, model in zip(evaluations, models, strict=True) if one and model
+    ]
+    return {read_spec(model).variant: (evaluation, model) for evaluation, model in given}
+
+
+def report(
+    params: str,
+    task: str,
+    code: str,
+    prepared: str,
+    comparison: str,
+    baseline: str,
+    evaluations: Sequence[Artifact | None],
+    models: Sequence[Artifact | None],
+    page: str,
+) -> None:
+    """Writes the report of evaluated variants, from a working folder made of links to them."""
+    from condswin.evaluation.results import METRICS
+    from condswin.steps.report import report as step
+
+    config = _read(params, task)
+    _require(code, "report", task)
+    places = {layout.prepared(task): Path(prepared), layout.comparison(task): Path(comparison)}
+    for variant, (evaluation, model) in _by_variant(evaluations, models).items():
+        places |= {layout.evaluation(task, variant): evaluation, layout.model(task, variant): model}
+    if Path(baseline, METRICS).is_file():
+        places[layout.evaluation(task, read_json(Path(baseline, METRICS))["variant"])] = Path(baseline)
+    out = Path(page).absolute()
+    with tempfile.TemporaryDirectory() as folder:
+        for place, really in places.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place).symlink_to(really.absolute())
+        with chdir(folder):
+            step(config, out=out)
+
+
 def register(
-    params: str, task: str, image: str, pipeline_run: str, comparison: str, model: str, registered: str
+    params: str,
+    task: str,
+    image: str,
+    pipeline_run: str,
+    comparison: str,
+    model: str,
+    card: Artifact | None,
+    registered: str,
 ) -> str:
     """Registers the best model, tagged with where it was made; returns its version."""
+    from condswin.registry.cards import keep_card
     from condswin.steps.register import register as step
 
+    config = _read(params, task)
     record = step(
-        _read(params, task),
+        config,
         task,
         comparison=Path(comparison),
         model=Path(model),
@@ -220,7 +290,64 @@ def register(
         image=image,
         pipeline_run=pipeline_run,
     )
+    if card:
+        keep_card(config, record["run_id"], Path(card.path))
     return str(record["version"])
+
+
+def fetch(params: str, task: str, model: str, card: str) -> str:
+    """Fetches the champion, and the card of its training data if there is one; returns the version's address."""
+    from condswin.registry.aliases import CHAMPION
+    from condswin.registry.cards import fetch_card
+    from condswin.registry.package import exact_uri, fetch_network, model_name
+
+    config = _read(params, task)
+    uri = exact_uri(f"models:/{model_name(task)}@{CHAMPION}", config)
+    fetch_network(uri, config, Path(model))
+    fetch_card(config, task, uri.rpartition("/")[2], Path(card))
+    return uri
+
+
+@settled
+def predict(
+    params: str,
+    task: str,
+    code: str,
+    version: str,
+    model: str,
+    predictions: str,
+    page: str,
+    log_metric: Log,
+) -> None:
+    """Predicts every file of the source."""
+    from condswin.reporting.markdown import predictions_page
+    from condswin.sources.local import local_source
+    from condswin.steps.predict import Result
+    from condswin.steps.predict import predict as step
+
+    config = _read(params, task)
+    _require(code, "predict", task)
+    _require_version(config, task, version)
+    results: list[Result] = []
+    unchecked = config.task(task).ingest.unchecked_objects == "accept"
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _demo(config, task) if _generated(config, task) else nullcontext(config.task(task).source) as source,
+        local_source(source, Path(scratch, "raw"), accept_unchecked=unchecked) as (folder, _),
+    ):
+        try:
+            step(
+                config,
+                [folder],
+                model=model,
+                out=Path(predictions),
+                tell=lambda result, _: results.append(result),
+                note=print,
+            )
+        finally:
+            Path(page).write_text(predictions_page(task, results, folder))
+            for status in ("predicted", "refused", "failed"):
+                log_metric(status, sum(result.status == status for result in results))
 
 
 def promote(params: str, task: str, registered: str, prepared: str, baseline: str, decision: str, page: str) -> bool:

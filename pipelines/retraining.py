@@ -8,7 +8,7 @@ from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.errors import ConfigError
 from pipelines.placing import CHECKPOINTS
-from pipelines.tasks import Tasks, pipeline
+from pipelines.tasks import Channel, Tasks, pipeline
 
 
 def build(
@@ -43,7 +43,14 @@ def build(
 
 
 def _retrain(tasks: Tasks) -> None:
-    data, sound = tasks.prepare()
+    ingested, whole = tasks.ingest()
+    card: dict[str, Channel] = {}
+    verdicts = [whole]
+    if tasks.config.task(tasks.name).data_card:
+        # Data that drifted is not trained on.
+        card["card"], like = tasks.card(ingested, whole)
+        verdicts.append(like)
+    data, sound = tasks.prepare(ingested, *verdicts)
     pool = tasks.pools.of("train")
     scored, compared = [], {}
     for number, variant in enumerate(tasks.config.task(tasks.name).variants, start=1):
@@ -56,12 +63,20 @@ def _retrain(tasks: Tasks) -> None:
         compared |= {f"evaluation_{number}": evaluated.outputs["evaluation"], f"model_{number}": model}
     baseline = tasks.add("baseline", prepared=data).after(sound)
     best = tasks.add("compare", **compared).after(tasks.require(*scored, baseline, step="evaluate"))
+    tasks.add(
+        "report",
+        prepared=data,
+        comparison=best.outputs["comparison"],
+        baseline=baseline.outputs["evaluation"],
+        **compared,
+    )
     registered = tasks.add(
         "register",
         image=pool.image,
         pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         comparison=best.outputs["comparison"],
         model=best.outputs["best"],
+        **card,
     )
     tasks.add(
         "promote",

@@ -79,19 +79,27 @@ class Tasks:
         ingested = self.add("ingest", version=found.output)
         return ingested.outputs["ingested"], self.require(ingested, step="ingest")
 
-    def prepare(self) -> tuple[Channel, pipeline_task.PipelineTask]:
-        """Adds what prepares the source's files; returns them, and the verdict that what uses them waits for."""
-        ingested, whole = self.ingest()
-        prepared = self.add("prepare", ingested=ingested).after(whole)
-        if self.config.task(self.name).data_card:
-            # Data that drifted is not trained on.
-            prepared.after(self.card(ingested, whole))
-        return prepared.outputs["prepared"], self.require(prepared, step="prepare")
+    def card(
+        self, ingested: Channel, whole: pipeline_task.PipelineTask, **reference: Channel
+    ) -> tuple[Channel, pipeline_task.PipelineTask]:
+        """Adds the data card; returns it, and the verdict on its drift.
 
-    def card(self, ingested: Channel, whole: pipeline_task.PipelineTask) -> pipeline_task.PipelineTask:
-        """Adds the data card, and the verdict on its drift."""
-        card = self.add("data_card", ingested=ingested).after(whole)
-        return self.require(card, step="data card")
+        Args:
+            ingested: What is described.
+            whole: The verdict on it.
+            **reference: `reference`: card to compare with; the parameters' without it.
+        """
+        # Of a file that the parameters name, the cache knows the name alone.
+        cached = self.config.values()[self.name]["drift"]["reference"] is None
+        card = self.add("data_card", cached=cached, ingested=ingested, **reference).after(whole)
+        return card.outputs["card"], self.require(card, step="data card")
+
+    def prepare(
+        self, ingested: Channel, *after: pipeline_task.PipelineTask
+    ) -> tuple[Channel, pipeline_task.PipelineTask]:
+        """Adds what prepares files; returns them, and the verdict that what uses them waits for."""
+        prepared = self.add("prepare", ingested=ingested).after(*after)
+        return prepared.outputs["prepared"], self.require(prepared, step="prepare")
 
 
 def pipeline(

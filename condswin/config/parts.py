@@ -19,6 +19,9 @@ _READ: dict[str, tuple[str, ...]] = {
     "baseline": ("*.ingest", "*.{preparation}"),
     "evaluate": ("*.ingest", "*.{preparation}", *_SCORED),
     "compare": (),
+    "fetch": (),
+    "predict": (*_SOURCE, "*.{preparation}", *_SCORED),
+    "report": (),
     "register": (),
     "promote": ("*.ingest", "*.{preparation}", *_SCORED, "*.gate"),
 }

@@ -71,7 +71,7 @@ def test_docstrings_tell_the_user_interface_of_every_input_and_output(name: str)
     assert ("Output" in (spec.outputs or {})) == ("Returns:" in text)
 
 
-SETTLED = ("ingest", "data_card", "prepare", "train", "evaluate", "baseline")
+SETTLED = ("ingest", "data_card", "prepare", "train", "evaluate", "baseline", "predict")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -95,7 +95,10 @@ def test_the_user_interface_is_given_pages_and_metrics() -> None:
         ("data_card", "metrics"): "Metrics",
         ("data_card", "page"): "HTML",
         ("evaluate", "metrics"): "Metrics",
+        ("predict", "metrics"): "Metrics",
+        ("predict", "page"): "Markdown",
         ("promote", "page"): "Markdown",
+        ("report", "page"): "HTML",
     }
 
 

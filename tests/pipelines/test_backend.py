@@ -12,6 +12,7 @@ from condswin.config.names import TASKS
 from condswin.config.profiles import compose
 from condswin.config.reading import parse_config
 from condswin.config.root import Config
+from pipelines.catalogue import PIPELINES
 from pipelines.retraining import build
 from tests.pipelines.backend import LARGEST_PARAMETER, Backend, tasks_in_order, tasks_of, violations
 
@@ -51,6 +52,18 @@ def test_the_backend_stumbles_over_nothing(spec: dict[str, Any]) -> None:
     assert not list(violations(spec))
 
 
+@pytest.mark.parametrize("name", [name for name in PIPELINES if name != "retraining"])
+def test_the_backend_stumbles_over_no_other_pipeline(name: str, tmp_path: Path) -> None:
+    config = compose(["demo", "cluster"])
+    other = written(PIPELINES[name](config, config.present), tmp_path)
+    assert not list(violations(other))
+    backend = Backend()
+    assert kinds(backend.run(other, VERSIONS)) == kinds(tasks_in_order(other))
+    # Which version is champion is asked in every run, and what uses it is not taken from the cache.
+    using = {"evaluation": {"evaluate"}, "drift": {"data-card"}, "batch-predict": {"predict"}}[name]
+    assert kinds(backend.run(other, VERSIONS)) == {"resolve", "fetch", *using}
+
+
 def test_a_run_of_unchanged_data_only_asks_source_and_registry(spec: dict[str, Any]) -> None:
     backend = Backend()
     assert kinds(backend.run(spec, VERSIONS)) == kinds(tasks_in_order(spec))
@@ -70,12 +83,12 @@ def test_new_data_makes_everything_anew(spec: dict[str, Any]) -> None:
     ("setting", "again"),
     [
         ("reconstruction.gate.patients=30", set()),
-        ("segmentation.predict.fill_holes=false", {"evaluate", "compare"}),
-        ("reconstruction.train.epochs=5", {"train", "evaluate", "compare"}),
+        ("segmentation.predict.fill_holes=false", {"evaluate", "compare", "report"}),
+        ("reconstruction.train.epochs=5", {"train", "evaluate", "compare", "report"}),
         ("reconstruction.drift.threshold=0.5", {"data-card"}),
         (
             "reconstruction.undersample.accelerations=[8]",
-            {"data-card", "prepare", "baseline", "train", "evaluate", "compare"},
+            {"data-card", "prepare", "baseline", "train", "evaluate", "compare", "report"},
         ),
     ],
 )
@@ -97,7 +110,7 @@ def test_a_changed_variant_leaves_the_others_as_they_are(spec: dict[str, Any], t
     backend.run(spec, VERSIONS)
     other = compiled(changed("reconstruction.variants.swin.overrides.stem_channels=24"), tmp_path)
     ran = backend.run(other, VERSIONS)
-    assert kinds(ran) == {"train", "evaluate", "compare", *ALWAYS}
+    assert kinds(ran) == {"train", "evaluate", "compare", "report", *ALWAYS}
     assert sum(name.startswith("train") for name in ran) == 1
     assert sum(name.startswith("evaluate") for name in ran) == 1
 
@@ -109,7 +122,7 @@ def test_other_code_is_no_hit_of_the_cache(spec: dict[str, Any]) -> None:
     for task in tasks_of(other).values():
         if task["componentRef"]["name"].startswith("comp-evaluate"):
             task["inputs"]["parameters"]["code"]["runtimeValue"]["constant"] = "other"
-    assert kinds(backend.run(other, VERSIONS)) == {"evaluate", "compare", *ALWAYS}
+    assert kinds(backend.run(other, VERSIONS)) == {"evaluate", "compare", "report", *ALWAYS}
 
 
 def mutated(spec: dict[str, Any], kind: str) -> dict[str, Any]:

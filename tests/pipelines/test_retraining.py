@@ -19,6 +19,7 @@ from condswin.config.root import Config
 from condswin.errors import ConfigError
 from condswin.notify import WEBHOOK
 from pipelines.__main__ import COMPILED, app
+from pipelines.catalogue import PIPELINES
 from pipelines.placing import CHECKPOINTS, LABEL
 from pipelines.retraining import build
 from tests.pipelines.backend import tasks_of
@@ -59,8 +60,8 @@ def step_of(executor: str) -> str:
 
 def test_committed_yaml_is_what_the_parameters_compile_to(tmp_path: Path) -> None:
     config = load_config(ROOT / "params.yaml")
-    for tasks in (TASKS, *((task,) for task in TASKS)):
-        pipeline = build(config, tasks, with_code=False)
+    made = [make(config, TASKS, with_code=False) for make in PIPELINES.values()]
+    for pipeline in (*made, *(build(config, (task,), with_code=False) for task in TASKS)):
         compiler.Compiler().compile(pipeline, str(tmp_path / "pipeline.yaml"))
         assert (tmp_path / "pipeline.yaml").read_text() == (COMPILED / f"{pipeline.name}.yaml").read_text()
 
@@ -75,10 +76,14 @@ def test_parameters_of_one_task_compile_to_its_pipeline_alone(task: str, tmp_pat
         app, ["compile", "--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "out")]
     )
     assert done.exit_code == 0, done.output
-    (written,) = (tmp_path / "out").iterdir()
-    assert written.name == f"{task}.yaml"
-    assert f"constant: {other}" not in written.read_text()
-    assert f"constant: {task}" in written.read_text()
+    drift = {"drift.yaml"} if config.task(task).data_card else set()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *(f"{task}.yaml", "evaluation.yaml", "batch-predict.yaml"),
+        *drift,
+    }
+    for written in (tmp_path / "out").iterdir():
+        assert f"constant: {other}" not in written.read_text()
+        assert f"constant: {task}" in written.read_text()
     refused = CliRunner().invoke(app, ["run", "--local", "--task", other, "--params", str(tmp_path / "params.yaml"),
                                        "--root", str(tmp_path / "root")])  # fmt: skip
     assert isinstance(refused.exception, ConfigError)
