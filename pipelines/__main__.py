@@ -40,7 +40,7 @@ def compile_all(
     with_code: Annotated[bool, typer.Option(help="Let each task refuse to run other code than this.")] = False,
     settings: Settings = None,
 ) -> None:
-    """Write all pipelines for the tasks of the parameters as YAML for a Kubeflow backend, retraining for each alone too.
+    """Write all pipelines for the parameters' tasks as YAML for a Kubeflow backend, and retraining for each alone.
 
     Examples:
     python -m pipelines compile

@@ -11,6 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from condswin.config.pools import Pools
 from condswin.config.profiles import compose, write_config
 from condswin.config.root import Config
 from condswin.networks.saving import load_model
@@ -96,7 +97,7 @@ def test_every_task_leaves_its_outputs(runs: tuple[Path, Path], tiny: Config) ->
     assert evaluated == set(tiny.reconstruction.variants)
 
 
-def test_the_best_variant_becomes_champion(runs: tuple[Path, Path], tiny: Config) -> None:
+def test_the_best_variant_becomes_champion(runs: tuple[Path, Path]) -> None:
     run, _ = runs
     registered = json.loads((run / "register" / "registered").read_text())
     assert registered["variant"] == json.loads((run / "compare" / "comparison").read_text())["best"]
@@ -105,7 +106,7 @@ def test_the_best_variant_becomes_champion(runs: tuple[Path, Path], tiny: Config
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     champion = client.get_model_version_by_alias(registered["name"], "champion")
     assert str(champion.version) == registered["version"]
-    assert champion.tags["image"] == tiny.cluster.image
+    assert champion.tags["image"] == Pools().of("train").image
     assert champion.tags["pipeline_run"]
     assert "{{" not in champion.tags["pipeline_run"]
 
