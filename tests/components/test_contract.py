@@ -182,16 +182,27 @@ def test_data_that_drifted_stops_the_pipeline_with_its_card_written(tiny: Config
     config = tiny.model_copy(update={"reconstruction": tiny.reconstruction.model_copy(update={"demo": demo})})
     data = ingested(config, "reconstruction", tmp_path / "ingested")
 
-    def card_of(config: Config, out: Path, metrics: dsl.Metrics) -> str:
+    def card_of(config: Config, out: Path, metrics: dsl.Metrics, reference: dsl.Artifact | None = None) -> str:
         card, page = dsl.Artifact(uri=str(out)), dsl.HTML(uri=f"{out}.html")
         told: str = components.data_card.python_func(
-            **given(config, "data_card", "reconstruction"), ingested=data, card=card, page=page, metrics=metrics
+            **given(config, "data_card", "reconstruction"),
+            ingested=data,
+            card=card,
+            page=page,
+            metrics=metrics,
+            reference=reference,
         )
         return told
 
     metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
     assert card_of(config, tmp_path / "card", metrics) == ""
     assert metrics.metadata == {"cases": 15}
+
+    champions, metrics = dsl.Artifact(uri=str(tmp_path / "card")), dsl.Metrics(uri=str(tmp_path / "metrics"))
+    assert card_of(config, tmp_path / "again", metrics, champions) == ""
+    assert metrics.metadata == {"cases": 15, "drift": 0.0}
+    without = dsl.Artifact(uri=str(tmp_path))
+    assert "registered without a data card" in card_of(config, tmp_path / "none", metrics, without)
 
     known = json.loads((tmp_path / "card" / "card.json").read_text())
     known["statistics"]["columns"] = [value + 1000 for value in known["statistics"]["columns"]]
