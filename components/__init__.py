@@ -19,6 +19,7 @@ from components.register import register
 from components.report import report
 from components.resolve import resolve
 from components.train import train
+from components.tune import tune
 from components.verdict import verdict
 
 __all__ = [
@@ -36,5 +37,6 @@ __all__ = [
     "report",
     "resolve",
     "train",
+    "tune",
     "verdict",
 ]

@@ -17,7 +17,7 @@ from condswin.config.names import TASKS, TaskName
 from condswin.config.profiles import compose, profile_names, read_profile, use
 from condswin.config.reading import load_config, read_yaml
 from condswin.config.root import Config
-from condswin.config.search import load_search
+from condswin.config.search import load_search, shared_database
 from condswin.config.study import load_study
 from condswin.errors import BadDataError, CondswinError, ConfigError
 from condswin.outputs import check_file, check_output
@@ -647,6 +647,9 @@ def tune(
             help="postgresql://USER:PASSWORD@HOST/DATABASE that several processes share; default: a file in --out.",
         ),
     ] = "",
+    here: Annotated[
+        int | None, typer.Option(min=1, help="Trials that this process makes at most; default: all that are left.")
+    ] = None,
     prepared: Prepared = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for trials; what is there is kept. Default: tune/TASK/VARIANT.")
@@ -668,7 +671,7 @@ def tune(
     config.task(task).variant(variant)
     wanted = load_search(search, config, task, variant)
     target, data = out or layout.search(task, variant), prepared or layout.prepared(task)
-    database = _database(storage)
+    database = shared_database(storage)
     check_output(target, step="tune", inputs=[data], overwrite=overwrite)
     from condswin.reporting.text import print_trials
     from condswin.steps.train import train as training
@@ -685,6 +688,7 @@ def tune(
         prepared=data,
         out=target,
         storage=database,
+        here=here,
         overwrite=overwrite,
     )
     if as_json:
@@ -693,18 +697,6 @@ def tune(
     if not results["trained"]:
         print(f"{target}: {trials} trials done before, nothing to do")
     print_trials(results)
-
-
-def _database(uri: str) -> str:
-    """A database that processes can share, by the driver that is installed."""
-    scheme, _, rest = uri.partition("://")
-    if uri and scheme not in ("postgresql", "postgresql+psycopg2"):
-        raise typer.BadParameter(
-            f"{plain(scheme, 40)!r} is no database that processes can share; give postgresql://USER@HOST/DATABASE, or "
-            "leave it out for a file in the output folder",
-            param_hint="--storage",
-        )
-    return f"postgresql+psycopg2://{rest}" if uri else ""
 
 
 @app.command()

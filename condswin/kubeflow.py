@@ -23,7 +23,7 @@ from condswin.files import fingerprint, read_json
 from condswin.outcomes import settled
 
 # Of components that do not run the one step of their name.
-_STEPS = {"ingest": ("demo_data", "ingest")}
+_STEPS = {"ingest": ("demo_data", "ingest"), "tune": ("tune", "train")}
 Log = Callable[[str, float], None]
 
 
@@ -158,6 +158,54 @@ def train(params: str, task: str, code: str, variant: str, checkpoints: str, pre
             out=Path(model),
             draw=drawing(config, task),
         )
+
+
+@settled
+def tune(
+    params: str,
+    task: str,
+    code: str,
+    variant: str,
+    search: str,
+    trials: int,
+    seeds: int,
+    checkpoints: str,
+    lane: int,
+    prepared: str,
+    results: str,
+) -> None:
+    """Makes one trial of a search whose study other tasks share."""
+    from condswin.config.search import Search, shared_database
+    from condswin.steps.train import train as training
+    from condswin.steps.tune import RESULTS
+    from condswin.steps.tune import tune as step
+
+    config = _read(params, task)
+    _require(code, "tune", task)
+    storage = shared_database(os.environ.get("CONDSWIN_STORAGE", ""))
+    if not storage:
+        raise ConfigError(
+            "CONDSWIN_STORAGE: not in the environment; name in cluster.secrets a Secret that holds the PostgreSQL "
+            "database that trials share"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        # One after another, the trials of a lane have a folder: a task that comes back finds its own there.
+        out = Path(checkpoints or scratch, layout.search(task, variant), str(lane))
+        step(
+            config,
+            task,
+            variant,
+            Search.model_validate_json(search),
+            train=training,
+            trials=trials,
+            seeds=seeds,
+            here=1,
+            prepared=Path(prepared),
+            out=out,
+            storage=storage,
+        )
+        Path(results).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(out / RESULTS, Path(results, RESULTS))
 
 
 @settled

@@ -10,6 +10,7 @@ from condswin.config.root import Config
 from condswin.suggest import unknown
 from pipelines.evaluation import batch_predict, drift, evaluation
 from pipelines.retraining import build
+from pipelines.search import search
 
 
 class Build(Protocol):
@@ -26,6 +27,7 @@ PIPELINES: dict[str, Build] = {
     "evaluation": evaluation,
     "drift": drift,
     "batch-predict": batch_predict,
+    "search": search,
 }
 
 

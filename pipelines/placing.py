@@ -50,9 +50,9 @@ def place(
     return task
 
 
-def keep_checkpoints(task: pipeline_task.PipelineTask, pools: Pools, name: TaskName, variant: str) -> None:
+def keep_checkpoints(task: pipeline_task.PipelineTask, pool: Pool, name: TaskName, variant: str) -> None:
     """Mounts the volume on which a training keeps checkpoints, if its pool has one."""
-    if checkpoints := pools.of("train").checkpoints:
+    if checkpoints := pool.checkpoints:
         kubernetes.mount_pvc(task, pvc_name=checkpoints.name(name, variant), mount_path=CHECKPOINTS)
 
 

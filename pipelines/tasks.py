@@ -20,7 +20,7 @@ from pipelines.placing import keep_checkpoints, place
 #: An output of a task.
 Channel = pipeline_channel.PipelineChannel
 # What a task with an effect elsewhere, or that looks elsewhere, cannot take from an earlier run.
-_UNCACHED = ("resolve", "register", "promote", "notify", "fetch")
+_UNCACHED = ("resolve", "register", "promote", "notify", "fetch", "tune")
 
 
 class Tasks:
@@ -55,8 +55,8 @@ class Tasks:
         task = component(**given, **inputs)
         named = " ".join(filter(None, [step.replace("_", " "), self.name, variant]))
         place(task, step, self.pools, self.config, cached=cached and step not in _UNCACHED).set_display_name(named)
-        if step == "train":
-            keep_checkpoints(task, self.pools, self.name, variant)
+        if step in ("train", "tune"):
+            keep_checkpoints(task, self.pools.of(step), self.name, variant)
         return task
 
     def require(self, *tasks: pipeline_task.PipelineTask, step: str, variant: str = "") -> pipeline_task.PipelineTask:

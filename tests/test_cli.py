@@ -265,7 +265,7 @@ def test_bad_files_are_listed_with_reasons_and_exit_status_one(tmp_path: Path) -
         (["ablate", "segmentation", "--study", "unroled"], 1, "did you mean 'unrolled'"),
         (["tune", "segmentation", "swin", "--search", "lerning"], 1, "did you mean 'learning'"),
         (["tune", "segmentation", "swim"], 1, "did you mean 'swin'"),
-        (["tune", "segmentation", "swin", "--storage", "mysql://user:secret@host/db"], 2, "'mysql' is no database"),
+        (["tune", "segmentation", "swin", "--storage", "mysql://user:secret@host/db"], 1, "'mysql' is no database"),
         (["predict", "--model", "models/none", "--out", "o", "nowhere.h5"], 1, "nowhere.h5"),
         (["ingest", "segmentation", "--source", "nowhere"], 1, "nowhere: no such folder"),
     ],

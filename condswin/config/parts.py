@@ -16,6 +16,7 @@ _READ: dict[str, tuple[str, ...]] = {
     "data_card": ("*.ingest", "*.{preparation}", "*.drift"),
     "prepare": ("*.ingest", "*.{preparation}"),
     "train": ("seed", "*.ingest", "*.{preparation}", "*.train", "*.variants.{variant}"),
+    "tune": ("seed", "*.ingest", "*.{preparation}", "*.train", "*.variants.{variant}"),
     "baseline": ("*.ingest", "*.{preparation}"),
     "evaluate": ("*.ingest", "*.{preparation}", *_SCORED),
     "compare": (),

@@ -16,10 +16,10 @@ from condswin.suggest import unknown
 #: Components of the pipelines, which is what `steps` may name.
 STEPS = (
     *("resolve", "ingest", "data_card", "prepare", "train", "evaluate", "baseline", "compare", "register", "promote"),
-    *("report", "fetch", "predict", "verdict", "notify"),
+    *("report", "fetch", "predict", "tune", "verdict", "notify"),
 )
 #: What a node that goes away takes hours of.
-_LONG = ("train",)
+_LONG = ("train", "tune")
 
 Cpu = Annotated[str, Field(pattern=r"^([0-9]*[.])?[0-9]+m?$")]
 Bytes = Annotated[str, Field(pattern=r"^[0-9]+([EPTGM]i?|Ki?)?$")]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeVar, cast
 from pydantic import Field
 
 from condswin.config.names import OWN, TASKS, TaskName
-from condswin.config.section import Section
+from condswin.config.section import Positive, Section
 from condswin.config.task import TaskConfig
 from condswin.errors import ConfigError
 
@@ -38,6 +38,24 @@ class NotifyConfig(Section):
     ui: str = ""
 
 
+class SearchRunConfig(Section):
+    """What the pipeline `search` does.
+
+    Attributes:
+        search: A ready search by name, or a YAML file.
+        variant: A key of the task's `variants`; empty for its first.
+        trials: How many, each a task of its own.
+        at_once: How many of them run at the same time.
+        seeds: Trainings per trial, whose mean counts.
+    """
+
+    search: str = "learning"
+    variant: str = ""
+    trials: Positive = 8
+    at_once: Positive = 2
+    seeds: Positive = 1
+
+
 class ClusterConfig(Section):
     """What the compiled Kubeflow pipelines ask of a cluster.
 
@@ -49,12 +67,14 @@ class ClusterConfig(Section):
         secrets: Secrets of the namespace by name; of each, the environment variable that every task gets a key's
             value in (`minio: {accesskey: AWS_ACCESS_KEY_ID}`).
         notify: Who is told how a run ended.
+        search: What the pipeline `search` does.
     """
 
     pools: str = ""
     environment: dict[str, str] = {}
     secrets: dict[str, dict[str, str]] = {}
     notify: NotifyConfig = NotifyConfig()
+    search: SearchRunConfig = SearchRunConfig()
 
 
 class Config(Section):

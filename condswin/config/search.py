@@ -12,6 +12,7 @@ from condswin.config.root import Config
 from condswin.config.section import Natural, Positive, Section
 from condswin.config.study import read_ready
 from condswin.errors import ConfigError
+from condswin.plain import plain
 from condswin.suggest import nearest
 
 #: Ready searches, by file name.
@@ -88,6 +89,21 @@ def load_search(search: str, config: Config, task: TaskName, variant: str) -> Se
     if problems:
         raise ConfigError("\n".join(f"{path}: space.{problem}" for problem in problems))
     return found
+
+
+def shared_database(uri: str) -> str:
+    """A database that processes can share, by the driver that is installed; empty for none.
+
+    Raises:
+        ConfigError: It is of another kind.
+    """
+    scheme, _, rest = uri.partition("://")
+    if uri and scheme not in ("postgresql", "postgresql+psycopg2"):
+        raise ConfigError(
+            f"storage: {plain(scheme, 40)!r} is no database that processes can share; give "
+            "postgresql://USER@HOST/DATABASE, or leave it out for a file in the output folder"
+        )
+    return f"postgresql+psycopg2://{rest}" if uri else ""
 
 
 def settings(task: TaskName, values: dict[str, JsonValue]) -> list[str]:

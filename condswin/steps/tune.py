@@ -72,6 +72,7 @@ def tune(
     prepared: Path,
     out: Path,
     storage: str = "",
+    here: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Trains a variant with other parameters each time; those that did well decide what is tried next.
@@ -91,6 +92,7 @@ def tune(
         out: Folder for the study, the trials' checkpoints and networks, and `trials.json`.
         storage: PostgreSQL database that keeps the study instead, so that several processes share it, each with a
             folder of its own.
+        here: How many trials this process makes at most; None for no limit.
         overwrite: Write into a folder that holds other files too.
 
     Returns:
@@ -152,7 +154,9 @@ def tune(
             ) as run:
                 study.study.set_user_attr(SHARED_RUN, run.id)
                 objective = _Objective(config, task_name, variant, train, seeds, prepared, out, study, monitor, run)
-                while trial := study.take(trials):
+                made = 0
+                while (here is None or made < here) and (trial := study.take(trials)):
+                    made += 1
                     study.run(trial, objective)
                     _tidy(study, study.place(trial), trials, out)
                 run.tag(_told(_results(study, task_name, variant, monitor)))
@@ -161,7 +165,7 @@ def tune(
         results["trained"] = left
     write_json(out / RESULTS, results)
     output.finish(files, key.record())
-    if all(row["state"] == "failed" for row in results["trials"]):
+    if not study.left(trials) and all(row["state"] == "failed" for row in results["trials"]):
         cause = results["trials"][0]["cause"]
         raise StudyError(f"{out}: none of {len(results['trials'])} trials ended well; the first: {cause}")
     return results

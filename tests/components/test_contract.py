@@ -71,7 +71,7 @@ def test_docstrings_tell_the_user_interface_of_every_input_and_output(name: str)
     assert ("Output" in (spec.outputs or {})) == ("Returns:" in text)
 
 
-SETTLED = ("ingest", "data_card", "prepare", "train", "evaluate", "baseline", "predict")
+SETTLED = ("ingest", "data_card", "prepare", "train", "evaluate", "baseline", "predict", "tune")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -25,7 +25,7 @@ def changed(path: Path, *keys: str, to: Any) -> str:
 
 def test_the_repository_s_pools_keep_small_steps_small_and_cpu_steps_off_the_cuda_image() -> None:
     pools = load_pools(str(POOLS))
-    assert {step for step in STEPS if pools.of(step).accelerator} == {"train", "evaluate", "promote", "predict"}
+    assert {step for step in STEPS if pools.of(step).accelerator} == {"train", "evaluate", "promote", "predict", "tune"}
     assert quantity(pools.of("compare").cpu.limit) <= 1
     assert {pools.of(step).image for step in ("ingest", "compare", "notify")} == {"condswin:cpu"}
     assert pools.once().of("train").retry.count == 0

@@ -11,13 +11,16 @@ from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
+from kfp import local
 from mlflow import MlflowClient
 
 from condswin.config.profiles import write_config
+from condswin.config.reading import load_config
 from condswin.config.root import Config, TrackingConfig
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import ingest
 from condswin.steps.prepare import prepare
+from pipelines.search import search
 
 pytest_plugins = ["tests.registry.fixtures"]
 pytestmark = pytest.mark.services
@@ -132,3 +135,32 @@ def test_the_trial_of_a_dead_process_is_done_by_another_or_by_its_successor(work
     rows = successor.results()["trials"]
     assert sorted((row["trial"], row["state"]) for row in rows) == [(n, "complete") for n in range(3)]
     assert "goes on after" in successor.log.read_text()
+
+
+def test_trials_are_tasks_of_a_pipeline(
+    work: Path, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Kubeflow's local runner, one after another; then again, when nothing is left to do."""
+    config = load_config(work / "params.yaml", ["reconstruction.train.epochs=1"])
+    run = config.cluster.search.model_copy(
+        update={"search": str(work / "space.yaml"), "trials": 3, "at_once": 2, "variant": "swin"}
+    )
+    config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"search": run})})
+    environment = {"CONDSWIN_STORAGE": database, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for times in (1, 2):
+        outputs = tmp_path / f"outputs-{times}"
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(outputs), raise_on_error=True)
+        search(config, (TASK,))()
+        found = [json.loads(path.read_text()) for path in outputs.glob("*/tune*/results/trials.json")]
+        assert len(found) == 3
+        assert max(len(each["trials"]) for each in found) == 3
+        assert sum(bool(each["trained"]) for each in found) == (3 if times == 1 else 0)
+        complete = next(each for each in found if len(each["trials"]) == 3)
+        assert {row["state"] for row in complete["trials"]} == {"complete"}
+    client = MlflowClient(config.tracking.uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'condswin'")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 4  # the search's, and one for each trial
+    assert {one.info.status for one in runs} == {"FINISHED"}
