@@ -1,4 +1,4 @@
-"""Compile the pipelines, run them on this machine or on a cluster, and keep their schedules."""
+"""Compile the pipelines, run them on this machine or on a cluster, and keep their schedules and images."""
 
 import os
 import sys
@@ -11,12 +11,13 @@ from kfp import compiler, local
 from condswin.config.reading import load_config
 from condswin.errors import CondswinError
 from condswin.plain import plain
-from pipelines import cluster
+from pipelines import building, cluster
 from pipelines.common import Params, Settings, Tasks, chosen
 from pipelines.retraining import build
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 cluster.add_to(app)
+building.add_to(app)
 COMPILED = Path(__file__).parent / "compiled"
 
 

@@ -1,15 +1,26 @@
-"""Images by digest: what `infra/images.yaml` records, put in the place of tags."""
+"""Images by digest: what `infra/images.yaml` records, put in the place of tags in pipelines and manifests."""
 
 import re
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from condswin.config.reading import read_yaml, validated
 from condswin.config.section import Section
 from condswin.errors import ConfigError
+from condswin.files import atomic_file
 
 DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 IMAGES = Path("infra/images.yaml")
+#: How manifests call images until kustomize gives them their digests; nothing can be pulled from there.
+UNPINNED = "unpinned.invalid/"
+HEADER = """# Images by digest, as parameters and manifests call them. `make image PUSH=...` and `make pin` write it.
+"""
+COMPONENT = """# Written from infra/images.yaml by `make image` and `make pin`.
+apiVersion: kustomize.config.k8s.io/v1alpha1
+kind: Component
+"""
 
 
 class Image(Section):
@@ -58,6 +69,30 @@ def read_images(path: Path = IMAGES) -> dict[str, str]:
     return found
 
 
+def record(called: str, image: Image, path: Path = IMAGES) -> None:
+    """Notes an image, in place of what was noted under its name, and hands all of them to kustomize.
+
+    Raises:
+        ConfigError: The file is something else, or the image has no digest.
+    """
+    known = validated(Images, read_yaml(path), origin=str(path)).images if path.exists() else {}
+    if not DIGEST.fullmatch(f"{image.name}@{image.digest}"):
+        raise ConfigError(f"{called}: {image.name}@{image.digest} is not NAME@sha256:<64 hex digits>")
+    known = dict(sorted({**known, called: image}.items()))
+    values = {each: value.model_dump(exclude_defaults=True) for each, value in known.items()}
+    pins = [
+        {"name": f"{UNPINNED}{each.replace(':', '-')}", "newName": value.name, "digest": value.digest}
+        for each, value in known.items()
+    ]
+    component = path.parent / "kustomize" / "images" / "kustomization.yaml"
+    for file, text in (
+        (path, HEADER + yaml.safe_dump({"images": values}, sort_keys=False)),
+        (component, COMPONENT + yaml.safe_dump({"images": pins}, sort_keys=False)),
+    ):
+        with atomic_file(file) as temporary:
+            temporary.write_text(text)
+
+
 def pinned(spec: dict[str, Any], images: dict[str, str], *, origin: Path = IMAGES) -> dict[str, Any]:
     """A pipeline whose images are all named by digest.
 
@@ -77,8 +112,8 @@ def pinned(spec: dict[str, Any], images: dict[str, str], *, origin: Path = IMAGE
             image = executor["container"]["image"]
             if not DIGEST.fullmatch(image) and image not in images:
                 raise ConfigError(
-                    f"cluster.image: {image!r} is a tag, which can move; name it by digest, or push it with "
-                    f"`make image PUSH=REGISTRY/NAME`, which records the digest in {origin}"
+                    f"{image}: a tag, which can move; name the image by digest, or push it with `make image "
+                    f"PUSH=REGISTRY/NAME`, which notes its digest in {origin}"
                 )
             executor = {**executor, "container": {**executor["container"], "image": images.get(image, image)}}
         executors[label] = executor
