@@ -269,7 +269,7 @@ BREAKS: list[tuple[Callable[..., Any], Callable[[list[Object]], Any]]] = [
     (literal_secret, lambda o: of(o, "ConfigMap")[0]["data"].update(X="postgresql://a:b@c/d")),
     (unnamed_reference, lambda o: pod(o, "Deployment/mlflow")["containers"][0]["env"].append(
         {"name": "X", "valueFrom": {"secretKeyRef": {"name": "nobody-makes-it", "key": "x"}}})),
-    (unnamed_reference, lambda o: o.remove(next(iter(of(o, "ConfigMap"))))),
+    (unnamed_reference, lambda o: o.remove(next(each for each in of(o, "ConfigMap") if "storage.py" in each["data"]))),
     (unwatched, lambda o: o.remove(one(o, "NetworkPolicy", "backup"))),
     (unwatched, lambda o: one(o, "NetworkPolicy", "mlflow")["spec"].update(policyTypes=["Ingress"])),
     (unprobed, lambda o: pod(o, "Deployment/mlflow")["containers"][0].pop("readinessProbe")),

@@ -17,16 +17,19 @@ client = boto3.client("s3")
 
 
 def digest(path: Path) -> str:
+    """Hex SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def names() -> list[str]:
+    """Keys of all backups, oldest first."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/mlflow-")
     return sorted(entry["Key"] for page in pages for entry in page.get("Contents", []))
 
 
 def put(path: Path) -> None:
+    """Stores a file, and removes what is older than the KEEP newest."""
     if not path.stat().st_size:
         sys.exit(f"{path}: empty; nothing was stored")
     key = f"{prefix}/mlflow-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.dump"
@@ -40,6 +43,7 @@ def put(path: Path) -> None:
 
 
 def get(path: Path, name: str = "") -> None:
+    """Fetches a backup, the newest if none is named."""
     found = names()
     key = f"{prefix}/{name}" if name else (found[-1] if found else "")
     if key not in found:
@@ -52,6 +56,7 @@ def get(path: Path, name: str = "") -> None:
 
 
 def make() -> None:
+    """Makes the bucket, if it is not there."""
     if bucket not in [each["Name"] for each in client.list_buckets()["Buckets"]]:
         client.create_bucket(Bucket=bucket)
     print(bucket)
