@@ -4,8 +4,6 @@ import copy
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,21 +13,12 @@ import pytest
 import yaml
 
 from pipelines.images import DIGEST, UNPINNED, Image, record
+from tests.infra.rendering import ROOT, Object, containers, of, pods, render
 
-ROOT = Path(__file__).parents[2]
 OVERLAYS = ("laptop", "production")
 #: Of objects that Kubernetes itself has no schema for: their keys, which are tested below.
 CUSTOM = {"PrometheusRule"}
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|[KMGT]i?)?")
-
-Object = dict[str, Any]
-
-
-def render(overlay: Path) -> list[Object]:
-    kubectl = Path(sys.executable).with_name("kubectl")
-    done = subprocess.run([kubectl, "kustomize", overlay], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
 
 
 @pytest.fixture(scope="module")
@@ -52,26 +41,6 @@ def overlay(request: pytest.FixtureRequest, rendered: dict[str, list[Object]]) -
 @pytest.fixture
 def production(rendered: dict[str, list[Object]]) -> list[Object]:
     return rendered["production"]
-
-
-def of(objects: list[Object], kind: str) -> list[Object]:
-    return [each for each in objects if each["kind"] == kind]
-
-
-def pods(objects: list[Object]) -> Iterator[tuple[str, Object]]:
-    """Name and template of everything that makes pods."""
-    for each in objects:
-        spec = each.get("spec", {})
-        if each["kind"] == "CronJob":
-            spec = spec["jobTemplate"]["spec"]
-        if "template" in spec:
-            yield f"{each['kind']}/{each['metadata']['name']}", spec["template"]
-
-
-def containers(objects: list[Object]) -> Iterator[tuple[str, Object]]:
-    for name, template in pods(objects):
-        for each in (*template["spec"].get("initContainers", ()), *template["spec"]["containers"]):
-            yield f"{name}/{each['name']}", each
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
