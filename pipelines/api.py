@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import kfp_server_api as kfp
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
+from condswin.doctor.servers import stays_near
 from condswin.errors import CondswinError, ConfigError
 from condswin.plain import plain
 
@@ -88,8 +89,7 @@ class Backend:
         parts = urlsplit(host)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             raise ConfigError("KFP_HOST (or --host): give an address like https://kubeflow.example.org/pipeline")
-        near = parts.hostname in ("localhost", "127.0.0.1", "::1") or parts.hostname.endswith((".svc", ".local"))
-        if token and parts.scheme == "http" and not near:
+        if token and not stays_near(host):
             raise ConfigError(f"KFP_HOST: {host} would get the token in the clear; use https, or a port-forward")
         self.host, self.namespace = host.rstrip("/"), namespace
         settings = kfp.Configuration(host=self.host)
