@@ -16,6 +16,11 @@ from pipelines.images import IMAGES, Image, record
 Called = Annotated[str, typer.Argument(help="As parameters and manifests call it: condswin:cpu, postgres.")]
 File = Annotated[Path, typer.Option("--images", help="Where digests are noted.")]
 
+#: What the image is made of (.dockerignore lets in no more).
+_CONTENT = (
+    *("infra/Dockerfile", ".dockerignore", "pyproject.toml", "requirements.lock", "README.md"),
+    *("condswin", "components", "pipelines"),
+)
 #: Run inside an image; lists what pip and Debian installed there.
 _PACKAGES = """
 import importlib.metadata, json, shutil, subprocess
@@ -52,7 +57,7 @@ def image(
     if push and ("@" in push or ":" in push.rpartition("/")[2] or "/" not in push):
         raise typer.BadParameter(f"{push!r} is not REGISTRY/NAME; the tag is made here", param_hint="--push")
     commit = _run("git", "rev-parse", "HEAD")
-    if changed := _run("git", "status", "--porcelain", "--untracked-files=no"):
+    if changed := _run("git", "status", "--porcelain", "--", *_CONTENT):
         if push:
             names = plain(", ".join(line[2:].strip() for line in changed.splitlines()), 200)
             raise CondswinError(

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from condswin.errors import CondswinError
 from pipelines.__main__ import app
-from pipelines.building import sbom
+from pipelines.building import _CONTENT, sbom
 from pipelines.images import read_images
 
+ROOT = Path(__file__).parents[2]
 DIGEST = f"sha256:{'b' * 64}"
 #: Knows one image under two names, and what is in it.
 DOCKER = """#!/bin/sh
@@ -102,6 +103,26 @@ def test_a_changed_tree_is_not_pushed_since_its_commit_would_lie(tree: Path) -> 
         pipelines("image", "--push", "registry.example:5000/team/condswin")
     pipelines("image")
     assert "-dirty" in commands(tree)[0]
+    subprocess.run(["git", "checkout", "--quiet", "."], cwd=tree, check=True)
+    (tree / "condswin").mkdir()
+    (tree / "condswin/new.py").touch()
+    with pytest.raises(CondswinError, match=r"differ from commit .* condswin/; commit first"):
+        pipelines("image", "--push", "registry.example:5000/team/condswin")
+
+
+def test_what_may_enter_an_image_must_be_committed() -> None:
+    let_in = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert {each for each in let_in if not each.startswith("infra/wheels")} <= set(_CONTENT)
+
+
+def test_both_targets_are_pushed_from_one_commit(tree: Path) -> None:
+    """The first notes its digest in a tracked file, which is no part of the image."""
+    for command in (("add", "inspected"), ("commit", "--quiet", "--message", "b")):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *command], cwd=tree, check=True)
+    (tree / "inspected").write_text((tree / "inspected").read_text() + "\n")
+    for target in ("cpu", "gpu"):
+        pipelines("image", "--target", target, "--push", "registry.example:5000/team/condswin")
+    assert read_images(tree / "infra/images.yaml").keys() == {"condswin:cpu", "condswin:gpu"}
 
 
 @pytest.mark.parametrize(
