@@ -9,22 +9,32 @@ from components.baseline import baseline
 from components.compare import compare
 from components.data_card import data_card
 from components.evaluate import evaluate
+from components.fetch import fetch
 from components.ingest import ingest
+from components.notify import notify
+from components.predict import predict
 from components.prepare import prepare
 from components.promote import promote
 from components.register import register
+from components.report import report
 from components.resolve import resolve
 from components.train import train
+from components.verdict import verdict
 
 __all__ = [
     "baseline",
     "compare",
     "data_card",
     "evaluate",
+    "fetch",
     "ingest",
+    "notify",
+    "predict",
     "prepare",
     "promote",
     "register",
+    "report",
     "resolve",
     "train",
+    "verdict",
 ]

@@ -12,7 +12,8 @@ def baseline(
     code: str,
     prepared: dsl.Input[dsl.Dataset],  # type: ignore[type-arg]
     evaluation: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
-) -> None:
+    metrics: dsl.Output[dsl.Metrics],  # type: ignore[type-arg]
+) -> str:
     """Predicts and scores the validation and test cases by the task's reference method.
 
     Args:
@@ -21,7 +22,11 @@ def baseline(
         code: Checksum of the code that this task runs; empty for whatever the image holds.
         prepared: Folder that the prepare component wrote.
         evaluation: Folder with predictions, per-case tables and pictures; empty if the task has no such method.
+        metrics: Test means, for the Kubeflow user interface.
+
+    Returns:
+        Why the pipeline cannot go on; empty if it can.
     """
     from condswin import kubeflow
 
-    kubeflow.baseline(params, task, code, prepared.path, evaluation.path)
+    return kubeflow.baseline(params, task, code, prepared.path, evaluation.path, metrics.log_metric)

@@ -14,6 +14,7 @@ def compare(
     task: str,
     code: str,
     comparison: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
+    table: dsl.Output[dsl.Markdown],  # type: ignore[type-arg]
     best: dsl.Output[dsl.Model],  # type: ignore[type-arg]
     evaluation_1: dsl.Input[dsl.Artifact],  # type: ignore[type-arg]
     model_1: dsl.Input[dsl.Model],  # type: ignore[type-arg]
@@ -39,6 +40,7 @@ def compare(
         task: `reconstruction` or `segmentation`.
         code: Checksum of the code that this task runs; empty for whatever the image holds.
         comparison: JSON file with all variants' scores.
+        table: The same as a table, for the Kubeflow user interface.
         best: Folder of the best variant's model, copied.
         evaluation_1: Folder that the evaluate component wrote for a variant.
         model_1: Folder that the train component wrote for it.
@@ -78,5 +80,6 @@ def compare(
         ],
         [model_1, model_2, model_3, model_4, model_5, model_6, model_7, model_8],
         comparison.path,
+        table.path,
         best.path,
     )

@@ -14,7 +14,7 @@ def evaluate(
     model: dsl.Input[dsl.Model],  # type: ignore[type-arg]
     evaluation: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
     metrics: dsl.Output[dsl.Metrics],  # type: ignore[type-arg]
-) -> None:
+) -> str:
     """Predicts and scores the validation and test cases.
 
     Args:
@@ -25,7 +25,10 @@ def evaluate(
         model: Folder that the train component wrote.
         evaluation: Folder with predictions, per-case tables and pictures.
         metrics: Test means, for the Kubeflow user interface.
+
+    Returns:
+        Why the pipeline cannot go on; empty if it can.
     """
     from condswin import kubeflow
 
-    kubeflow.evaluate(params, task, code, prepared.path, model.path, evaluation.path, metrics.log_metric)
+    return kubeflow.evaluate(params, task, code, prepared.path, model.path, evaluation.path, metrics.log_metric)

@@ -1,3 +1,3 @@
-"""The image that components name until a pipeline sets another one (`cluster.image` in the parameters)."""
+"""The image that components name until a pipeline sets those of its pools."""
 
 IMAGE = "condswin:latest"

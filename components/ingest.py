@@ -23,7 +23,7 @@ def ingest(
         ingested: Folder of files and manifest.
 
     Returns:
-        Fingerprint of the data.
+        Why the pipeline cannot go on; empty if it can.
     """
     from condswin import kubeflow
 

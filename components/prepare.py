@@ -23,7 +23,7 @@ def prepare(
         prepared: Folder of files and manifest.
 
     Returns:
-        Fingerprint of the prepared data.
+        Why the pipeline cannot go on; empty if it can.
     """
     from condswin import kubeflow
 

@@ -14,6 +14,7 @@ def register(
     comparison: dsl.Input[dsl.Artifact],  # type: ignore[type-arg]
     model: dsl.Input[dsl.Model],  # type: ignore[type-arg]
     registered: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
+    card: dsl.Input[dsl.Artifact] = None,  # type: ignore[type-arg, assignment]
 ) -> str:
     """Registers a model in MLflow as challenger; running it again changes nothing.
 
@@ -25,10 +26,11 @@ def register(
         comparison: File that the compare component wrote.
         model: Folder of the best model.
         registered: JSON file that names the version.
+        card: Folder that the data_card component wrote of the data, to be kept with the version.
 
     Returns:
         The version.
     """
     from condswin import kubeflow
 
-    return kubeflow.register(params, task, image, pipeline_run, comparison.path, model.path, registered.path)
+    return kubeflow.register(params, task, image, pipeline_run, comparison.path, model.path, card, registered.path)

@@ -14,7 +14,7 @@ def train(
     checkpoints: str,
     prepared: dsl.Input[dsl.Dataset],  # type: ignore[type-arg]
     model: dsl.Output[dsl.Model],  # type: ignore[type-arg]
-) -> None:
+) -> str:
     """Trains a variant; a retried task goes on from its last checkpoint if `checkpoints` is given.
 
     Args:
@@ -25,7 +25,10 @@ def train(
         checkpoints: Folder on a persistent volume; empty to lose checkpoints with the pod.
         prepared: Folder that the prepare component wrote.
         model: Folder with weights and description.
+
+    Returns:
+        Why the pipeline cannot go on; empty if it can.
     """
     from condswin import kubeflow
 
-    kubeflow.train(params, task, code, variant, checkpoints, prepared.path, model.path)
+    return kubeflow.train(params, task, code, variant, checkpoints, prepared.path, model.path)

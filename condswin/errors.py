@@ -43,6 +43,18 @@ class BadDataError(CondswinError):
     """A set of files cannot be used together (a report of several bad files, a patient in two splits)."""
 
 
+class SourceError(BadDataError):
+    """A source does not answer as it should; another try may find it well."""
+
+
+class ImageError(CondswinError):
+    """A task runs in another image than its pipeline was compiled for."""
+
+
+class StoppedError(CondswinError):
+    """A pipeline cannot go on, whatever is tried again."""
+
+
 class DriftError(CondswinError):
     """Data differs from what a model was trained on; the data card, which is written, shows how.
 

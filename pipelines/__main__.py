@@ -12,8 +12,9 @@ from condswin.config.reading import load_config
 from condswin.errors import CondswinError
 from condswin.plain import plain
 from pipelines import building, cluster
+from pipelines.catalogue import PIPELINES, Pipeline
 from pipelines.common import Params, Settings, Tasks, chosen
-from pipelines.retraining import build
+from pipelines.evaluation import drift
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 cluster.add_to(app)
@@ -28,7 +29,7 @@ def compile_all(
     with_code: Annotated[bool, typer.Option(help="Let each task refuse to run other code than this.")] = False,
     settings: Settings = None,
 ) -> None:
-    """Write the pipelines of each task of the parameters, and of all together, as YAML for a Kubeflow backend.
+    """Write all pipelines for the parameters' tasks as YAML for a Kubeflow backend, and retraining for each alone.
 
     Examples:
     python -m pipelines compile
@@ -36,10 +37,12 @@ def compile_all(
     """
     config = load_config(params, settings or [])
     out.mkdir(parents=True, exist_ok=True)
-    for tasks in dict.fromkeys((config.present, *((task,) for task in config.present))):
-        pipeline = build(config, tasks, with_code=with_code)
-        compiler.Compiler().compile(pipeline, package_path=str(out / f"{pipeline.name}.yaml"))
-        print(out / f"{pipeline.name}.yaml")
+    wanted = [(PIPELINES["retraining"], (task,)) for task in config.present if len(config.present) > 1]
+    for make, tasks in [*((make, config.present) for make in PIPELINES.values()), *wanted]:
+        if make is not drift or any(config.task(task).data_card for task in tasks):
+            pipeline = make(config, tasks, with_code=with_code)
+            compiler.Compiler().compile(pipeline, package_path=str(out / f"{pipeline.name}.yaml"))
+            print(out / f"{pipeline.name}.yaml")
 
 
 @app.command()
@@ -47,13 +50,16 @@ def run(
     local_: Annotated[bool, typer.Option("--local", help="In processes of this machine.")] = False,
     docker: Annotated[bool, typer.Option("--docker", help="In containers of this machine's Docker.")] = False,
     root: Annotated[Path, typer.Option(help="Folder for the outputs of all tasks.")] = Path("build/kubeflow"),
+    pipeline: Pipeline = "retraining",
     task: Tasks = None,
     params: Params = Path("params.yaml"),
     settings: Settings = None,
 ) -> None:
-    """Run the pipeline on this machine through kfp.local.
+    """Run a pipeline on this machine through kfp.local.
 
-    Example: python -m pipelines run --local --task reconstruction
+    Examples:
+    python -m pipelines run --local --task reconstruction
+    python -m pipelines run --local --pipeline batch-predict --task segmentation --set segmentation.source=scans
     """
     if local_ == docker:
         raise typer.BadParameter("give --local or --docker; to run on a cluster: python -m pipelines submit")
@@ -67,13 +73,11 @@ def run(
         runner = local.SubprocessRunner(use_venv=False)
     local.init(runner=runner, pipeline_root=str(root.resolve()), raise_on_error=True)
     config = load_config(params, settings or [])
-    # What fails here fails again: retries are for pods that vanish.
-    cluster, tracking = config.cluster.model_copy(update={"retries": 0}), config.tracking
     if given := os.environ.get("MLFLOW_TRACKING_URI"):
-        tracking = tracking.model_copy(update={"uri": given})
-    config = config.model_copy(update={"cluster": cluster, "tracking": tracking})
+        config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": given})})
     try:
-        build(config, chosen(config, task))()
+        # What fails here fails again: retries are for pods that vanish.
+        PIPELINES[pipeline](config, chosen(config, task), retries=False)()
     except RuntimeError as error:
         raise CondswinError(f"{error}; the failed task's own message is above") from None
 

@@ -15,10 +15,11 @@ from condswin.config.reading import load_config
 from condswin.errors import CondswinError, ConfigError
 from condswin.files import fingerprint
 from condswin.plain import plain
+from condswin.suggest import unknown
 from pipelines.api import ACTIVE, Backend, token_from
+from pipelines.catalogue import PIPELINES, Pipeline
 from pipelines.common import Params, Settings, Tasks, chosen
 from pipelines.images import IMAGES, pinned, read_images
-from pipelines.retraining import build
 from pipelines.schedules import SCHEDULES, Change, Schedule, changes, read_schedules, wanted
 
 Host = Annotated[str, typer.Option(help="Address of Kubeflow Pipelines.", envvar="KFP_HOST")]
@@ -57,6 +58,7 @@ def submit(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until it ends; status 1 unless it succeeds.")] = False,
     images: Images = IMAGES,
+    pipeline: Pipeline = "retraining",
     task: Tasks = None,
     params: Params = Path("params.yaml"),
     settings: Settings = None,
@@ -67,7 +69,7 @@ def submit(
     """
     backend = Backend(host, token=token_from(token_file), namespace=namespace)
     labels = dict(map(_label, label or []))
-    name, spec = _compiled(params, settings, task, images)
+    name, spec = _compiled(pipeline, params, settings, task, images)
     key = fingerprint([spec, service_account])
     run, under_way = backend.start(
         kfp.V2beta1Run(
@@ -184,7 +186,7 @@ def _planned(file: Path, images: Path) -> list[tuple[str, Schedule, dict[str, An
     planned = []
     for name, schedule in read_schedules(file).items():
         try:
-            _, spec = _compiled(Path(schedule.params), schedule.set, schedule.tasks, images)
+            _, spec = _compiled(schedule.pipeline, Path(schedule.params), schedule.set, schedule.tasks, images)
         except (CondswinError, typer.BadParameter) as error:
             raise ConfigError(f"{file}: schedules.{name}: {error}") from None
         planned.append((name, schedule, spec))
@@ -203,11 +205,13 @@ def _said(change: Change) -> str:
 
 
 def _compiled(
-    params: Path, settings: list[str] | None, tasks: list[str] | None, images: Path
+    called: str, params: Path, settings: list[str] | None, tasks: list[str] | None, images: Path
 ) -> tuple[str, dict[str, Any]]:
     """A pipeline's name, and what the backend takes: every image by digest, beside what Kubernetes is asked for."""
+    if called not in PIPELINES:
+        raise ConfigError(unknown("pipeline", called, PIPELINES))
     config = load_config(params, settings or [])
-    pipeline = build(config, chosen(config, tasks))
+    pipeline = PIPELINES[called](config, chosen(config, tasks))
     spec = pinned(MessageToDict(pipeline.pipeline_spec), read_images(images), origin=images)
     platform = MessageToDict(pipeline.platform_spec)
     return pipeline.name, {"pipeline_spec": spec, "platform_spec": platform} if platform else spec

@@ -37,6 +37,7 @@ class Schedule(Section):
 
     Attributes:
         cron: Six fields: second, minute, hour, day of month, month, day of week; in the backend's time zone (UTC).
+        pipeline: Its name, as `submit --pipeline` takes it.
         tasks: Which of the parameters' tasks; empty for all.
         params: Parameters file, from the folder that the command is run in.
         set: Values that replace the file's, as `--set`.
@@ -44,6 +45,7 @@ class Schedule(Section):
     """
 
     cron: str
+    pipeline: str = "retraining"
     tasks: list[str] = []  # noqa: RUF012
     params: str = "params.yaml"
     set: list[str] = []  # noqa: RUF012

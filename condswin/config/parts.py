@@ -9,14 +9,19 @@ from condswin.errors import ConfigError
 
 # Keys by step, `*` for the task's section. Where MLflow keeps things comes from the environment.
 _SCORED = ("*.train.device", "*.train.crop", "*.predict")
+_SOURCE = ("seed", "*.source", "*.demo", "*.ingest")
 _READ: dict[str, tuple[str, ...]] = {
-    "ingest": ("seed", "*.source", "*.demo", "*.ingest"),
+    "resolve": _SOURCE,
+    "ingest": _SOURCE,
     "data_card": ("*.ingest", "*.{preparation}", "*.drift"),
     "prepare": ("*.ingest", "*.{preparation}"),
     "train": ("seed", "*.ingest", "*.{preparation}", "*.train", "*.variants.{variant}"),
     "baseline": ("*.ingest", "*.{preparation}"),
     "evaluate": ("*.ingest", "*.{preparation}", *_SCORED),
     "compare": (),
+    "fetch": (),
+    "predict": (*_SOURCE, "*.{preparation}", *_SCORED),
+    "report": (),
     "register": (),
     "promote": ("*.ingest", "*.{preparation}", *_SCORED, "*.gate"),
 }

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin
 from pydantic_core import PydanticUndefined
 
 from condswin.config.gate import FIGURES
+from condswin.config.pools import Pool
 from condswin.config.reading import parameters
 from condswin.config.section import Section
 from condswin.config.task import TaskConfig, VariantConfig
@@ -24,6 +25,12 @@ which are there, for `dvc.yaml`. Any key can be given on the command line instea
 
 "The thesis" and its "slides" are Luigi Antonelli's, "Lightweight Conditional Swin U-Net for Medical Image
 reconstruction and segmentation" (Sapienza Università di Roma, 2022/2023).
+"""
+_POOLS = """
+## Pools
+
+The file that `cluster.pools` names: `pools` by name, `steps` with the pool of each component, and the `default` pool of
+the others. The repository has [infra/pools.yaml](../infra/pools.yaml).
 """
 _VARIANTS = """
 ## Settings of networks
@@ -39,6 +46,8 @@ def reference() -> str:
         _HEAD,
         *_section("", parameters()),
         *_section("TASK.variants.LABEL", VariantConfig),
+        _POOLS,
+        *_section("pools.NAME", Pool),
         _VARIANTS,
         *_networks(),
     ]

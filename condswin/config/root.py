@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeVar, cast
 from pydantic import Field
 
 from condswin.config.names import OWN, TASKS, TaskName
-from condswin.config.section import Natural, Section
+from condswin.config.section import Section
 from condswin.config.task import TaskConfig
 from condswin.errors import ConfigError
 
@@ -24,32 +24,37 @@ class TrackingConfig(Section):
     experiment: str = "condswin"
 
 
-class ClusterConfig(Section):
-    """What the compiled Kubeflow pipeline asks of a cluster.
+class NotifyConfig(Section):
+    """Who is told how a run on Kubeflow ended.
 
     Attributes:
-        image: Image of every task. Name it by digest: Kubeflow's cache does not notice when a tag moves.
-        gpus: GPUs of a task that trains or evaluates.
-        cpu: CPU limit of a task.
-        memory: Memory limit of a task.
-        gpu_node_selector: Labels of the GPU node pool.
-        retries: How often a failed task is tried again.
-        checkpoints_claim: PersistentVolumeClaim for checkpoints, so that a retried training goes on; empty for none.
+        secret: Secret of the namespace with the address of a Slack-compatible webhook; empty to tell nobody.
+        key: The Secret's key that holds it.
+        ui: Address of Kubeflow's user interface, for a link to the run; empty for none.
+    """
+
+    secret: str = ""
+    key: str = "url"
+    ui: str = ""
+
+
+class ClusterConfig(Section):
+    """What the compiled Kubeflow pipelines ask of a cluster.
+
+    Attributes:
+        pools: File that says which nodes each step runs on and what it asks of them (`infra/pools.yaml`); empty for
+            modest pods of the image `condswin:latest` without accelerators.
         environment: Variables of every task's environment (AWS_ENDPOINT_URL). Nothing secret: whoever sees a run sees
             them.
         secrets: Secrets of the namespace by name; of each, the environment variable that every task gets a key's
             value in (`minio: {accesskey: AWS_ACCESS_KEY_ID}`).
+        notify: Who is told how a run ended.
     """
 
-    image: str = "condswin:latest"
-    gpus: Natural = 0
-    cpu: str = "2"
-    memory: str = "4Gi"
-    gpu_node_selector: dict[str, str] = {}
-    retries: Natural = 2
-    checkpoints_claim: str = ""
+    pools: str = ""
     environment: dict[str, str] = {}
     secrets: dict[str, dict[str, str]] = {}
+    notify: NotifyConfig = NotifyConfig()
 
 
 class Config(Section):

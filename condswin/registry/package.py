@@ -252,6 +252,17 @@ def load_package(uri: str, package: Path) -> tuple[nn.Module, ModelSpec]:
         raise ModelUnavailableError(f"{uri}: {str(error).replace(f'{folder}/', '')}") from error
 
 
+def fetch_network(uri: str, config: Config, folder: Path) -> None:
+    """Puts the network of a registered version into a folder, as `condswin.networks.saving.save_model` wrote it.
+
+    Raises:
+        TrackingError: The server does not answer.
+        ModelUnavailableError: It has no such version, or its files are missing or not those that were registered.
+    """
+    with verified_package(uri, config) as package:
+        shutil.copytree(package / _NETWORK, folder, dirs_exist_ok=True)
+
+
 def load_registered(uri: str, config: Config) -> tuple[nn.Module, ModelSpec]:
     """Loads a network in evaluation mode on the CPU, with the installed condswin's code.
 

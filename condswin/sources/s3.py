@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import S3DownloadFailedError, S3ValidationError
 
-from condswin.errors import BadDataError
+from condswin.errors import BadDataError, SourceError
 from condswin.files import atomic_file
 from condswin.sources.contents import DiffersError, Listed, compared_by
 
@@ -122,7 +122,7 @@ class Prefix:
                     return compared_by(temporary, listed, self)
             except DiffersError as differs:
                 reason = str(differs)
-        raise BadDataError(f"{url}: {reason}; run again, and ask who runs the server if it stays so")
+        raise SourceError(f"{url}: {reason}; run again, and ask who runs the server if it stays so")
 
 
 @contextmanager
@@ -133,7 +133,7 @@ def _explained(where: str, mend: str) -> Iterator[None]:
     except BadDataError:
         raise
     except (BotoCoreError, Boto3Error, ClientError, *_REASONS, OSError) as error:
-        raise BadDataError(f"{where}: {_reason(error)}; {mend}") from None
+        raise SourceError(f"{where}: {_reason(error)}; {mend}") from None
 
 
 _CUT = "the connection is cut"

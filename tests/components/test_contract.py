@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from condswin import kubeflow
 from condswin.config.parts import part
 from condswin.config.root import Config
 from condswin.ct.config import SegmentationConfig
-from condswin.errors import BadDataError, ConfigError, DriftError
+from condswin.errors import ImageError, StoppedError
 from condswin.mri.config import DriftConfig
 from condswin.steps.demo_data import demo_data
 
@@ -58,7 +59,47 @@ def test_calls_match_what_condswin_offers(name: str) -> None:
     call = next(
         node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == name
     )
-    assert len(call.args) == len(inspect.signature(getattr(kubeflow, name)).parameters)
+    inspect.signature(getattr(kubeflow, name)).bind(*call.args)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstrings_tell_the_user_interface_of_every_input_and_output(name: str) -> None:
+    spec, text = getattr(components, name).component_spec, getattr(components, name).python_func.__doc__
+    assert spec.description == text.strip().splitlines()[0]
+    described = {*spec.inputs, *(output for output in spec.outputs or () if output != "Output")}
+    assert described == set(re.findall(r"^        (\w+): \S", text, re.MULTILINE))
+    assert ("Output" in (spec.outputs or {})) == ("Returns:" in text)
+
+
+SETTLED = ("ingest", "data_card", "prepare", "train", "evaluate", "baseline", "predict")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_verdict_is_passed_on_is_a_text_and_nothing_else_is_judged(name: str) -> None:
+    function = getattr(kubeflow, name)
+    assert (inspect.unwrap(function) is not function) == (name in SETTLED)
+    if name in SETTLED:
+        assert getattr(components, name).component_spec.outputs["Output"].type == "String"
+
+
+def test_the_user_interface_is_given_pages_and_metrics() -> None:
+    shown = {
+        (name, output): spec.type.removeprefix("system.").partition("@")[0]
+        for name in NAMES
+        for output, spec in (getattr(components, name).component_spec.outputs or {}).items()
+        if spec.type.startswith(("system.HTML", "system.Markdown", "system.Metrics"))
+    }
+    assert shown == {
+        ("baseline", "metrics"): "Metrics",
+        ("compare", "table"): "Markdown",
+        ("data_card", "metrics"): "Metrics",
+        ("data_card", "page"): "HTML",
+        ("evaluate", "metrics"): "Metrics",
+        ("predict", "metrics"): "Metrics",
+        ("predict", "page"): "Markdown",
+        ("promote", "page"): "Markdown",
+        ("report", "page"): "HTML",
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,9 +151,10 @@ def test_the_version_changes_with_the_source_and_other_data_is_refused(tiny: Con
     one = next((tmp_path / "raw").rglob("*.nii.gz"))
     os.utime(one, (0, 0))
     assert version() != first
-    with pytest.raises(BadDataError, match="it changed meanwhile; start another run"):
-        components.ingest.python_func(**asked, version=first, ingested=out)
-    components.ingest.python_func(**asked, version=version(), ingested=out)
+    stopped = components.ingest.python_func(**asked, version=first, ingested=out)
+    assert stopped.startswith("ingest segmentation: ")
+    assert stopped.endswith("it changed meanwhile; start another run")
+    assert components.ingest.python_func(**asked, version=version(), ingested=out) == ""
     assert (tmp_path / "ingested" / "manifest.json").is_file()
 
 
@@ -130,7 +172,7 @@ def test_demo_data_has_a_version_of_its_settings(tiny: Config) -> None:
 
 def test_other_code_than_the_pipeline_was_compiled_with_is_refused(tiny: Config, tmp_path: Path) -> None:
     out = dsl.Dataset(uri=str(tmp_path))
-    with pytest.raises(ConfigError, match="ingest segmentation: this image holds other code"):
+    with pytest.raises(ImageError, match="ingest segmentation: this image holds other code"):
         components.ingest.python_func(**given(tiny, "ingest", "segmentation") | {"code": "0"}, version="", ingested=out)
 
 
@@ -140,16 +182,27 @@ def test_data_that_drifted_stops_the_pipeline_with_its_card_written(tiny: Config
     config = tiny.model_copy(update={"reconstruction": tiny.reconstruction.model_copy(update={"demo": demo})})
     data = ingested(config, "reconstruction", tmp_path / "ingested")
 
-    def card_of(config: Config, out: Path, metrics: dsl.Metrics) -> None:
-        asked = given(config, "data_card", "reconstruction")
-        card = dsl.Artifact(uri=str(out))
-        components.data_card.python_func(
-            params=asked["params"], code=asked["code"], ingested=data, card=card, metrics=metrics
+    def card_of(config: Config, out: Path, metrics: dsl.Metrics, reference: dsl.Artifact | None = None) -> str:
+        card, page = dsl.Artifact(uri=str(out)), dsl.HTML(uri=f"{out}.html")
+        told: str = components.data_card.python_func(
+            **given(config, "data_card", "reconstruction"),
+            ingested=data,
+            card=card,
+            page=page,
+            metrics=metrics,
+            reference=reference,
         )
+        return told
 
     metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
-    card_of(config, tmp_path / "card", metrics)
+    assert card_of(config, tmp_path / "card", metrics) == ""
     assert metrics.metadata == {"cases": 15}
+
+    champions, metrics = dsl.Artifact(uri=str(tmp_path / "card")), dsl.Metrics(uri=str(tmp_path / "metrics"))
+    assert card_of(config, tmp_path / "again", metrics, champions) == ""
+    assert metrics.metadata == {"cases": 15, "drift": 0.0}
+    without = dsl.Artifact(uri=str(tmp_path))
+    assert "registered without a data card" in card_of(config, tmp_path / "none", metrics, without)
 
     known = json.loads((tmp_path / "card" / "card.json").read_text())
     known["statistics"]["columns"] = [value + 1000 for value in known["statistics"]["columns"]]
@@ -157,7 +210,13 @@ def test_data_that_drifted_stops_the_pipeline_with_its_card_written(tiny: Config
     drift = DriftConfig(reference=str(tmp_path / "reference.json"))
     config = config.model_copy(update={"reconstruction": config.reconstruction.model_copy(update={"drift": drift})})
     metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
-    with pytest.raises(DriftError, match=r"drifted by 1\.000 from .*reference\.json"):
-        card_of(config, tmp_path / "new", metrics)
+    stopped = card_of(config, tmp_path / "new", metrics)
+    assert re.match(r"data_card reconstruction: .*: drifted by 1\.000 from .*reference\.json", stopped)
     assert metrics.metadata == {"cases": 15, "drift": 1.0}
-    assert (tmp_path / "new" / "card.html").is_file()
+    assert (tmp_path / "new.html").read_bytes() == (tmp_path / "new" / "card.html").read_bytes()
+    with pytest.raises(StoppedError, match="drifted by"):
+        components.verdict.python_func(outcome_1="", outcome_2=stopped)
+
+
+def test_a_verdict_on_nothing_is_none() -> None:
+    components.verdict.python_func(outcome_1="", outcome_9="")

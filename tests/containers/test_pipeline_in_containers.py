@@ -20,9 +20,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def config(image: str, tracking: str) -> Config:
+def config(image: str, tracking: str, tmp_path_factory: pytest.TempPathFactory) -> Config:
     values = compose(["demo", "tiny"]).model_dump(mode="json")
-    values["cluster"]["image"] = image
+    pools = tmp_path_factory.mktemp("pools") / "pools.yaml"
+    pools.write_text(f"pools: {{default: {{image: '{image}'}}}}\n")
+    values["cluster"]["pools"] = str(pools)
     values["tracking"]["uri"] = tracking
     return parse_config(values, origin="test")
 

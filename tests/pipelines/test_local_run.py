@@ -11,6 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from condswin.config.pools import Pools
 from condswin.config.profiles import compose, write_config
 from condswin.config.root import Config
 from condswin.networks.saving import load_model
@@ -96,7 +97,7 @@ def test_every_task_leaves_its_outputs(runs: tuple[Path, Path], tiny: Config) ->
     assert evaluated == set(tiny.reconstruction.variants)
 
 
-def test_the_best_variant_becomes_champion(runs: tuple[Path, Path], tiny: Config) -> None:
+def test_the_best_variant_becomes_champion(runs: tuple[Path, Path]) -> None:
     run, _ = runs
     registered = json.loads((run / "register" / "registered").read_text())
     assert registered["variant"] == json.loads((run / "compare" / "comparison").read_text())["best"]
@@ -105,9 +106,41 @@ def test_the_best_variant_becomes_champion(runs: tuple[Path, Path], tiny: Config
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     champion = client.get_model_version_by_alias(registered["name"], "champion")
     assert str(champion.version) == registered["version"]
-    assert champion.tags["image"] == tiny.cluster.image
+    assert champion.tags["image"] == Pools().of("train").image
     assert champion.tags["pipeline_run"]
     assert "{{" not in champion.tags["pipeline_run"]
+
+
+def test_the_champion_is_scored_watched_and_used_by_its_own_pipelines(runs: tuple[Path, Path], tiny: Config) -> None:
+    """On the data that it was made from: the scores are those of its evaluation, and nothing drifted."""
+    run, _ = runs
+    folder = run.parents[1]
+
+    def outputs(pipeline: str) -> Path:
+        asked = [sys.executable, "-m", "pipelines", "run", "--local", "--pipeline", pipeline, "--root", pipeline]
+        assert start(asked, folder).wait(WITHIN) == 0, (folder / "log").read_text()[-6000:]
+        (made,) = (folder / pipeline).iterdir()
+        return made
+
+    best = json.loads((run / "compare" / "comparison").read_text())["best"]
+    scores = {found["variant"]: found for path in run.glob("evaluate*/evaluation/metrics.json")
+              for found in [json.loads(path.read_text())]}  # fmt: skip
+    scored = json.loads((outputs("evaluation") / "evaluate" / "evaluation" / "metrics.json").read_text())
+    assert scored["test"] == scores[best]["test"]
+    card = json.loads((outputs("drift") / "data-card" / "card" / "card.json").read_text())
+    assert card["drift"]["largest"] == 0
+    predicted = outputs("batch-predict") / "predict"
+    volumes = tiny.reconstruction.demo.train_volumes + tiny.reconstruction.demo.test_volumes
+    assert len(list((predicted / "predictions").glob("*.h5"))) == volumes
+    assert f"# reconstruction: {volumes} files" in (predicted / "page").read_text()
+
+
+def test_the_user_interface_has_pages_to_show(runs: tuple[Path, Path]) -> None:
+    run, _ = runs
+    assert "<html" in (run / "data-card" / "page").read_text()
+    assert "compressed-sensing" in (run / "report" / "page").read_text()
+    assert (run / "compare" / "table").read_text().startswith("# reconstruction: ")
+    assert "# reconstruction: promoted: version 1 is champion" in (run / "promote" / "page").read_text()
 
 
 def test_a_colleague_pulls_and_trains_nothing(runs: tuple[Path, Path], tmp_path: Path) -> None:

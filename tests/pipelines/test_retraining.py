@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,17 @@ from typer.testing import CliRunner
 
 from components.compare import VARIANTS
 from condswin.config.names import TASKS
+from condswin.config.pools import Pools, load_pools
 from condswin.config.profiles import compose, write_config
 from condswin.config.reading import load_config, parse_config
 from condswin.config.root import Config
 from condswin.errors import ConfigError
+from condswin.notify import WEBHOOK
 from pipelines.__main__ import COMPILED, app
-from pipelines.retraining import CHECKPOINTS, build
+from pipelines.catalogue import PIPELINES
+from pipelines.placing import CHECKPOINTS, LABEL
+from pipelines.retraining import build
+from tests.pipelines.backend import platform_violations, tasks_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 def compiled(config: Config, tmp_path: Path) -> tuple[dict, dict]:
     path = tmp_path / "pipeline.yaml"
     compiler.Compiler().compile(build(config, config.present), str(path))
-    spec, *platform = yaml.safe_load_all(path.read_text())
+    spec, *platform = yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader)
     ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
     executors = platform[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if platform else {}
     for executor in executors.values():
@@ -34,15 +40,28 @@ def compiled(config: Config, tmp_path: Path) -> tuple[dict, dict]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Config:
-    values = compose(["demo", "cluster"]).model_dump(mode="json")
-    values["cluster"]["checkpoints_claim"] = "condswin-checkpoints"
-    return parse_config(values, origin="test")
+    return compose(["demo", "cluster"])
+
+
+@pytest.fixture(scope="module")
+def pools(cluster: Config) -> Pools:
+    return load_pools(cluster.cluster.pools)
+
+
+@pytest.fixture(scope="module")
+def made(cluster: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
+    """The pipeline of both tasks, and what it says to Kubernetes by executor."""
+    return compiled(cluster, tmp_path_factory.mktemp("made"))
+
+
+def step_of(executor: str) -> str:
+    return re.sub(r"-\d+$", "", executor.removeprefix("exec-")).replace("-", "_")
 
 
 def test_committed_yaml_is_what_the_parameters_compile_to(tmp_path: Path) -> None:
     config = load_config(ROOT / "params.yaml")
-    for tasks in (TASKS, *((task,) for task in TASKS)):
-        pipeline = build(config, tasks, with_code=False)
+    made = [make(config, TASKS, with_code=False) for make in PIPELINES.values()]
+    for pipeline in (*made, *(build(config, (task,), with_code=False) for task in TASKS)):
         compiler.Compiler().compile(pipeline, str(tmp_path / "pipeline.yaml"))
         assert (tmp_path / "pipeline.yaml").read_text() == (COMPILED / f"{pipeline.name}.yaml").read_text()
 
@@ -57,19 +76,23 @@ def test_parameters_of_one_task_compile_to_its_pipeline_alone(task: str, tmp_pat
         app, ["compile", "--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "out")]
     )
     assert done.exit_code == 0, done.output
-    (written,) = (tmp_path / "out").iterdir()
-    assert written.name == f"{task}.yaml"
-    assert f"constant: {other}" not in written.read_text()
-    assert f"constant: {task}" in written.read_text()
+    drift = {"drift.yaml"} if config.task(task).data_card else set()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *(f"{task}.yaml", "evaluation.yaml", "batch-predict.yaml"),
+        *drift,
+    }
+    for written in (tmp_path / "out").iterdir():
+        assert f"constant: {other}" not in written.read_text()
+        assert f"constant: {task}" in written.read_text()
     refused = CliRunner().invoke(app, ["run", "--local", "--task", other, "--params", str(tmp_path / "params.yaml"),
                                        "--root", str(tmp_path / "root")])  # fmt: skip
     assert isinstance(refused.exception, ConfigError)
     assert f"{other}: not in these parameters" in str(refused.exception)
 
 
-def test_variants_are_unrolled_for_both_tasks(cluster: Config, tmp_path: Path) -> None:
-    spec, _ = compiled(cluster, tmp_path)
-    tasks = spec["root"]["dag"]["tasks"]
+def test_variants_are_unrolled_for_both_tasks(cluster: Config, made: tuple[dict, dict]) -> None:
+    spec, _ = made
+    tasks = tasks_of(spec)
     names = {task["taskInfo"]["name"] for task in tasks.values()}
     for task in TASKS:
         for variant in cluster.task(task).variants:
@@ -77,37 +100,69 @@ def test_variants_are_unrolled_for_both_tasks(cluster: Config, tmp_path: Path) -
             assert f"evaluate {task} {variant}" in names
 
 
-def test_every_reference_leads_somewhere(cluster: Config, tmp_path: Path) -> None:
+def test_every_reference_leads_somewhere(made: tuple[dict, dict]) -> None:
     """The schema alone does not see a dangling one."""
-    spec, executors = compiled(cluster, tmp_path)
-    tasks = spec["root"]["dag"]["tasks"]
+    spec, executors = made
+    tasks = {**tasks_of(spec), **spec["root"]["dag"]["tasks"]}
     for task in tasks.values():
         component = spec["components"][task["componentRef"]["name"]]
-        assert component["executorLabel"] in spec["deploymentSpec"]["executors"]
+        assert "dag" in component or component["executorLabel"] in spec["deploymentSpec"]["executors"]
         assert set(task.get("dependentTasks", [])) <= set(tasks)
     assert set(executors) <= set(spec["deploymentSpec"]["executors"])
 
 
-def test_every_task_runs_the_configured_image(cluster: Config, tmp_path: Path) -> None:
-    spec, _ = compiled(cluster, tmp_path)
-    images = {
-        executor["container"]["image"]
-        for executor in spec["deploymentSpec"]["executors"].values()
-        if "container" in executor
+def test_every_task_asks_what_its_pool_says(pools: Pools, made: tuple[dict, dict]) -> None:
+    spec, executors = made
+    for name, executor in spec["deploymentSpec"]["executors"].items():
+        pool, asked, platform = pools.of(step_of(name)), executor["container"]["resources"], executors[name]
+        assert executor["container"]["image"] == pool.image
+        assert (asked["resourceCpuRequest"], asked["resourceCpuLimit"]) == (pool.cpu.request, pool.cpu.limit)
+        assert (asked["resourceMemoryRequest"], asked["resourceMemoryLimit"]) == (
+            pool.memory.request,
+            pool.memory.limit,
+        )
+        assert ("accelerator" in asked) == bool(pool.accelerator)
+        assert platform["activeDeadlineSeconds"] == str(pool.timeout)
+        assert platform["podMetadata"]["labels"] == {LABEL: pools.name_of(step_of(name))}
+        assert len(platform.get("tolerations", [])) == len(pool.tolerations)
+        volumes = {mount["mountPath"]: mount["sizeLimit"] for mount in platform.get("emptyDirMounts", [])}
+        assert volumes == {path: size for path, size in {"/dev/shm": pool.shm, "/tmp": pool.scratch}.items() if size}
+
+
+def test_no_quantity_is_a_number_in_the_yaml(cluster: Config, tmp_path: Path) -> None:
+    """A CPU limit of 8 instead of "8" is refused by Kubernetes' API."""
+    compiled(cluster, tmp_path)
+    text = (tmp_path / "pipeline.yaml").read_text()
+    written = re.findall(r"(?:resource\w+(?:Limit|Request)|resourceCount|activeDeadlineSeconds|sizeLimit): (.+)", text)
+    assert written
+    assert all(isinstance(yaml.safe_load(value), str) for value in written)
+
+
+def test_only_what_runs_networks_is_near_a_gpu_or_its_image(pools: Pools, made: tuple[dict, dict]) -> None:
+    spec, _ = made
+    near = {
+        step_of(name)
+        for name, executor in spec["deploymentSpec"]["executors"].items()
+        if "accelerator" in executor["container"]["resources"] or executor["container"]["image"] == "condswin:gpu"
     }
-    assert images == {cluster.cluster.image}
+    assert near == {"train", "evaluate", "promote"}
+    assert pools.of("compare").cpu.limit == "1"
 
 
-def test_steps_with_effects_elsewhere_are_never_cached_and_all_are_retried(cluster: Config, tmp_path: Path) -> None:
-    spec, _ = compiled(cluster, tmp_path)
-    for name, task in spec["root"]["dag"]["tasks"].items():
+def test_steps_with_effects_elsewhere_are_never_cached_and_only_verdicts_are_final(
+    pools: Pools, made: tuple[dict, dict]
+) -> None:
+    spec, _ = made
+    for name, task in tasks_of(spec).items():
+        step = step_of(name)
         cached = task["cachingOptions"].get("enableCache", False)
-        assert cached == (not name.startswith(("register", "promote", "resolve"))), name
-        assert task["retryPolicy"]["maxRetryCount"] == cluster.cluster.retries
+        assert cached == (step not in ("register", "promote", "resolve", "notify")), name
+        tries = 0 if step in ("verdict", "notify") else pools.of(step).retry.count
+        assert task.get("retryPolicy", {}).get("maxRetryCount", 0) == tries
 
 
-def test_training_gets_a_gpu_node_shared_memory_and_its_checkpoints(cluster: Config, tmp_path: Path) -> None:
-    spec, executors = compiled(cluster, tmp_path)
+def test_training_gets_a_gpu_node_shared_memory_and_its_checkpoints(cluster: Config, made: tuple[dict, dict]) -> None:
+    spec, executors = made
     training = {name: value for name, value in executors.items() if name.startswith("exec-train")}
     assert len(training) == sum(len(cluster.task(task).variants) for task in TASKS)
     for name, executor in training.items():
@@ -115,16 +170,70 @@ def test_training_gets_a_gpu_node_shared_memory_and_its_checkpoints(cluster: Con
         assert resources["accelerator"] == {
             "count": "1", "type": "nvidia.com/gpu", "resourceCount": "1", "resourceType": "nvidia.com/gpu"
         }  # fmt: skip
-        assert executor["nodeSelector"]["labels"] == cluster.cluster.gpu_node_selector
-        assert executor["tolerations"][0]["key"] == "nvidia.com/gpu"
-        assert executor["emptyDirMounts"][0]["mountPath"] == "/dev/shm"
+        assert executor["nodeSelector"]["labels"] == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+        assert executor["nodeAffinity"][0]["matchExpressions"][0]["values"] == ["true"]
+        assert executor["tolerations"][0] == {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+        memory = {"mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "8Gi", "volumeName": "shared-memory"}
+        assert memory in executor["emptyDirMounts"]
         assert executor["pvcMount"][0]["mountPath"] == CHECKPOINTS
+    assert all("pvcMount" not in value for name, value in executors.items() if name not in training)
 
 
-def test_no_gpu_is_asked_for_where_none_is_configured(tmp_path: Path) -> None:
+def test_kubernetes_is_asked_for_what_the_backend_understands(made: tuple[dict, dict]) -> None:
+    assert not list(platform_violations(made[1]))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("emptyDirMounts", [{"volumeName": "scratch", "sizeLimit": "5GB"}], "'5GB' is no quantity"),
+        ("emptyDirMounts", [{"volumeName": "a"}, {"volumeName": "a"}], "two volumes of one name"),
+        ("nodeAffinity", [{"matchExpressions": []}] * 2, "what nodes must have, in several terms"),
+        ("tolerations", [{"operator": "Equal"}], "a toleration without a key"),
+        ("secretAsEnv", [{"keyToEnv": []}], "a Secret without a name"),
+    ],
+)
+def test_what_the_backend_does_not_understand_is_found(
+    part: str, value: list[dict], said: str, made: tuple[dict, dict]
+) -> None:
+    (found,) = platform_violations({"exec-train": {**made[1]["exec-train"], part: value}})
+    assert found.startswith(f"exec-train: {said}")
+
+
+def test_nodes_must_have_all_that_they_must_have(cluster: Config, tmp_path: Path) -> None:
+    wishes = "[{key: zone, values: [a]}, {key: disk, operator: Exists}, {key: spot, operator: Exists, weight: 5}]"
+    (tmp_path / "pools.yaml").write_text(f"pools: {{default: {{affinity: {wishes}}}}}\n")
+    section = cluster.cluster.model_copy(update={"pools": str(tmp_path / "pools.yaml")})
+    _, executors = compiled(cluster.model_copy(update={"cluster": section}), tmp_path)
+    assert not list(platform_violations(executors))
+    must, should = executors["exec-compare"]["nodeAffinity"]
+    assert [expression["key"] for expression in must["matchExpressions"]] == ["zone", "disk"]
+    assert should["weight"] == 5
+
+
+def test_a_claim_for_one_node_is_one_for_each_training(cluster: Config, tmp_path: Path) -> None:
+    text = (ROOT / "infra" / "pools.yaml").read_text()
+    one_each = "{claim: 'condswin-{task}-{variant}', access: ReadWriteOnce}"
+    (tmp_path / "pools.yaml").write_text(re.sub(r"(checkpoints: ){.*}", rf"\g<1>{one_each}", text))
+    section = cluster.cluster.model_copy(update={"pools": str(tmp_path / "pools.yaml")})
+    _, executors = compiled(cluster.model_copy(update={"cluster": section}), tmp_path)
+    claims = [value["pvcMount"][0]["constant"] for value in executors.values() if "pvcMount" in value]
+    assert len(set(claims)) == len(claims) == sum(len(cluster.task(task).variants) for task in TASKS)
+    assert "condswin-reconstruction-swin" in claims
+
+
+def test_no_gpu_is_asked_for_where_no_pools_are_named(tmp_path: Path) -> None:
     spec, executors = compiled(compose(["demo"]), tmp_path)
     assert "accelerator" not in json.dumps(spec["deploymentSpec"])
     assert "nodeSelector" not in json.dumps(executors)
+
+
+def test_the_webhook_is_known_to_the_exit_handler_alone(made: tuple[dict, dict], tmp_path: Path) -> None:
+    spec, executors = made
+    knows = {name for name, value in executors.items() if WEBHOOK in json.dumps(value.get("secretAsEnv", ""))}
+    assert knows == {"exec-notify"}
+    assert tasks_of(spec)["notify"]["dependentTasks"] == ["exit-handler-1"]
+    assert "notify" not in tasks_of(compiled(compose(["demo"]), tmp_path)[0])
 
 
 def test_every_task_gets_environment_and_secrets_by_reference(tmp_path: Path) -> None:
@@ -134,6 +243,9 @@ def test_every_task_gets_environment_and_secrets_by_reference(tmp_path: Path) ->
     values["tracking"]["uri"] = "http://mlflow.mlflow:5000"
     spec, executors = compiled(parse_config(values, origin="test"), tmp_path)
     for name, executor in spec["deploymentSpec"]["executors"].items():
+        if step_of(name) in ("verdict", "notify"):  # which speak to nobody but the webhook
+            assert "env" not in executor["container"]
+            continue
         environment = {each["name"]: each["value"] for each in executor["container"]["env"]}
         assert environment == {
             "MLFLOW_TRACKING_URI": "http://mlflow.mlflow:5000",
@@ -156,10 +268,18 @@ def test_more_variants_than_compare_takes_are_refused() -> None:
         build(parse_config(values, origin="test"), ("reconstruction",))
 
 
-def test_mri_data_is_prepared_after_its_card_was_written(cluster: Config, tmp_path: Path) -> None:
-    spec, _ = compiled(cluster, tmp_path)
-    tasks = spec["root"]["dag"]["tasks"]
-    waiting = [name for name, task in tasks.items() if "data-card" in task.get("dependentTasks", [])]
-    assert len(waiting) == 1
-    assert tasks[waiting[0]]["componentRef"]["name"].startswith("comp-prepare")
-    assert tasks[waiting[0]]["inputs"]["parameters"]["task"]["runtimeValue"]["constant"] == "reconstruction"
+def test_nothing_starts_before_the_verdict_on_what_it_takes(made: tuple[dict, dict]) -> None:
+    spec, _ = made
+    tasks = tasks_of(spec)
+    names = {name: task["taskInfo"]["name"] for name, task in tasks.items()}
+
+    def waits_for(task: str) -> set[str]:
+        (found,) = (name for name, shown in names.items() if shown == task)
+        return {names[name].removeprefix("verdict ") for name in tasks[found]["dependentTasks"]
+                if names[name].startswith("verdict")}  # fmt: skip
+
+    assert waits_for("prepare reconstruction") == {"ingest reconstruction", "data card reconstruction"}
+    assert waits_for("prepare segmentation") == {"ingest segmentation"}
+    assert waits_for("train segmentation swin") == {"prepare segmentation"}
+    assert waits_for("evaluate segmentation swin") == {"train segmentation swin"}
+    assert waits_for("compare segmentation") == {"evaluate segmentation"}

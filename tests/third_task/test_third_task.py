@@ -146,9 +146,10 @@ def test_its_code_decides_what_is_done_again(work: tuple[Path, list[str]], tmp_p
 def test_kubeflow_has_a_pipeline_of_it(site: Path, work: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, _ = work
     run(site, tmp_path, "-m", "pipelines", "compile", "--params", str(folder / "params.yaml"), "--out", str(tmp_path))
-    (written,) = tmp_path.glob("*.yaml")
-    assert written.name == "denoising.yaml"
-    spec, *_ = yaml.safe_load_all(written.read_text())
+    assert {path.name for path in tmp_path.glob("*.yaml")} == {
+        *("denoising.yaml", "evaluation.yaml", "batch-predict.yaml")
+    }
+    spec, *_ = yaml.safe_load_all((tmp_path / "denoising.yaml").read_text())
     names = {task["taskInfo"]["name"] for task in spec["root"]["dag"]["tasks"].values()}
     assert {"train denoising swin", "evaluate denoising conditional-light"} <= names
     assert not [name for name in names if "data-card" in name]

@@ -1,0 +1,148 @@
+"""What pipelines are made of: a data set's tasks, each in its pool and with its part of the parameters."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kfp import dsl, kubernetes
+from kfp.dsl import base_component, pipeline_channel, pipeline_task
+
+import components
+from components.verdict import OUTCOMES
+from condswin.config.names import TaskName
+from condswin.config.parts import part
+from condswin.config.pools import Pools, load_pools
+from condswin.config.root import Config
+from condswin.kubeflow import code_of
+from condswin.notify import WEBHOOK
+from pipelines.placing import keep_checkpoints, place
+
+#: An output of a task.
+Channel = pipeline_channel.PipelineChannel
+# What a task with an effect elsewhere, or that looks elsewhere, cannot take from an earlier run.
+_UNCACHED = ("resolve", "register", "promote", "notify", "fetch")
+
+
+class Tasks:
+    """Adds the tasks of one data set to the pipeline that is being made.
+
+    Args:
+        config: Parameters; each task is given what it reads of them.
+        name: Which data set and networks: `reconstruction` or `segmentation`.
+        pools: Which pool each task runs in.
+        with_code: Name the code that each task runs: other code is refused, and is no hit of the cache.
+    """
+
+    def __init__(self, config: Config, name: TaskName, pools: Pools, *, with_code: bool) -> None:
+        self.config, self.name, self.pools, self._with_code = config, name, pools, with_code
+
+    def add(self, step: str, variant: str = "", *, cached: bool = True, **inputs: Any) -> pipeline_task.PipelineTask:
+        """Adds a component's task.
+
+        Args:
+            step: The component.
+            variant: For one that is for a variant.
+            cached: Take the outputs of an earlier task that was asked the same, if the component may.
+            **inputs: What it is given beside its part of the parameters, the data set's name and its code.
+        """
+        component = getattr(components, step)
+        known = component.component_spec.inputs
+        given = {"params": json.dumps(part(self.config, step, self.name, variant), sort_keys=True), "task": self.name}
+        if "code" in known:
+            given["code"] = code_of(step, self.name) if self._with_code else ""
+        if "variant" in known:
+            given["variant"] = variant
+        task = component(**given, **inputs)
+        named = " ".join(filter(None, [step.replace("_", " "), self.name, variant]))
+        place(task, step, self.pools, self.config, cached=cached and step not in _UNCACHED).set_display_name(named)
+        if step == "train":
+            keep_checkpoints(task, self.pools, self.name, variant)
+        return task
+
+    def require(self, *tasks: pipeline_task.PipelineTask, step: str, variant: str = "") -> pipeline_task.PipelineTask:
+        """Adds the verdict on tasks: what is to come after it does not start if one of them stops the pipeline.
+
+        A condition would do without the pod. But of tasks below a condition the backend does not tell an exit handler
+        how they ended (kubeflow/pipelines#11979), and the local runner evaluates it as Python (GHSA-rhjm-6347-5x33).
+        """
+        outcomes = {f"outcome_{number}": task.outputs["Output"] for number, task in enumerate(tasks, start=1)}
+        assert len(outcomes) <= OUTCOMES
+        verdict = components.verdict(**outcomes)
+        named = " ".join(filter(None, [step, self.name, variant]))
+        return place(verdict, "verdict", self.pools, self.config, cached=True).set_display_name(f"verdict {named}")
+
+    def ingest(self) -> tuple[Channel, pipeline_task.PipelineTask]:
+        """Adds what brings the source's files here; returns them, and the verdict that what uses them waits for."""
+        # The only task of an unchanged run that has something to do before the registry: no cache knows what a source
+        # outside holds. What follows has no input that differs between runs, or the cache would never be hit.
+        found = self.add("resolve")
+        ingested = self.add("ingest", version=found.output)
+        return ingested.outputs["ingested"], self.require(ingested, step="ingest")
+
+    def card(
+        self, ingested: Channel, whole: pipeline_task.PipelineTask, **reference: Channel
+    ) -> tuple[Channel, pipeline_task.PipelineTask]:
+        """Adds the data card; returns it, and the verdict on its drift.
+
+        Args:
+            ingested: What is described.
+            whole: The verdict on it.
+            **reference: `reference`: card to compare with; the parameters' without it.
+        """
+        # Of a file that the parameters name, the cache knows the name alone.
+        cached = self.config.values()[self.name]["drift"]["reference"] is None
+        card = self.add("data_card", cached=cached, ingested=ingested, **reference).after(whole)
+        return card.outputs["card"], self.require(card, step="data card")
+
+    def prepare(
+        self, ingested: Channel, *after: pipeline_task.PipelineTask
+    ) -> tuple[Channel, pipeline_task.PipelineTask]:
+        """Adds what prepares files; returns them, and the verdict that what uses them waits for."""
+        prepared = self.add("prepare", ingested=ingested).after(*after)
+        return prepared.outputs["prepared"], self.require(prepared, step="prepare")
+
+
+def pipeline(
+    name: str,
+    description: str,
+    config: Config,
+    tasks: Sequence[TaskName],
+    body: Callable[[Tasks], None],
+    *,
+    with_code: bool,
+    retries: bool,
+) -> base_component.BaseComponent:
+    """A pipeline that does the same for some data sets, and tells people how it ended.
+
+    Args:
+        name: Its name.
+        description: Its purpose.
+        config: Parameters.
+        tasks: Which of the parameters' tasks.
+        body: Adds the tasks of one.
+        with_code: See `Tasks`.
+        retries: Try again what failed.
+
+    Raises:
+        ConfigError: The pools cannot be read, or the parameters ask for what a pipeline cannot do.
+    """
+    pools = load_pools(config.cluster.pools)
+    pools = pools if retries else pools.once()
+    notify = config.cluster.notify
+
+    @dsl.pipeline(name=name, description=description)
+    def made() -> None:
+        def bodies() -> None:
+            for task in tasks:
+                body(Tasks(config, task, pools, with_code=with_code))
+
+        if not notify.secret:
+            bodies()
+            return
+        told = components.notify(pipeline=name, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, ui=notify.ui)
+        place(told, "notify", pools, config, cached=False)
+        kubernetes.use_secret_as_env(told, secret_name=notify.secret, secret_key_to_env={notify.key: WEBHOOK})
+        with dsl.ExitHandler(told, name="run"):
+            bodies()
+
+    return made
