@@ -41,7 +41,7 @@ def commands() -> list[list[str]]:
 
 def run(script: str, folder: Path) -> str:
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    environment = {"PATH": path, "REGISTRY": "registry.example.org/team", "HOME": str(folder), "OVERLAY": "laptop"}
+    environment = {"PATH": path, "REGISTRY": "registry.example.org/team", "HOME": str(folder), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["sh", "-eu"], input=script, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
