@@ -10,7 +10,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro test test-services test-containers chaos lint types format pipelines pipeline-local lock clean
+.PHONY: help repro test test-services test-containers chaos lint types format pipelines pipeline-local image pin lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -73,6 +73,12 @@ pipelines: .venv/installed  ## Compile the Kubeflow pipelines from params.yaml
 
 pipeline-local: .venv/installed  ## Run the Kubeflow pipeline in processes of this machine
 	python -m pipelines run --local $(if $(TASK),--task $(TASK))
+
+image: .venv/installed  ## Build the image TARGET (cpu, gpu); with PUSH=REGISTRY/NAME push it and note its digest
+	python -m pipelines image --target $(or $(TARGET),cpu) $(if $(PUSH),--push $(PUSH)) $(BUILD_ARGS:%=--build-arg %)
+
+pin: .venv/installed  ## Note the digest that another image has today: NAME=postgres FROM=docker.io/library/postgres:17
+	python -m pipelines pin $(NAME) $(FROM)
 
 lock:  ## Resolve pyproject.toml anew and pin every package
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

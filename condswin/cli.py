@@ -860,6 +860,30 @@ def code(
         print(path)
 
 
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per finding.")] = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Look at what a run needs, here and on its servers, and say what to do; status 1 if anything would fail.
+
+    Example: condswin doctor
+    """
+    from dataclasses import asdict
+
+    from condswin.doctor.examine import examine
+
+    failed = False
+    for finding in examine(params, settings or []):
+        failed |= finding.state == "failed"
+        mend = f"; {finding.mend}" if finding.mend else ""
+        line = f"{finding.state:8}  {finding.name}: {finding.said}{mend}"
+        print(json.dumps(asdict(finding)) if as_json else plain(line), flush=True)
+    if failed:
+        sys.exit(1)
+
+
 @app.command("data-card")
 def data_card(
     data: Data = None,

@@ -1,4 +1,4 @@
-"""Compile, run locally or submit the pipelines: `python -m pipelines compile|run|submit`."""
+"""Compile the pipelines, run them on this machine or on a cluster, and keep their schedules and images."""
 
 import os
 import sys
@@ -8,29 +8,18 @@ from typing import Annotated
 import typer
 from kfp import compiler, local
 
-from condswin.config.names import TASKS, TaskName
 from condswin.config.reading import load_config
-from condswin.config.root import Config
 from condswin.errors import CondswinError
-from condswin.suggest import unknown
+from condswin.plain import plain
+from pipelines import building, cluster
 from pipelines.catalogue import PIPELINES, Pipeline
+from pipelines.common import Params, Settings, Tasks, chosen
 from pipelines.evaluation import drift
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+cluster.add_to(app)
+building.add_to(app)
 COMPILED = Path(__file__).parent / "compiled"
-Params = Annotated[Path, typer.Option("--params", help="Parameters file.")]
-Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only this task; may be given again.")]
-
-
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Instead of the file's value.")]
-
-
-def _tasks(config: Config, names: list[str] | None) -> tuple[TaskName, ...]:
-    for name in names or ():
-        if name not in TASKS:
-            raise typer.BadParameter(unknown("task", name, TASKS), param_hint="--task")
-        config.task(name)
-    return tuple(names) if names else config.present
 
 
 @app.command("compile")
@@ -88,34 +77,14 @@ def run(
         config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": given})})
     try:
         # What fails here fails again: retries are for pods that vanish.
-        PIPELINES[pipeline](config, _tasks(config, task), retries=False)()
+        PIPELINES[pipeline](config, chosen(config, task), retries=False)()
     except RuntimeError as error:
         raise CondswinError(f"{error}; the failed task's own message is above") from None
-
-
-@app.command()
-def submit(
-    host: Annotated[str, typer.Option(help="Address of the Kubeflow Pipelines API.", envvar="KFP_HOST")],
-    experiment: Annotated[str, typer.Option(help="Experiment to run in.")] = "condswin",
-    pipeline: Pipeline = "retraining",
-    task: Tasks = None,
-    params: Params = Path("params.yaml"),
-    settings: Settings = None,
-) -> None:
-    """Start a run on a Kubeflow backend (2.14 or newer).
-
-    Example: KFP_HOST=http://localhost:8080 python -m pipelines submit
-    """
-    from kfp import Client
-
-    config = load_config(params, settings or [])
-    made = PIPELINES[pipeline](config, _tasks(config, task))
-    started = Client(host=host).create_run_from_pipeline_func(made, experiment_name=experiment)
-    print(started.run_id)
 
 
 if __name__ == "__main__":
     try:
         app()
     except CondswinError as error:
-        sys.exit(f"error: {error}")
+        print("\n".join(map(plain, f"error: {error}".split("\n"))), file=sys.stderr)
+        sys.exit(error.exit_status)

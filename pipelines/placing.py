@@ -69,9 +69,15 @@ def _ask(task: pipeline_task.PipelineTask, pool: Pool) -> None:
         kubernetes.empty_dir_mount(task, "scratch", "/tmp", size_limit=pool.scratch)
     for label, value in pool.selector.items():
         kubernetes.add_node_selector(task, label_key=label, label_value=value)
-    for wish in pool.affinity:
-        term = {"key": wish.key, "operator": wish.operator, "values": wish.values}
-        kubernetes.add_node_affinity(task, match_expressions=[term], weight=wish.weight)
+    terms = [
+        (wish.weight, {"key": wish.key, "operator": wish.operator, "values": wish.values}) for wish in pool.affinity
+    ]
+    # All that nodes must have in one term: Kubernetes takes a node that fits any of several.
+    if musts := [term for weight, term in terms if weight is None]:
+        kubernetes.add_node_affinity(task, match_expressions=musts)
+    for weight, term in terms:
+        if weight is not None:
+            kubernetes.add_node_affinity(task, match_expressions=[term], weight=weight)
     for taint in pool.tolerations:
         kubernetes.add_toleration(
             task,

@@ -39,7 +39,7 @@ def test_command_line_works_without_network_on_a_read_only_root(image: str) -> N
 def test_any_user_can_run_everything_that_tasks_import(image: str) -> None:
     program = """
 import getpass, pathlib, tempfile
-import kfp, mlflow, torch
+import flask_wtf, kfp, mlflow, torch
 import condswin, pipelines.retraining
 from condswin import kubeflow
 import matplotlib.pyplot as plt

@@ -144,3 +144,28 @@ def violations(spec: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: a name of more than 63 characters"
     if any("iterator" in key for task in tasks_of(spec).values() for key in task):
         yield "a loop, which an exit handler breaks (kubeflow/pipelines#12390)"
+
+
+def platform_violations(executors: Mapping[str, Any]) -> Iterator[str]:
+    """What the backend would stumble over, or take otherwise than meant, in what Kubernetes is asked for.
+
+    As `extendPodSpecPatch` in `backend/src/v2/driver/k8s.go` at 008dcd63 reads it.
+    """
+    for name, asked in executors.items():
+        for mount in asked.get("emptyDirMounts", []):
+            # `MustParse` ends the driver where it does not understand.
+            if not re.fullmatch(r"[0-9.]+([KMGTPE]i?|m)?", mount.get("sizeLimit", "0")):
+                yield f"{name}: {mount['sizeLimit']!r} is no quantity"
+        volumes = [mount["volumeName"] for mount in asked.get("emptyDirMounts", [])]
+        volumes += [mount["constant"] for mount in asked.get("pvcMount", [])]
+        if len(set(volumes)) < len(volumes):
+            yield f"{name}: two volumes of one name"
+        # Each becomes a NodeSelectorTerm, and Kubernetes takes a node that fits one of them.
+        if sum("weight" not in term for term in asked.get("nodeAffinity", [])) > 1:
+            yield f"{name}: what nodes must have, in several terms, of which one is enough"
+        for toleration in asked.get("tolerations", []):
+            if "key" not in toleration and toleration.get("operator") != "Exists":
+                yield f"{name}: a toleration without a key that does not tolerate everything"
+        for secret in asked.get("secretAsEnv", []):
+            if not (secret.get("secretName") or "secretNameParameter" in secret):
+                yield f"{name}: a Secret without a name"

@@ -22,7 +22,7 @@ from pipelines.__main__ import COMPILED, app
 from pipelines.catalogue import PIPELINES
 from pipelines.placing import CHECKPOINTS, LABEL
 from pipelines.retraining import build
-from tests.pipelines.backend import tasks_of
+from tests.pipelines.backend import platform_violations, tasks_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -177,6 +177,38 @@ def test_training_gets_a_gpu_node_shared_memory_and_its_checkpoints(cluster: Con
         assert memory in executor["emptyDirMounts"]
         assert executor["pvcMount"][0]["mountPath"] == CHECKPOINTS
     assert all("pvcMount" not in value for name, value in executors.items() if name not in training)
+
+
+def test_kubernetes_is_asked_for_what_the_backend_understands(made: tuple[dict, dict]) -> None:
+    assert not list(platform_violations(made[1]))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("emptyDirMounts", [{"volumeName": "scratch", "sizeLimit": "5GB"}], "'5GB' is no quantity"),
+        ("emptyDirMounts", [{"volumeName": "a"}, {"volumeName": "a"}], "two volumes of one name"),
+        ("nodeAffinity", [{"matchExpressions": []}] * 2, "what nodes must have, in several terms"),
+        ("tolerations", [{"operator": "Equal"}], "a toleration without a key"),
+        ("secretAsEnv", [{"keyToEnv": []}], "a Secret without a name"),
+    ],
+)
+def test_what_the_backend_does_not_understand_is_found(
+    part: str, value: list[dict], said: str, made: tuple[dict, dict]
+) -> None:
+    (found,) = platform_violations({"exec-train": {**made[1]["exec-train"], part: value}})
+    assert found.startswith(f"exec-train: {said}")
+
+
+def test_nodes_must_have_all_that_they_must_have(cluster: Config, tmp_path: Path) -> None:
+    wishes = "[{key: zone, values: [a]}, {key: disk, operator: Exists}, {key: spot, operator: Exists, weight: 5}]"
+    (tmp_path / "pools.yaml").write_text(f"pools: {{default: {{affinity: {wishes}}}}}\n")
+    section = cluster.cluster.model_copy(update={"pools": str(tmp_path / "pools.yaml")})
+    _, executors = compiled(cluster.model_copy(update={"cluster": section}), tmp_path)
+    assert not list(platform_violations(executors))
+    must, should = executors["exec-compare"]["nodeAffinity"]
+    assert [expression["key"] for expression in must["matchExpressions"]] == ["zone", "disk"]
+    assert should["weight"] == 5
 
 
 def test_a_claim_for_one_node_is_one_for_each_training(cluster: Config, tmp_path: Path) -> None:

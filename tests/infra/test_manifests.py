@@ -1,0 +1,313 @@
+"""What kubectl makes of infra/kustomize: objects as Kubernetes knows them, and rules that each of them keeps."""
+
+import copy
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from pipelines.images import DIGEST, UNPINNED, Image, record
+from tests.infra.rendering import ROOT, Object, containers, of, pods, render
+
+OVERLAYS = ("laptop", "production")
+#: Of objects that Kubernetes itself has no schema for: their keys, which are tested below.
+CUSTOM = {"PrometheusRule"}
+QUANTITY = re.compile(r"\d+(\.\d+)?(m|[KMGT]i?)?")
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Object]]:
+    """What is applied once every image is recorded."""
+    folder = tmp_path_factory.mktemp("infra")
+    shutil.copytree(ROOT / "infra/kustomize", folder / "kustomize")
+    for number, called in enumerate(("condswin:cpu", "postgres", "seaweedfs")):
+        image = Image(name=f"registry.example/{called.partition(':')[0]}", digest=f"sha256:{number:064x}")
+        record(called, image, folder / "images.yaml")
+    return {name: render(folder / "kustomize" / name) for name in OVERLAYS}
+
+
+@pytest.fixture(params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest, rendered: dict[str, list[Object]]) -> list[Object]:
+    found: list[Object] = rendered[request.param]
+    return found
+
+
+@pytest.fixture
+def production(rendered: dict[str, list[Object]]) -> list[Object]:
+    return rendered["production"]
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from leaves(each, f"{path}.{key}")
+    elif isinstance(value, list):
+        for each in value:
+            yield from leaves(each, f"{path}[]")
+    else:
+        yield path, value
+
+
+# Rules: each names what breaks it.
+
+
+def unknown_to_kubernetes(objects: list[Object]) -> Iterator[str]:
+    for each in objects:
+        if each["kind"] not in CUSTOM:
+            try:
+                kubernetes_validate.validate(each, "1.37", strict=True)
+            except kubernetes_validate.ValidationError as error:
+                yield f"{each['kind']}/{each['metadata']['name']}: {error.message}"
+
+
+def no_digest(objects: list[Object]) -> Iterator[str]:
+    yield from (name for name, each in containers(objects) if not DIGEST.fullmatch(each["image"]))
+
+
+def unlimited(objects: list[Object]) -> Iterator[str]:
+    for name, each in containers(objects):
+        for kind in ("requests", "limits"):
+            if not {"cpu", "memory", "ephemeral-storage"} <= each.get("resources", {}).get(kind, {}).keys():
+                yield f"{name}: {kind}"
+
+
+def number_as_quantity(objects: list[Object]) -> Iterator[str]:
+    """Some tools make 0.1 of 100m, and a quota of 010 an octal number, unless quantities are texts."""
+    for each in objects:
+        for path, value in leaves(each):
+            asked = re.search(r"\.(requests|limits|hard|default|defaultRequest)\.|\.sizeLimit$", path)
+            if asked and not (isinstance(value, str) and QUANTITY.fullmatch(value)):
+                yield f"{path}: {value!r}"
+
+
+def privileged(objects: list[Object]) -> Iterator[str]:
+    for name, template in pods(objects):
+        security = template["spec"].get("securityContext", {})
+        if not (
+            security.get("runAsNonRoot") and security.get("runAsUser", 0) > 0 and security.get("runAsGroup", 0) > 0
+        ):
+            yield f"{name}: root"
+        if security.get("seccompProfile") != {"type": "RuntimeDefault"}:
+            yield f"{name}: seccomp"
+        if template["spec"].get("automountServiceAccountToken") is not False:
+            yield f"{name}: gets a token"
+        if {"hostNetwork", "hostPID", "hostIPC"} & template["spec"].keys():
+            yield f"{name}: is the host"
+        yield from (f"{name}: hostPath" for each in template["spec"].get("volumes", ()) if "hostPath" in each)
+    for name, each in containers(objects):
+        if each.get("securityContext") != {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }:
+            yield f"{name}: may do more than it needs"
+
+
+def literal_secret(objects: list[Object]) -> Iterator[str]:
+    yield from (f"Secret/{each['metadata']['name']}" for each in of(objects, "Secret"))
+    word = re.compile(r"password|secret|token|key|database_uri|database-uri|store_uri", re.IGNORECASE)
+    for name, each in containers(objects):
+        for variable in each.get("env", ()):
+            value = variable.get("value", "")
+            if word.search(variable["name"]) and value and not value.startswith(("/", "$(")):
+                yield f"{name}: {variable['name']}"
+    for each in of(objects, "ConfigMap"):
+        for key, value in each["data"].items():
+            if word.search(key) or re.search(r"://[^/\s]+:[^/\s]+@", value):
+                yield f"ConfigMap/{each['metadata']['name']}: {key}"
+
+
+def unnamed_reference(objects: list[Object]) -> Iterator[str]:
+    """ConfigMaps, accounts, claims and services that nobody makes; Secrets that the page does not."""
+    page = (ROOT / "docs/cluster.md").read_text()
+    made = {kind: {each["metadata"]["name"] for each in of(objects, kind)} for kind in ("ConfigMap", "ServiceAccount")}
+    secrets: set[str] = set()
+    for name, template in pods(objects):
+        spec = template["spec"]
+        if spec.get("serviceAccountName") not in made["ServiceAccount"]:
+            yield f"{name}: account"
+        for path, value in leaves(spec):
+            named = path.endswith(("configMapRef.name", "configMap.name", "configMapKeyRef.name"))
+            if named and value not in made["ConfigMap"]:
+                yield f"{name}: ConfigMap {value}"
+            if path.endswith(("secretKeyRef.name", "secret.secretName")):
+                secrets.add(value)
+    secrets |= {each["spec"]["tls"][0]["secretName"] for each in of(objects, "Ingress")}
+    secrets |= {each["name"] for one in of(objects, "ServiceAccount") for each in one["imagePullSecrets"]}
+    yield from (f"Secret {name}: docs/cluster.md does not make it" for name in secrets if f" {name} " not in page)
+
+
+def unwatched(objects: list[Object]) -> Iterator[str]:
+    """Pods that no NetworkPolicy names, or one that says nothing of a direction."""
+    policies = of(objects, "NetworkPolicy")
+    for policy in policies:
+        if sorted(policy["spec"]["policyTypes"]) != ["Egress", "Ingress"] or not policy["spec"]["podSelector"]:
+            yield f"NetworkPolicy/{policy['metadata']['name']}"
+    for name, template in pods(objects):
+        labels = template["metadata"]["labels"].items()
+        if not any(each["spec"]["podSelector"].get("matchLabels", {"": ""}).items() <= labels for each in policies):
+            yield name
+
+
+def unprobed(objects: list[Object]) -> Iterator[str]:
+    for each in (*of(objects, "Deployment"), *of(objects, "StatefulSet")):
+        for container in each["spec"]["template"]["spec"]["containers"]:
+            if not {"readinessProbe", "livenessProbe"} <= container.keys():
+                yield f"{each['kind']}/{each['metadata']['name']}"
+
+
+def selects_nothing(objects: list[Object]) -> Iterator[str]:
+    """Services, budgets and peers of policies by whose labels no pod goes."""
+    labels = [template["metadata"]["labels"] for _, template in pods(objects)]
+    # Of Kubeflow's runs, and of Jobs that people start (docs/cluster.md).
+    labels += [{"pipelines.kubeflow.org/v2_component": "true"}, {"app.kubernetes.io/name": "promoter"}]
+    for each in objects:
+        wanted = [each["spec"]["selector"]] if each["kind"] == "Service" else []
+        wanted += [each["spec"]["selector"]["matchLabels"]] if each["kind"] == "PodDisruptionBudget" else []
+        if each["kind"] == "NetworkPolicy":
+            peers = [*each["spec"].get("ingress", ()), *each["spec"].get("egress", ())]
+            inner = [one for peer in peers for one in (*peer.get("from", ()), *peer.get("to", ()))]
+            wanted += [one["podSelector"]["matchLabels"] for one in inner if "podSelector" in one]
+        for selector in wanted:
+            if not any(selector.items() <= one.items() for one in labels):
+                yield f"{each['kind']}/{each['metadata']['name']}: {selector}"
+
+
+def too_mighty(objects: list[Object]) -> Iterator[str]:
+    for each in (*of(objects, "Role"), *of(objects, "ClusterRole")):
+        for rule in each["rules"]:
+            if "*" in {*rule["verbs"], *rule["resources"], *rule["apiGroups"]} or each["kind"] == "ClusterRole":
+                yield each["metadata"]["name"]
+            if "secrets" in rule["resources"] and (rule["verbs"] != ["get"] or not rule.get("resourceNames")):
+                yield f"{each['metadata']['name']}: secrets"
+
+
+def open_server(objects: list[Object]) -> Iterator[str]:
+    """MLflow without users, without a list of names, or with jobs; an Ingress without a certificate."""
+    (mlflow,) = [each for name, each in containers(objects) if name == "Deployment/mlflow/mlflow"]
+    values = {each["name"]: each.get("value", "") for each in mlflow["env"]}
+    if "basic-auth" not in mlflow["args"]:
+        yield "users"
+    if values.get("MLFLOW_SERVER_ENABLE_JOB_EXECUTION") != "false":
+        yield "jobs"
+    if not values.get("MLFLOW_SERVER_ALLOWED_HOSTS") or "*" in values["MLFLOW_SERVER_ALLOWED_HOSTS"]:
+        yield "hosts"
+    for each in of(objects, "Ingress"):
+        hosts = {rule["host"] for rule in each["spec"]["rules"]}
+        if "replaced" in hosts or hosts != {host for tls in each["spec"]["tls"] for host in tls["hosts"]}:
+            yield "certificate"
+
+
+RULES = [unknown_to_kubernetes, no_digest, unlimited, number_as_quantity, privileged, literal_secret,
+         unnamed_reference, unwatched, unprobed, selects_nothing, too_mighty, open_server]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_object_keeps_the_rule(overlay: list[Object], rule: Callable[[list[Object]], Iterator[str]]) -> None:
+    assert list(rule(overlay)) == []
+
+
+def one(objects: list[Object], kind: str, name: str) -> Object:
+    (found,) = [each for each in of(objects, kind) if each["metadata"]["name"] == name]
+    return found
+
+
+def pod(objects: list[Object], name: str) -> Object:
+    return dict(pods(objects))[name]["spec"]
+
+
+BREAKS: list[tuple[Callable[..., Any], Callable[[list[Object]], Any]]] = [
+    (unknown_to_kubernetes, lambda o: one(o, "Deployment", "mlflow")["spec"].update(replicaz=1)),
+    (unknown_to_kubernetes, lambda o: one(o, "Deployment", "mlflow")["spec"].update(replicas="1")),
+    (no_digest, lambda o: pod(o, "CronJob/backup")["initContainers"][0].update(image="postgres:17")),
+    (unlimited, lambda o: pod(o, "CronJob/restore")["containers"][0]["resources"]["limits"].pop("memory")),
+    (number_as_quantity, lambda o: one(o, "ResourceQuota", "condswin")["spec"]["hard"].update(pods=100)),
+    (number_as_quantity, lambda o: pod(o, "CronJob/backup")["containers"][0]["resources"]["limits"].update(cpu=1)),
+    (privileged, lambda o: pod(o, "StatefulSet/postgres")["securityContext"].update(runAsUser=0)),
+    (privileged, lambda o: pod(o, "Deployment/mlflow")["containers"][0].pop("securityContext")),
+    (privileged, lambda o: pod(o, "Deployment/mlflow").pop("automountServiceAccountToken")),
+    (literal_secret, lambda o: o.append({"kind": "Secret", "metadata": {"name": "s3"}})),
+    (literal_secret, lambda o: pod(o, "Deployment/mlflow")["containers"][0]["env"].append(
+        {"name": "MLFLOW_BACKEND_STORE_URI", "value": "postgresql://a:b@c"})),
+    (literal_secret, lambda o: of(o, "ConfigMap")[0]["data"].update(X="postgresql://a:b@c/d")),
+    (unnamed_reference, lambda o: pod(o, "Deployment/mlflow")["containers"][0]["env"].append(
+        {"name": "X", "valueFrom": {"secretKeyRef": {"name": "nobody-makes-it", "key": "x"}}})),
+    (unnamed_reference, lambda o: o.remove(next(each for each in of(o, "ConfigMap") if "storage.py" in each["data"]))),
+    (unwatched, lambda o: o.remove(one(o, "NetworkPolicy", "backup"))),
+    (unwatched, lambda o: one(o, "NetworkPolicy", "mlflow")["spec"].update(policyTypes=["Ingress"])),
+    (unprobed, lambda o: pod(o, "Deployment/mlflow")["containers"][0].pop("readinessProbe")),
+    (selects_nothing, lambda o: one(o, "Service", "mlflow")["spec"].update(selector={"app": "mlflow"})),
+    (too_mighty, lambda o: one(o, "Role", "condswin-runner")["rules"][3].pop("resourceNames")),
+    (too_mighty, lambda o: one(o, "Role", "condswin-promoter")["rules"][0].update(verbs=["*"])),
+    (open_server, lambda o: pod(o, "Deployment/mlflow")["containers"][0]["args"].remove("basic-auth")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "breaking"), BREAKS)
+def test_the_rule_sees_what_breaks_it(
+    overlay: list[Object],
+    rule: Callable[[list[Object]], Iterator[str]],
+    breaking: Callable[[list[Object]], Any],
+) -> None:
+    broken = copy.deepcopy(overlay)
+    breaking(broken)
+    assert list(rule(broken))
+
+
+def test_what_is_committed_is_pinned_or_cannot_be_pulled() -> None:
+    """A name without a digest would be whatever its `latest` is that day."""
+    for name in OVERLAYS:
+        for container, each in containers(render(ROOT / "infra/kustomize" / name)):
+            assert DIGEST.fullmatch(each["image"]) or each["image"].startswith(UNPINNED), container
+
+
+def test_the_recorded_images_are_those_of_the_manifests(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "infra/kustomize", tmp_path / "kustomize")
+    shutil.copy(ROOT / "infra/images.yaml", tmp_path)
+    component = tmp_path / "kustomize/images/kustomization.yaml"
+    known = yaml.safe_load((tmp_path / "images.yaml").read_text())["images"]
+    for called, image in known.items():
+        record(called, Image(**image), tmp_path / "images.yaml")
+    assert (
+        yaml.safe_load(component.read_text())["images"]
+        == (yaml.safe_load((ROOT / "infra/kustomize/images/kustomization.yaml").read_text())["images"])
+    )
+
+
+def test_production_has_a_budget_two_servers_and_its_name_in_one_place(production: list[Object]) -> None:
+    (ingress,) = of(production, "Ingress")
+    assert one(production, "Deployment", "mlflow")["spec"]["replicas"] == 2
+    assert of(production, "PodDisruptionBudget")[0]["spec"]["maxUnavailable"] == 1
+    settings = dict(
+        line.split("=", 1) for line in (ROOT / "infra/kustomize/production/settings.env").read_text().split()
+    )
+    assert ingress["spec"]["rules"][0]["host"] == settings["PUBLIC_HOST"]
+
+
+def test_alerts_and_dashboard_ask_for_what_is_there(production: list[Object]) -> None:
+    (rules,) = of(production, "PrometheusRule")
+    names = {each["metadata"]["name"] for each in production}
+    asked = []
+    (group,) = rules["spec"]["groups"]
+    for rule in group["rules"]:
+        assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["annotations"].keys() == {"summary", "mend"}
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        asked.append(rule["expr"])
+    (board,) = [each for each in of(production, "ConfigMap") if "dashboard.json" in each["data"]]
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    panels = json.loads(board["data"]["dashboard.json"])["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    asked += [target["expr"] for panel in panels for target in panel["targets"]]
+    for expression in asked:
+        for left, right in ("()", "{}", "[]"):
+            assert expression.count(left) == expression.count(right), expression
+        assert 'namespace="condswin"' in expression
+        for name in re.findall(r'(?:cronjob|deployment)="([^"]+)"', expression):
+            assert name in names, expression
