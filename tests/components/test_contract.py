@@ -17,6 +17,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 import components
 from condswin import kubeflow
 from condswin.config.parts import part
+from condswin.config.pools import STEPS
 from condswin.config.root import Config
 from condswin.ct.config import SegmentationConfig
 from condswin.errors import ImageError, StoppedError
@@ -69,6 +70,10 @@ def test_docstrings_tell_the_user_interface_of_every_input_and_output(name: str)
     described = {*spec.inputs, *(output for output in spec.outputs or () if output != "Output")}
     assert described == set(re.findall(r"^        (\w+): \S", text, re.MULTILINE))
     assert ("Output" in (spec.outputs or {})) == ("Returns:" in text)
+
+
+def test_every_component_has_a_pool_to_be_named_in() -> None:
+    assert set(STEPS) == set(NAMES)
 
 
 SETTLED = ("ingest", "data_card", "prepare", "train", "evaluate", "baseline", "predict", "tune")
