@@ -93,9 +93,12 @@ class PredictMriConfig(Section):
         fallback: Withhold measured lines, and let compressed sensing or the zero-filled image make the reconstruction
             where it foretells them far better than the network (`held-out`); or believe the network (`none`). For
             unrolled networks; others give no phase to compare with.
+        adapt: Steps, at most, that an unrolled network is trained further on the measured lines of each volume before
+            it reconstructs that, stopped by lines that are withheld; 0 for none.
     """
 
     fallback: Literal["held-out", "none"] = "held-out"
+    adapt: Natural = 0
 
 
 class DriftConfig(Section):
