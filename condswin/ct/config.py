@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from condswin.config.gate import GateConfig, RuleConfig, Rules
 from condswin.config.names import TaskName
-from condswin.config.section import Positive, Section, Share
+from condswin.config.section import Fraction, Positive, Section, Share
 from condswin.config.task import IngestConfig, TaskConfig
 from condswin.config.train import TrainConfig
 
@@ -87,6 +87,21 @@ class SegmentationTrainConfig(TrainConfig):
         return self
 
 
+class PretrainCtConfig(Section):
+    """How a network is trained without labels before it learns from them (`condswin pretrain`): it paints in patches of
+    slices that are hidden from it. All else is as `train` has it.
+
+    Attributes:
+        epochs: Passes over the training slices; null takes `train.epochs`.
+        patch: Side of a patch, pixels.
+        share: Of the patches of a slice that is hidden.
+    """
+
+    epochs: Positive | None = None
+    patch: Annotated[int, Field(ge=2)] = 16
+    share: Fraction = 0.6
+
+
 class PredictCtConfig(Section):
     """How whole volumes are segmented.
 
@@ -133,6 +148,7 @@ class SegmentationConfig(TaskConfig):
     Attributes:
         demo: Generated data.
         prepare: How volumes become network inputs.
+        pretrain: How networks are trained without labels.
         predict: How whole volumes are segmented.
     """
 
@@ -169,6 +185,7 @@ class SegmentationConfig(TaskConfig):
     gate: SegmentationGateConfig = SegmentationGateConfig()
     demo: DemoCtConfig = DemoCtConfig()
     prepare: PrepareCtConfig = PrepareCtConfig()
+    pretrain: PretrainCtConfig = PretrainCtConfig()
     predict: PredictCtConfig = PredictCtConfig()
 
 

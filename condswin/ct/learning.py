@@ -13,10 +13,11 @@ from condswin.config.names import Split
 from condswin.ct import guard
 from condswin.ct.config import SegmentationConfig
 from condswin.ct.dataset import SliceDataset
+from condswin.ct.masking import MaskedLearning
 from condswin.ct.nifti import LABELS
 from condswin.ct.prepared import prepared_files
 from condswin.manifest import Manifest
-from condswin.tasks.learning import Learning
+from condswin.tasks.learning import Learning, Pretraining
 from condswin.tasks.slices import Batch
 
 
@@ -65,6 +66,17 @@ class SegmentationLearning(Learning):
             for name, (true, found) in pairs.items()
             for what, count in (("common", true & found), ("either", true.long() + found))
         }
+
+    def pretraining(self) -> Pretraining:
+        """Hidden patches of slices; see `condswin.ct.masking`."""
+        section = self.config.section(SegmentationConfig)
+        epochs = section.pretrain.epochs or section.train.epochs
+        return Pretraining(
+            learning=MaskedLearning(self.config),
+            train=section.train.model_copy(update={"epochs": epochs}),
+            monitor=("hidden_error", False),
+            parameters=section.pretrain.model_dump(mode="json", exclude={"epochs"}),
+        )
 
     def validation_means(self, scores: Batch) -> Batch:
         """Dice over all pixels of the split, as nnU-Net watches it, and `pooled_dice`, the mean of both.
