@@ -340,6 +340,7 @@ WRITING = {
         ["prepare-ct", "--out"],
         ["train", "reconstruction", "swin", "--out"],
         ["train", "segmentation", "swin", "--out"],
+        ["pretrain", "segmentation", "swin", "--out"],
         ["evaluate", "reconstruction", "swin", "--out"],
         ["evaluate", "segmentation", "--targets", "t", "--predictions", "p", "--out"],
         ["baseline", "reconstruction", "--out"],

@@ -69,6 +69,8 @@ class SegmentationTrainConfig(TrainConfig):
         loss: Dice + cross entropy, Dice + focal loss, or the thesis's plain cross entropy.
         foreground: Fraction of training slices drawn among those that show liver; the rest is drawn from all.
         tumour: Fraction drawn among those that show tumour.
+        labelled: Share of the training cases whose labels are used, drawn by name and seed: a larger one has those of a
+            smaller one. An epoch has as many slices as with all of them.
         crop: Rows and columns of random crops to train on, padded with air where a slice is smaller; null for whole
             slices, which must then be of one size.
         augment: Random flips, rotations, scalings and intensity changes.
@@ -77,6 +79,7 @@ class SegmentationTrainConfig(TrainConfig):
     loss: Literal["dice_cross_entropy", "dice_focal", "cross_entropy"] = "dice_cross_entropy"
     foreground: Share = 0.4
     tumour: Share = 0.3
+    labelled: Annotated[float, Field(gt=0, le=1)] = 1.0
     crop: Annotated[int, Field(ge=32)] | None = None
     augment: bool = True
 
