@@ -21,7 +21,7 @@ from condswin.mri.self_supervision import line_loss, outer_lines, withhold
 #: Share of the lines outside the centre that a step withholds of those that are left to it.
 _SHARE = 0.4
 #: Of Adam.
-_RATE = 3e-4
+_RATE = 1e-4
 #: Steps between two looks at the lines that are withheld for good, and looks without gain that end it.
 _EVERY, _PATIENCE = 5, 2
 

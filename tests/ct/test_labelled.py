@@ -73,12 +73,7 @@ def like(number: int) -> dict[str, object]:
 
 
 def test_a_network_has_seen_what_it_was_trained_on() -> None:
-    cases = [
-        CaseRecord(
-            name, "train", name, {}, like(number)
-        )
-        for number, name in enumerate(NAMES)
-    ]
+    cases = [CaseRecord(name, "train", name, {}, like(number)) for number, name in enumerate(NAMES)]
     manifest = Manifest("segmentation", cases, {}, [])
     assert learning(0.05).seen(manifest) != learning(1.0).seen(manifest)
     (drawn,) = [case for case in cases if case.name in labelled(NAMES, 0.01, 3)]

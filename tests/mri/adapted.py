@@ -8,7 +8,6 @@ Scans and masks are those of `tests.mri.stress`.
 import argparse
 import json
 import tempfile
-import time
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -26,11 +25,11 @@ from condswin.mri.undersample import prepare_undersampled
 from condswin.networks.saving import load_model
 from tests.mri.stress import KINDS, MASKS, write_scan
 
-HEAD = "kind | volumes | PSNR | gain | worst | SSIM | gain | worst | lines, before | after | steps | seconds"
+HEAD = "kind | volumes | PSNR | gain | worst | SSIM | gain | worst | lines, before | after | steps"
 
 
 class Result(NamedTuple):
-    """Of a volume: PSNR (dB) and SSIM before and after, error in withheld lines before and after, steps, seconds."""
+    """Of a volume: PSNR (dB) and SSIM before and after, error in withheld lines before and after, steps."""
 
     before: float
     after: float
@@ -39,35 +38,32 @@ class Result(NamedTuple):
     lines_before: float
     lines_after: float
     steps: int
-    seconds: float
 
 
 def adapted(network: nn.Module, prepared: Path, scratch: Path, steps: int) -> Result:
     """Reconstructs an undersampled file with a network as it is and adapted."""
     with VolumeReader(prepared) as reader:
         target = reader.read("reconstruction_esc")
-    images, record, seconds = [], {}, 0.0
+    images, record = [], {}
     for count in (0, steps):
         settings = [f"reconstruction.predict.adapt={count}", "reconstruction.predict.fallback=none"]
-        started = time.monotonic()
         ReconstructionPrediction(compose(["demo"], settings)).predict(network, prepared, scratch / "out.h5")
-        seconds = time.monotonic() - started
         with h5py.File(scratch / "out.h5") as file:
             images.append(file[PREDICTION][()])
             record = json.loads(file.attrs.get(ADAPTED, "{}"))
     decibels, likeness = [psnr(target, image) for image in images], [ssim(target, image) for image in images]
-    return Result(*decibels, *likeness, record["before"], record["after"], record["steps"], seconds)
+    return Result(*decibels, *likeness, record["before"], record["after"], record["steps"])
 
 
 def line(name: str, results: list[Result]) -> str:
     """A row of the table."""
-    before, after, like, liked, lines, left, steps, seconds = np.array(results, dtype=float).T
+    before, after, like, liked, lines, left, steps = np.array(results, dtype=float).T
     gains = [
         f"{old.mean():.{digits}f} | {(new - old).mean():+.{digits}f} ± {(new - old).std():.{digits}f} | "
         f"{(new - old).min():+.{digits}f}"
         for old, new, digits in ((before, after, 2), (like, liked, 3))
     ]
-    rest = [f"{lines.mean():.3f}", f"{left.mean():.3f}", f"{steps.mean():.0f}", f"{seconds.mean():.0f}"]
+    rest = [f"{lines.mean():.3f}", f"{left.mean():.3f}", f"{steps.mean():.0f}"]
     return f"| {' | '.join([name, str(len(results)), *gains, *rest])} |"
 
 

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from condswin.config.root import Config
 from condswin.config.study import load_study
@@ -45,11 +47,17 @@ def test_networks_start_from_one_training_without_labels(
     )
     labels: list[str] = []
     steps: list[int] = []
+    begun: list[dict[str, Tensor]] = []
+    ended: list[dict[str, Tensor]] = []
     original = step.fit
 
     def fit(*arguments: object, **others: object) -> object:
         labels.append(str(others["label"]))
+        network = arguments[1]
+        assert isinstance(network, nn.Module)
+        begun.append({name: value.clone() for name, value in network.state_dict().items()})
         fitted = original(*arguments, **others)  # type: ignore[arg-type]
+        ended.append(fitted.network.state_dict())
         steps.append(len(fitted.history))
         return fitted
 
@@ -60,6 +68,12 @@ def test_networks_start_from_one_training_without_labels(
                       "swin without labels, seed 10", "all, seed 10"]  # fmt: skip
     # Which is trained once: the second time its state is at its end.
     assert steps == [1, 2, 1, 2, 1]
+    for pretrained, started in ((1, 2), (3, 4)):
+        weights = {
+            name: value for name, value in ended[pretrained].items() if value.shape == begun[started][name].shape
+        }
+        assert 20 < len(weights) < len(begun[started])  # all but what gives three classes from two windows
+        assert all(torch.equal(begun[started][name], value) for name, value in weights.items())
     assert len(list((tmp_path / "out" / "pretrained").glob("swin-10/*/training.json"))) == 1
     found = json.loads((tmp_path / "out" / "ablation.json").read_text())["results"]
     assert len({json.dumps(result["scores"]) for result in found}) > 1
