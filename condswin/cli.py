@@ -309,6 +309,34 @@ def train(
 
 
 @app.command()
+def pretrain(
+    task: Task,
+    variant: Variant,
+    prepared: Prepared = None,
+    checkpoints: OptionalPath = None,
+    out: OptionalPath = None,
+    overwrite: Overwrite = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Train one variant without labels, for a training that starts from it (`train.initial`); goes on as `train` does.
+
+    Example: condswin pretrain segmentation swin
+    """
+    config = _read(task, params, settings)
+    config.task(task).variant(variant)
+    target, data = out or layout.pretrained(task, variant), prepared or layout.prepared(task)
+    check_output(target, step="pretrain", inputs=[data], overwrite=overwrite)
+    from condswin.steps.train import pretrain as step
+
+    places = {"prepared": data, "checkpoints": checkpoints or layout.pretraining(task, variant), "out": target}
+    trained = step(config, task, variant, **places, overwrite=overwrite)
+    if trained.written:
+        print(f"{target}: {'trained before, nothing to do' if trained.done_before else 'trained'}")
+        print(f"start from it: condswin train {task} {variant} --set {task}.train.initial={target}")
+
+
+@app.command()
 def evaluate(
     task: Task,
     variant: Annotated[str | None, typer.Argument(help="Evaluate this trained variant.")] = None,

@@ -33,6 +33,16 @@ def checkpoints(task: TaskName, variant: str) -> Path:
     return Path("checkpoints", task, variant)
 
 
+def pretrained(task: TaskName, variant: str) -> Path:
+    """A network trained without labels."""
+    return Path("pretrained", task, variant)
+
+
+def pretraining(task: TaskName, variant: str) -> Path:
+    """What an interrupted training without labels goes on from."""
+    return Path("checkpoints/pretrained", task, variant)
+
+
 def search(task: TaskName, variant: str) -> Path:
     """Trials of a search, and the networks that they trained."""
     return Path("tune", task, variant)

@@ -15,6 +15,13 @@ from condswin.files import MANIFEST, fingerprint, read_json, write_json
 GENERATED = "generated"
 
 
+def generated_of_all(marks: Sequence[str]) -> str:
+    """`Manifest.generated` of several sets of cases together."""
+    if "unknown" in marks:
+        return "unknown"
+    return marks[0] if len(set(marks)) == 1 else "some"
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """A file of a dataset: path relative to the manifest's folder, or to that of the originals; bytes, checksum."""

@@ -339,7 +339,7 @@ WRITING = {
         ["undersample", "--out"],
         ["prepare-ct", "--out"],
         ["train", "reconstruction", "swin", "--out"],
-        ["train", "segmentation", "swin", "--out"],
+        ["pretrain", "segmentation", "swin", "--out"],
         ["evaluate", "reconstruction", "swin", "--out"],
         ["evaluate", "segmentation", "--targets", "t", "--predictions", "p", "--out"],
         ["baseline", "reconstruction", "--out"],

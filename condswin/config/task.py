@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
@@ -92,7 +92,22 @@ class VariantConfig(Section):
     overrides: dict[str, JsonValue] = {}
 
 
-def _labelled(variants: dict[str, VariantConfig]) -> dict[str, VariantConfig]:
+class StudyVariant(VariantConfig):
+    """A network of a study.
+
+    Attributes:
+        train: Settings of the training that differ from the parameters' `train`.
+        pretrained: Start from a network of the same kind and seed that was trained without labels.
+    """
+
+    train: dict[str, JsonValue] = {}
+    pretrained: bool = False
+
+
+V = TypeVar("V", bound=VariantConfig)
+
+
+def _labelled(variants: dict[str, V]) -> dict[str, V]:
     return {
         label: variant if variant.network else variant.model_copy(update={"network": label})
         for label, variant in variants.items()
@@ -110,7 +125,7 @@ class Study(Section):
         variants: Networks by the label that they have in the table, the first one being the reference.
     """
 
-    variants: Variants
+    variants: Annotated[dict[str, StudyVariant], Field(min_length=1), AfterValidator(_labelled)]
 
 
 class TaskConfig(Section):

@@ -47,6 +47,8 @@ class TrainConfig(Section):
         epochs: Passes over the training slices.
         batch_size: Slices per batch; each process has its own.
         accumulate: Batches of a process in a step. A step averages over `batch_size x accumulate x processes` slices.
+        initial: Folder of a trained network whose weights a training starts from where names and shapes are equal, as
+            `condswin pretrain` writes it; null for random weights.
         optimizer: Adam, or AdamW with decoupled weight decay.
         learning_rate: After the warm-up.
         learning_rate_rule: What it is multiplied by where a step averages over several batches (`accumulate` x
@@ -82,6 +84,7 @@ class TrainConfig(Section):
     epochs: Positive = 20
     batch_size: Positive = 8
     accumulate: Positive = 1
+    initial: str | None = None
     optimizer: Literal["adam", "adamw"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     learning_rate_rule: Literal["fixed", "linear", "sqrt"] = "fixed"

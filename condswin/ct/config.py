@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from condswin.config.gate import GateConfig, RuleConfig, Rules
 from condswin.config.names import TaskName
-from condswin.config.section import Positive, Section, Share
+from condswin.config.section import Fraction, Positive, Section, Share
 from condswin.config.task import IngestConfig, TaskConfig
 from condswin.config.train import TrainConfig
 
@@ -69,6 +69,8 @@ class SegmentationTrainConfig(TrainConfig):
         loss: Dice + cross entropy, Dice + focal loss, or the thesis's plain cross entropy.
         foreground: Fraction of training slices drawn among those that show liver; the rest is drawn from all.
         tumour: Fraction drawn among those that show tumour.
+        labelled: Share of the training cases whose labels are used, drawn by name and seed: a larger one has those of a
+            smaller one. An epoch has as many slices as with all of them.
         crop: Rows and columns of random crops to train on, padded with air where a slice is smaller; null for whole
             slices, which must then be of one size.
         augment: Random flips, rotations, scalings and intensity changes.
@@ -77,6 +79,7 @@ class SegmentationTrainConfig(TrainConfig):
     loss: Literal["dice_cross_entropy", "dice_focal", "cross_entropy"] = "dice_cross_entropy"
     foreground: Share = 0.4
     tumour: Share = 0.3
+    labelled: Annotated[float, Field(gt=0, le=1)] = 1.0
     crop: Annotated[int, Field(ge=32)] | None = None
     augment: bool = True
 
@@ -85,6 +88,21 @@ class SegmentationTrainConfig(TrainConfig):
         if self.foreground + self.tumour > 1:
             raise ValueError(f"foreground {self.foreground} and tumour {self.tumour} are more than all slices")
         return self
+
+
+class PretrainCtConfig(Section):
+    """How a network is trained without labels before it learns from them (`condswin pretrain`): it paints in patches of
+    slices that are hidden from it. All else is as `train` has it.
+
+    Attributes:
+        epochs: Passes over the training slices; null takes `train.epochs`.
+        patch: Side of a patch, pixels.
+        share: Of the patches of a slice that is hidden.
+    """
+
+    epochs: Positive | None = None
+    patch: Annotated[int, Field(ge=2)] = 16
+    share: Fraction = 0.6
 
 
 class PredictCtConfig(Section):
@@ -133,6 +151,7 @@ class SegmentationConfig(TaskConfig):
     Attributes:
         demo: Generated data.
         prepare: How volumes become network inputs.
+        pretrain: How networks are trained without labels.
         predict: How whole volumes are segmented.
     """
 
@@ -169,6 +188,7 @@ class SegmentationConfig(TaskConfig):
     gate: SegmentationGateConfig = SegmentationGateConfig()
     demo: DemoCtConfig = DemoCtConfig()
     prepare: PrepareCtConfig = PrepareCtConfig()
+    pretrain: PretrainCtConfig = PretrainCtConfig()
     predict: PredictCtConfig = PredictCtConfig()
 
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -51,6 +51,9 @@ class SliceDataset(Slices):
         BadFileError: A file is unusable.
     """
 
+    #: Whether labels are read; else all are background.
+    labelled: ClassVar[bool] = True
+
     def __init__(
         self,
         files: list[Path],
@@ -79,9 +82,11 @@ class SliceDataset(Slices):
         for case, path in enumerate(files):
             with open_prepared(path) as file:
                 count, height, width = file["image"].shape
-                needed += file["image"].nbytes + file["label"].nbytes
-                for label, name in ((1, "liver_slices"), (2, "tumour_slices")):
-                    self.showing[label] += [len(self.slices) + int(index) for index in file[name]]
+                needed += file["image"].nbytes
+                if self.labelled:
+                    needed += file["label"].nbytes
+                    for label, name in ((1, "liver_slices"), (2, "tumour_slices")):
+                        self.showing[label] += [len(self.slices) + int(index) for index in file[name]]
                 self.slices += [Slice(case, index) for index in range(count)]
                 self._sizes += [(crop, crop) if crop else (height, width)] * count
             sizes[height, width].append(path.name)
@@ -147,16 +152,17 @@ class SliceDataset(Slices):
         if self._cache is not None:
             images, labels = self._cache[case]
             wanted = np.clip(np.arange(position - self.neighbours, position + self.neighbours + 1), 0, len(images) - 1)
-            image, label = images[wanted].astype(np.float32), labels[position]
+            image, label = images[wanted].astype(np.float32), labels[position] if self.labelled else None
         else:  # opened per item: HDF5 handles do not survive the fork into worker processes
             with open_prepared(self.files[case]) as file:
-                image, label = read_slices(file, position, position + 1, self.neighbours)[0], file["label"][position]
+                image = read_slices(file, position, position + 1, self.neighbours)[0]
+                label = file["label"][position] if self.labelled else None
+        label = np.zeros(image.shape[1:]) if label is None else label
         return torch.from_numpy(image), torch.from_numpy(label.astype(np.int64))
 
-    @staticmethod
-    def _load(path: Path) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    def _load(self, path: Path) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
         with open_prepared(path) as file:
-            return file["image"][:], file["label"][:]
+            return file["image"][:], file["label"][:] if self.labelled else np.empty(0, np.uint8)
 
 
 def random_crop(image: Tensor, label: Tensor, size: int, *, around: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,9 @@
 """What training a segmentation network needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
+from itertools import cycle, islice
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +15,12 @@ from condswin.config.names import Split
 from condswin.ct import guard
 from condswin.ct.config import SegmentationConfig
 from condswin.ct.dataset import SliceDataset
+from condswin.ct.masking import MaskedLearning
 from condswin.ct.nifti import LABELS
 from condswin.ct.prepared import prepared_files
+from condswin.files import fingerprint
 from condswin.manifest import Manifest
-from condswin.tasks.learning import Learning
+from condswin.tasks.learning import Learning, Pretraining
 from condswin.tasks.slices import Batch
 
 
@@ -31,9 +35,12 @@ class SegmentationLearning(Learning):
     def dataset(self, prepared: Path, split: Split, network: str, *, training: bool) -> SliceDataset:
         """Slices with `image` (windows * (1 + 2n), H, W) and `label` (H, W)."""
         section = self.config.section(SegmentationConfig)
-        train = section.train
+        train, files = section.train, prepared_files(prepared / split)
+        if training:
+            chosen = labelled(files, train.labelled, self.config.seed)
+            names = list(islice(cycle(name for name in files if name in chosen), len(files)))
         return SliceDataset(
-            list(prepared_files(prepared / split).values()),
+            [files[name] for name in (names if training else files)],
             windows=section.prepare.windows,
             neighbours=section.prepare.neighbours,
             foreground=train.foreground if training else 0.0,
@@ -46,7 +53,9 @@ class SegmentationLearning(Learning):
 
     def seen(self, manifest: Manifest) -> dict[str, Any]:
         """Spacings and extents of the training's cases; see `guard.seen`."""
-        return guard.seen([case for case in manifest.cases if case.split == "train"])
+        cases = {case.name: case for case in manifest.cases if case.split == "train"}
+        chosen = labelled(cases, self.config.section(SegmentationConfig).train.labelled, self.config.seed)
+        return guard.seen([case for name, case in cases.items() if name in chosen])
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         """The loss that the parameters name, of logits (B, 3, H, W)."""
@@ -66,6 +75,17 @@ class SegmentationLearning(Learning):
             for what, count in (("common", true & found), ("either", true.long() + found))
         }
 
+    def pretraining(self) -> Pretraining:
+        """Hidden patches of slices; see `condswin.ct.masking`."""
+        section = self.config.section(SegmentationConfig)
+        epochs = section.pretrain.epochs or section.train.epochs
+        return Pretraining(
+            learning=MaskedLearning(self.config),
+            train=section.train.model_copy(update={"epochs": epochs}),
+            monitor=("hidden_error", False),
+            parameters=section.pretrain.model_dump(mode="json", exclude={"epochs"}),
+        )
+
     def validation_means(self, scores: Batch) -> Batch:
         """Dice over all pixels of the split, as nnU-Net watches it, and `pooled_dice`, the mean of both.
 
@@ -77,6 +97,12 @@ class SegmentationLearning(Learning):
             for name in ("liver", "tumour")
         }
         return {**dices, "pooled_dice": torch.stack(list(dices.values())).nanmean()}
+
+
+def labelled(names: Iterable[str], share: float, seed: int) -> set[str]:
+    """The cases of a share, at least one; a larger share has those of a smaller one."""
+    order = sorted(names, key=lambda name: fingerprint([seed, "labelled", name]))
+    return set(order[: ceil(share * len(order))])
 
 
 @cache

@@ -12,12 +12,13 @@ from scipy.stats import ks_2samp
 
 from condswin.config.names import SPLITS
 from condswin.errors import BadDataError
-from condswin.fourier import FloatArray
+from condswin.fourier import FloatArray, magnitude_image
 from condswin.manifest import Manifest
 from condswin.mri.coils import Multicoil, open_volume
 from condswin.mri.config import UndersampleConfig
 from condswin.mri.extent import Extent
 from condswin.mri.masks import Mask, draw_mask, name_seed
+from condswin.mri.prepared import image_size, read_mask
 from condswin.mri.reading import KSPACE, VolumeReader
 from condswin.plain import label
 
@@ -165,10 +166,12 @@ def figures(
 
 
 def _middle_slice(reader: VolumeReader) -> FloatArray:
-    name = reader.target_name()
+    """Of the target; of an undersampled file without one, of its zero-filled image."""
+    name, middle = reader.target_name(), reader.shape(KSPACE)[0] // 2
     if name is None:
-        raise BadDataError(f"{reader.path}: has no target image; a data card describes ingested files")
-    middle = reader.shape(name)[0] // 2
+        block = reader.read(KSPACE, middle, middle + 1)
+        shown: FloatArray = magnitude_image(block, image_size(reader), read_mask(reader))[0]
+        return shown
     image: FloatArray = reader.read(name, middle, middle + 1)[0]
     return image
 

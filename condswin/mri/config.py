@@ -61,11 +61,14 @@ class ReconstructionIngestConfig(IngestConfig):
     Attributes:
         multicoil: Refuse multi-coil files, or combine them to an emulated single coil (Tygert and Zbontar 2020),
             wherever files of a scanner are read, in prediction too.
+        undersampled: Refuse files that were undersampled at the scanner, which have a `mask`, or accept them, with or
+            without a target: for networks that learn from measured lines alone (`train.loss: ssdu`).
         acquisitions: Only files of these kinds (`CORPD_FBK`, `CORPDFS_FBK`); all if empty.
         volume_fraction: Share of the volumes that is taken, drawn by name and seed.
     """
 
     multicoil: Literal["refuse", "combine"] = "refuse"
+    undersampled: Literal["refuse", "accept"] = "refuse"
     acquisitions: list[str] = []
     volume_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
 
@@ -74,10 +77,13 @@ class ReconstructionTrainConfig(TrainConfig):
     """Training of a reconstruction network.
 
     Attributes:
-        loss: Mean squared (`mse`) or mean absolute (`l1`) error of normalised images.
+        loss: Mean squared (`mse`) or mean absolute (`l1`) error of normalised images; or `ssdu`, which needs no target:
+            the error in measured lines that are withheld from the network. For unrolled networks.
+        held_out: Share of the measured lines outside the fully sampled centre that `ssdu` withholds.
     """
 
-    loss: Literal["mse", "l1"] = "l1"
+    loss: Literal["mse", "l1", "ssdu"] = "l1"
+    held_out: Fraction = 0.4
 
 
 class PredictMriConfig(Section):
@@ -87,9 +93,12 @@ class PredictMriConfig(Section):
         fallback: Withhold measured lines, and let compressed sensing or the zero-filled image make the reconstruction
             where it foretells them far better than the network (`held-out`); or believe the network (`none`). For
             unrolled networks; others give no phase to compare with.
+        adapt: Steps, at most, that an unrolled network is trained further on the measured lines of each volume before
+            it reconstructs that, stopped by lines that are withheld; 0 for none.
     """
 
     fallback: Literal["held-out", "none"] = "held-out"
+    adapt: Natural = 0
 
 
 class DriftConfig(Section):

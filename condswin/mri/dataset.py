@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from condswin.errors import BadDataError
+from condswin.errors import BadDataError, BadFileError
 from condswin.fourier import (
     crop_start,
     fftc,
@@ -24,7 +24,7 @@ from condswin.mri.config import UndersampleConfig
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.prepared import image_size, prepared_files, read_extent, read_mask
 from condswin.mri.reading import KSPACE, MASK, ZERO_FILLED, VolumeReader, checked_blocks, kspace_shape
-from condswin.mri.volumes import Volume, read_volumes
+from condswin.mri.volumes import NO_TARGET, Volume, read_volumes
 from condswin.networks.presets import INPUT_CHANNELS, OUTPUT_CHANNELS
 from condswin.tasks.slices import Batch, Slices
 
@@ -163,6 +163,8 @@ class SliceDataset(Slices):
 
     #: Of networks that take these slices: in, out.
     channels: ClassVar[tuple[int, int]] = (1, 1)
+    #: Whether slices come with targets, and training draws masks of its own.
+    supervised: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -177,6 +179,9 @@ class SliceDataset(Slices):
         self._volumes = read_volumes(list(prepared_files(folder).values()))
         if not self._volumes:
             raise BadDataError(f"{folder}: no prepared file; run `condswin undersample` first")
+        for volume in self._volumes:
+            if self.supervised and volume.target is None:
+                raise BadFileError(volume.path, NO_TARGET)
         # Columns of raw signals; 0 where none is hybrid space.
         self._widest = 0
         if any(map(self._width, self._volumes)):
@@ -268,7 +273,8 @@ class SliceDataset(Slices):
         if volume.sampled is not None:
             return volume.sampled
         # A pair, so that no name's seed is among them.
-        seed = (int(torch.randint(2**32, (), dtype=torch.int64)), 0) if self._training else name_seed(volume.path.name)
+        fresh = self._training and self.supervised
+        seed = (int(torch.randint(2**32, (), dtype=torch.int64)), 0) if fresh else name_seed(volume.path.name)
         return volume.extent.within(draw_mask(self._undersample, volume.kspace[1], seed).sampled)
 
     def _bytes(self, volume: Volume) -> int:
@@ -290,10 +296,13 @@ class SliceDataset(Slices):
     def _read(self, volume: Volume, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Signal, zero-filled (n, H, W) or hybrid space (n, H, W of k-space), and target (n, H, W) of some slices."""
         with VolumeReader(volume.path) as reader:
-            target = torch.from_numpy(reader.read(volume.target, start, stop))
+            target = self._target(reader, volume, start, stop)
             if self._holds_hybrid(volume):
                 return torch.from_numpy(readout_hybrid(reader.read(KSPACE, start, stop), volume.size[0])), target
             return torch.from_numpy(reader.read(ZERO_FILLED, start, stop)), target
+
+    def _target(self, reader: VolumeReader, volume: Volume, start: int, stop: int) -> Tensor:
+        return torch.from_numpy(reader.read(str(volume.target), start, stop))
 
 
 class ComplexSliceDataset(SliceDataset):

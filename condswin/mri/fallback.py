@@ -76,18 +76,18 @@ def judge(network: nn.Module, inputs: ComplexInputs, device: torch.device) -> Ju
     methods: dict[str, Method] = {NETWORK: network, **classics()}
     errors, measured = dict.fromkeys(methods, 0.0), 0.0
     for turn in range(-(-SHARE // len(inputs.image))):
-        withheld = _withheld(inputs.image, turn)
+        withheld = withheld_lines(inputs.image, turn)
         if not bool(withheld.any()):
             return Judgement(NETWORK, {})
         batches = (torch.split(tensor, BATCH) for tensor in (inputs.image, inputs.std, withheld))
         for image, std, hidden in zip(*batches, strict=True):
             image, hidden = image.to(device), hidden.to(device)
             weight = std.to(device)[:, None, None].square() * hidden[:, None]
-            truth = _frequencies(image)
-            shown = _without(image, hidden)
+            truth = frequencies(image)
+            shown = without(image, hidden)
             measured += float((weight * truth.abs().square()).sum())
             for name, method in methods.items():
-                errors[name] += float((weight * (_frequencies(method(shown)) - truth).abs().square()).sum())
+                errors[name] += float((weight * (frequencies(method(shown)) - truth).abs().square()).sum())
     best = min((name for name in methods if name != NETWORK), key=lambda name: errors[name])
     # A network that diverges has no error, and is not hidden behind another method.
     lost = errors[best] < MARGIN * errors[NETWORK] and math.isfinite(errors[NETWORK])
@@ -95,7 +95,7 @@ def judge(network: nn.Module, inputs: ComplexInputs, device: torch.device) -> Ju
     return Judgement(best if lost else NETWORK, relative)
 
 
-def _withheld(image: Tensor, turn: int) -> Tensor:
+def withheld_lines(image: Tensor, turn: int) -> Tensor:
     """The lines (S, W) to withhold, frequency zero first: of every `SHARE` outside the centre one, drawn, each slice
     another.
     """
@@ -113,14 +113,14 @@ def _withheld(image: Tensor, turn: int) -> Tensor:
     return shifted
 
 
-def _without(image: Tensor, withheld: Tensor) -> Tensor:
+def without(image: Tensor, withheld: Tensor) -> Tensor:
     """A network's input (B, 3, H, W) of a scan that did not measure these lines (B, W), frequency zero first."""
-    left = torch.fft.ifft(_frequencies(image) * ~withheld[:, None])
+    left = torch.fft.ifft(frequencies(image) * ~withheld[:, None])
     mask = image[:, 2] * ~torch.fft.fftshift(withheld, dim=-1)[:, None]
     return torch.stack([left.real, left.imag, mask], dim=1)
 
 
-def _frequencies(parts: Tensor) -> Tensor:
+def frequencies(parts: Tensor) -> Tensor:
     """(B, 2 or more, H, W), real and imaginary part first, to hybrid space (B, H, W), frequency zero first."""
     frequencies: Tensor = torch.fft.fft(torch.complex(parts[:, 0].float(), parts[:, 1].float()))
     return frequencies

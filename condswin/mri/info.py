@@ -1,10 +1,11 @@
-"""What a fully sampled file says of itself, and whether it can be trusted."""
+"""What a file of a scanner says of itself, and whether it can be trusted."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from condswin.errors import BadFileError
 from condswin.mri.extent import Extent, contradictions
 from condswin.mri.header import Header
+from condswin.mri.prepared import image_size, read_sampling
 from condswin.mri.reading import (
     KSPACE,
     MASK,
@@ -26,8 +27,8 @@ class VolumeInfo(NamedTuple):
 
     Attributes:
         shape: Of k-space: slices, rows (readout), columns (phase encoding).
-        target: Dataset name of the fully sampled magnitude image.
-        target_shape: Slices, rows, columns of it.
+        target: Dataset name of the fully sampled magnitude image; None if an undersampled file has none.
+        target_shape: Slices, rows, columns of it, or of the image without one.
         dtype: Of k-space in the file, which is read as complex64.
         acquisition: FastMRI's attribute (`CORPD_FBK`), "unknown" if there is none.
         patient: Hashed key of the person; never the identifier.
@@ -38,7 +39,7 @@ class VolumeInfo(NamedTuple):
     """
 
     shape: tuple[int, int, int]
-    target: str
+    target: str | None
     target_shape: tuple[int, int, int]
     dtype: str
     acquisition: str
@@ -49,34 +50,44 @@ class VolumeInfo(NamedTuple):
     held: Extent
 
 
-def check_volume(reader: VolumeReader) -> VolumeInfo:
-    """Reads a fully sampled single-coil file to its last value, block by block.
+#: What to do with files that were undersampled at the scanner.
+Undersampled = Literal["refuse", "accept"]
+
+
+def check_volume(reader: VolumeReader, undersampled: Undersampled = "refuse") -> VolumeInfo:
+    """Reads a single-coil file to its last value, block by block.
 
     Raises:
         BadFileError: The file cannot be trusted; the message says why.
     """
-    info = read_info(reader)
+    info = read_info(reader, undersampled)
     held, width = check_kspace(reader), info.shape[-1]
-    for _ in checked_blocks(reader, info.target):
-        pass
+    if info.target is not None:
+        for _ in checked_blocks(reader, info.target):
+            pass
+    if MASK in reader:
+        read_sampling(reader, held)
+        return info._replace(held=held)
     assumed = (*info.assumed, *contradictions(held, width, info.header.measured(width)))
     return info._replace(held=held, assumed=assumed)
 
 
-def read_info(reader: VolumeReader) -> VolumeInfo:
-    """What a fully sampled single-coil file says of itself; its values are not read.
+def read_info(reader: VolumeReader, undersampled: Undersampled = "refuse") -> VolumeInfo:
+    """What a single-coil file says of itself; its values are not read.
 
     Raises:
         BadFileError: It says what cannot be used.
     """
     path = reader.path
-    if MASK in reader:
+    if MASK in reader and undersampled == "refuse":
         raise BadFileError(
-            path, "is already undersampled (it has a mask): predict it or draw it (gallery), do not ingest it"
+            path,
+            "is already undersampled (it has a mask): predict it or draw it (gallery), do not ingest it, or set "
+            "reconstruction.ingest.undersampled to accept to learn from its measured lines alone (train.loss: ssdu)",
         )
     shape = kspace_shape(reader)
     target = reader.target_name()
-    if target is None:
+    if target is None and MASK not in reader:
         raise BadFileError(path, f"has neither {' nor '.join(TARGETS)}: nothing to train on or compare with")
     header = read_header(reader)
     if header.encoded is not None and header.encoded[:2] == (shape[2], shape[1]) != shape[1:]:
@@ -92,12 +103,12 @@ def read_info(reader: VolumeReader) -> VolumeInfo:
     return VolumeInfo(
         shape=shape,
         target=target,
-        target_shape=target_shape(reader, target),
+        target_shape=target_shape(reader, target) if target else (shape[0], *image_size(reader)),
         dtype="compound" if reader.dtype(KSPACE).names else reader.dtype(KSPACE).name,
         acquisition=kind,
         patient=patient_key(patient),
         patient_from=source,
         header=header._replace(patient_id=None),
-        assumed=(*reader.assumed(KSPACE), *reader.assumed(target), *unnamed),
+        assumed=(*reader.assumed(KSPACE), *(reader.assumed(target) if target else ()), *unnamed),
         held=Extent(0, 0),
     )

@@ -34,38 +34,47 @@ class ReconstructionPictures(Pictures):
         return picture_case(case, *pairs[case])
 
     def slices(self, shown: Sequence[Shown]) -> matplotlib.figure.Figure:
-        """Zero-filled image, target, reconstruction and its error of each slice; PSNR as in validation."""
+        """Zero-filled image, target, reconstruction and its error of each slice; PSNR as in validation.
+
+        Of slices without target the zero-filled image of the lines that are shown, and the reconstruction.
+        """
         figure = Figure(figsize=(8, 2.15 * len(shown) + 0.1), layout="constrained")
         grid = figure.subplots(len(shown), 4, squeeze=False)
         for row, (name, batch, output) in zip(grid, shown, strict=True):
-            maximum = float(batch["maximum"])
-            target, zero_filled, image = (
-                (each * batch["std"][:, None, None, None] + batch["mean"][:, None, None, None])[0].numpy()
-                for each in (
-                    batch["target"],
-                    _seen(batch, batch["target"].shape[-1]),
-                    magnitude(output, batch["target"].shape[-1]),
-                )
-            )
-            white = float(np.quantile(target, 0.998)) or maximum
-            decibels = [f"{psnr(target, each, maximum=maximum):.2f} dB" for each in (zero_filled, image)]
-            panels = {
-                f"zero-filled, {decibels[0]}": (zero_filled, white),
-                "target": (target, white),
-                f"output, {decibels[1]}": (image, white),
-                f"error x {ERROR_GAIN}": (np.abs(image - target), white / ERROR_GAIN),
-            }
-            for axis, (title, (pixels, brightest)) in zip(row, panels.items(), strict=True):
-                axis.imshow(pixels[0], cmap="gray", vmin=0, vmax=brightest)
-                axis.set_title(title, fontsize=8)
+            for axis in row:
                 axis.set_xticks([])
                 axis.set_yticks([])
+            for axis, (title, (pixels, brightest)) in zip(row, _panels(batch, output).items(), strict=False):
+                axis.imshow(pixels[0], cmap="gray", vmin=0, vmax=brightest)
+                axis.set_title(title, fontsize=8)
             row[0].set_ylabel(label(Path(name).name, 30), fontsize=7)
         return figure
 
     def background(self, batch: Batch) -> NDArray[np.float32]:
         """The zero-filled image, with all columns that an unrolled network sees."""
         return between(_seen(batch, batch["image"].shape[-1])[0, 0].numpy())
+
+
+def _panels(batch: Batch, output: Tensor) -> dict[str, tuple[NDArray[np.float32], float]]:
+    """Pictures (1, H, W) of a slice by their titles, each with what is white in it."""
+    columns = batch["target"].shape[-1] if "target" in batch else int(batch["columns"])
+    zero_filled, image = (
+        (each * batch["std"][:, None, None, None] + batch["mean"][:, None, None, None])[0].numpy()
+        for each in (_seen(batch, columns), magnitude(output, columns))
+    )
+    if "target" not in batch:
+        white = float(np.quantile(image, 0.998)) or 1.0
+        return {"zero-filled": (zero_filled, white), "output": (image, white)}
+    maximum = float(batch["maximum"])
+    target = (batch["target"] * batch["std"][:, None, None, None] + batch["mean"][:, None, None, None])[0].numpy()
+    white = float(np.quantile(target, 0.998)) or maximum
+    decibels = [f"{psnr(target, each, maximum=maximum):.2f} dB" for each in (zero_filled, image)]
+    return {
+        f"zero-filled, {decibels[0]}": (zero_filled, white),
+        "target": (target, white),
+        f"output, {decibels[1]}": (image, white),
+        f"error x {ERROR_GAIN}": (np.abs(image - target), white / ERROR_GAIN),
+    }
 
 
 def _seen(batch: Batch, columns: int) -> Tensor:

@@ -10,10 +10,11 @@ from torch import nn
 
 from condswin.errors import BadDataError
 from condswin.files import atomic_file
+from condswin.mri.adaptation import Adaptation, adapt
 from condswin.mri.config import PredictMriConfig, ReconstructionConfig
 from condswin.mri.dataset import complex_volume, magnitude, normalise, zero_filled_volume
 from condswin.mri.fallback import BATCH, Judgement, Method, classics, judge
-from condswin.mri.reading import ERRORS, METHOD, NETWORK, PREDICTION
+from condswin.mri.reading import ADAPTED, ERRORS, METHOD, NETWORK, PREDICTION
 from condswin.networks.unrolled import UnrolledNetwork
 from condswin.tasks.prediction import Prediction
 
@@ -22,11 +23,11 @@ class ReconstructionPrediction(Prediction):
     """From zero-filled magnitudes or, for unrolled networks, complex images."""
 
     def parameters(self) -> dict[str, Any]:
-        """Whether networks are judged by withheld lines."""
+        """Whether networks are judged by withheld lines, and adapted to each volume."""
         return self.config.section(ReconstructionConfig).predict.model_dump(mode="json")
 
     def alone(self) -> Prediction:
-        """Believes every network."""
+        """Believes every network as it is."""
         section = self.config.section(ReconstructionConfig)
         believing = section.model_copy(update={"predict": PredictMriConfig(fallback="none")})
         return ReconstructionPrediction(self.config.model_copy(update={section.name: believing}))
@@ -38,6 +39,7 @@ class ReconstructionPrediction(Prediction):
         undersample, multicoil = section.undersample, section.ingest.multicoil
         method: Method = model
         judgement: Judgement | None = None
+        adaptation: Adaptation | None = None
         if isinstance(model, UnrolledNetwork):
             inputs = complex_volume(case_file, undersample, multicoil)
             image, std, columns = inputs
@@ -45,6 +47,9 @@ class ReconstructionPrediction(Prediction):
             if section.predict.fallback == "held-out":
                 judgement = judge(model, inputs, device)
                 method = model if judgement.method == NETWORK else classics()[judgement.method]
+            if section.predict.adapt and method is model:
+                adaptation = adapt(model, inputs, device, steps=section.predict.adapt)
+                method = adaptation.network
         else:
             zero_filled = zero_filled_volume(case_file, undersample, multicoil)
             image, mean, std = normalise(zero_filled, float(zero_filled.max()))
@@ -58,6 +63,9 @@ class ReconstructionPrediction(Prediction):
             file[PREDICTION] = images.numpy()
             if judgement is not None:
                 file.attrs.update({METHOD: judgement.method, ERRORS: json.dumps(judgement.errors)})
+            if adaptation is not None:
+                told = {"steps": adaptation.steps, "before": adaptation.before, "after": adaptation.after}
+                file.attrs[ADAPTED] = json.dumps(told)
 
 
 PART = ReconstructionPrediction

@@ -7,13 +7,13 @@ from typing import Any
 
 from condswin.config.names import Split
 from condswin.mri.config import ReconstructionConfig
-from condswin.mri.reading import VolumeReader
-from condswin.mri.undersample import prepare_full, prepare_undersampled
+from condswin.mri.reading import MASK, VolumeReader
+from condswin.mri.undersample import prepare_full, prepare_measured, prepare_undersampled
 from condswin.tasks.preparation import Preparation
 
 
 class ReconstructionPreparation(Preparation):
-    """Masks validation and test files; training files stay fully sampled."""
+    """Masks validation and test files; training files stay fully sampled, and undersampled ones as they are."""
 
     def outputs(self, name: str, files: Mapping[str, Path], split: Split) -> list[str]:
         """One file."""
@@ -25,13 +25,19 @@ class ReconstructionPreparation(Preparation):
         return 8 * int(math.prod(details["shape"])) + 4 * images * int(math.prod(details["target_shape"]))
 
     def prepare_case(self, name: str, files: Mapping[str, Path], split: Split, folder: Path) -> None:
-        """Training files stay fully sampled; others are undersampled with a mask seeded by their name."""
-        out = folder / f"{name}.h5"
-        if split == "train":
-            prepare_full(files["kspace"], out, self.config.section(ReconstructionConfig).ingest.multicoil)
+        """Training files stay fully sampled; others are undersampled with a mask seeded by their name.
+
+        What was undersampled at the scanner keeps its mask.
+        """
+        section, source, out = self.config.section(ReconstructionConfig), files["kspace"], folder / f"{name}.h5"
+        with VolumeReader(source) as reader:
+            measured = MASK in reader
+        if measured:
+            prepare_measured(source, out, section.ingest.multicoil)
+        elif split == "train":
+            prepare_full(source, out, section.ingest.multicoil)
         else:
-            section = self.config.section(ReconstructionConfig)
-            prepare_undersampled(files["kspace"], out, section.undersample, section.ingest.multicoil)
+            prepare_undersampled(source, out, section.undersample, section.ingest.multicoil)
 
     def details(self, folder: Path, outputs: list[str]) -> dict[str, Any]:
         """Nominal and true acceleration, one for training files."""

@@ -24,6 +24,8 @@ ZERO_FILLED = "zero_filled"
 PREDICTION = "reconstruction"
 #: Attributes of a reconstruction whose network was judged by withheld lines: who made it, and the errors as JSON.
 METHOD, ERRORS = "method", "held_out_errors"
+#: Attribute of a reconstruction whose network was adapted to it: the steps, and errors before and after, as JSON.
+ADAPTED = "adapted"
 #: The value of `METHOD` where the network did.
 NETWORK = "network"
 #: Names of the fully sampled magnitude image, the first one present is the target.

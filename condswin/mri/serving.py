@@ -20,6 +20,7 @@ from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.prediction import ReconstructionPrediction
 from condswin.mri.prepared import read_extent, read_sampling
 from condswin.mri.reading import (
+    ADAPTED,
     ERRORS,
     KSPACE,
     MASK,
@@ -56,14 +57,14 @@ class ReconstructionServing(Serving):
         Attributes of the result say which network made it and from which columns of k-space: `model`,
         `weights_sha256`, `software`, `units`, `mask`, `sampled_columns` (W,), `acceleration` and `true_acceleration`,
         and `voxel_mm` where the header of the source says so; where the network was judged by withheld lines also
-        `method`, who made the reconstruction, and `held_out_errors`.
+        `method`, who made the reconstruction, and `held_out_errors`; where it was adapted to the scan, `adapted`.
         """
         out = folder / self.output_names(source)[0]
         facts, notes = self._facts(source)
         with atomic_file(out) as temporary:
             ReconstructionPrediction(self.config).predict(model, source, temporary)
             with h5py.File(temporary, "r+") as file:
-                notes += _set_aside(file)
+                notes += [*_set_aside(file), *_adapted(file)]
                 file.attrs.update({**origin.attributes, **facts})
         return Predicted(out, notes)
 
@@ -134,6 +135,19 @@ def _set_aside(reconstruction: h5py.File) -> list[str]:
     return [
         f"all {slices} slices by {method}, not by the network: it foretells withheld lines of k-space better "
         f"(relative error {errors[method]:.2f} against {errors[NETWORK]:.2f})"
+    ]
+
+
+def _adapted(reconstruction: h5py.File) -> list[str]:
+    """A note if the network was trained further on the scan."""
+    if ADAPTED not in reconstruction.attrs:
+        return []
+    told = json.loads(reconstruction.attrs[ADAPTED])
+    if not told["steps"]:
+        return ["not adapted to this scan: no step foretells withheld lines of k-space better"]
+    return [
+        f"adapted to this scan in {told['steps']} steps: relative error of withheld lines of k-space "
+        f"{told['before']:.3f} before, {told['after']:.3f} after"
     ]
 
 

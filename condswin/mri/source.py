@@ -63,8 +63,9 @@ class ReconstructionSource(Source):
 
         `measured_columns` are the first and one past the last column that hold values.
         """
-        with open_volume(case.files["kspace"], self.config.section(ReconstructionConfig).ingest.multicoil) as reader:
-            info = check_volume(reader)
+        policy = self.config.section(ReconstructionConfig).ingest
+        with open_volume(case.files["kspace"], policy.multicoil) as reader:
+            info = check_volume(reader, policy.undersampled)
         nobody = ["no patient's identifier: the file counts as a patient of its own"]
         details = {
             "shape": list(info.shape),

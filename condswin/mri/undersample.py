@@ -1,10 +1,10 @@
-"""From a checked, fully sampled file to a prepared one.
+"""From a checked file to a prepared one.
 
 Validation and test files come out in the layout of fastMRI's own test set (masked `kspace`, `mask`, attributes
 `acceleration` and `num_low_frequency`), with the target and the zero-filled image beside them. Masks are drawn over all
 columns, and those that the scan did not go over are taken out then. Training files stay fully sampled, because each
-epoch draws fresh masks. Neither holds anything that identifies a person: the header is
-copied without it and `patient` is a hashed key.
+epoch draws fresh masks. What was undersampled at the scanner keeps its mask in every split. None holds anything that
+identifies a person: the header is copied without it and `patient` is a hashed key.
 """
 
 import math
@@ -22,7 +22,7 @@ from condswin.mri.coils import Multicoil, open_volume
 from condswin.mri.config import UndersampleConfig
 from condswin.mri.extent import Extent
 from condswin.mri.header import strip_header
-from condswin.mri.info import read_info
+from condswin.mri.info import VolumeInfo, read_info
 from condswin.mri.masks import Mask, draw_mask, name_seed
 from condswin.mri.prepared import PADDING, image_size, read_sampling
 from condswin.mri.reading import HEADER, KSPACE, MASK, ZERO_FILLED, VolumeReader, checked_blocks, kspace_shape
@@ -66,6 +66,25 @@ def prepare_undersampled(source: Path, out: Path, settings: UndersampleConfig, m
     return mask or drawn
 
 
+def prepare_measured(source: Path, out: Path, multicoil: Multicoil = "refuse") -> None:
+    """Prepares a file that was undersampled at the scanner, in the layout of `prepare_undersampled`.
+
+    Args:
+        source: Single-coil file with a mask.
+        out: The file to write, atomically; without a target where the source has none.
+        multicoil: What to do with a multi-coil file.
+
+    Raises:
+        BadFileError: The source is unusable; nothing is written.
+    """
+    with open_volume(source, multicoil) as reader, atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
+        info = read_info(reader, undersampled="accept")
+        _write_measured(reader, file)
+        _write_facts(reader, file, info)
+        nominal = reader.attribute("acceleration")
+        file.attrs["acceleration"] = nominal if isinstance(nominal, int | float) else file.attrs["true_acceleration"]
+
+
 def prepare_scan(source: Path, out: Path, settings: UndersampleConfig, multicoil: Multicoil = "refuse") -> None:
     """Prepares any scan as a test file, for a look at it, without header and patient.
 
@@ -88,14 +107,11 @@ def prepare_scan(source: Path, out: Path, settings: UndersampleConfig, multicoil
             return
         with atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
             if MASK in reader:
-                sampled, extent = read_sampling(reader)
-                _copy(reader, file, sampled)
-                file.attrs["true_acceleration"] = extent.width / int(sampled.sum())
-                file[MASK] = sampled
-            else:
-                drawn = draw_mask(settings, kspace_shape(reader)[-1], name_seed(out.name))
-                extent = _copy(reader, file, drawn.sampled)
-                _write_mask(reader, file, drawn, extent)
+                _write_measured(reader, file)
+                return
+            drawn = draw_mask(settings, kspace_shape(reader)[-1], name_seed(out.name))
+            extent = _copy(reader, file, drawn.sampled)
+            _write_mask(reader, file, drawn, extent)
             file.attrs.update(zip(PADDING, extent, strict=True))
 
 
@@ -121,15 +137,28 @@ def _prepare(reader: VolumeReader, out: Path, mask: Mask | None) -> Mask | None:
     with atomic_file(out) as temporary, h5py.File(temporary, "w") as file:
         info = read_info(reader)
         extent = _copy(reader, file, mask.sampled if mask else None)
-        if (raw := reader.header()) is not None:
-            try:
-                file[HEADER] = strip_header(raw)
-            except ValueError as error:
-                raise BadFileError(reader.path, f"{HEADER}: {error}") from None
-        file.attrs["acquisition"] = info.acquisition
-        file.attrs["patient"] = info.patient
+        _write_facts(reader, file, info)
         file.attrs.update(zip(PADDING, extent, strict=True))
         return _write_mask(reader, file, mask, extent) if mask else None
+
+
+def _write_facts(reader: VolumeReader, file: h5py.File, info: VolumeInfo) -> None:
+    if (raw := reader.header()) is not None:
+        try:
+            file[HEADER] = strip_header(raw)
+        except ValueError as error:
+            raise BadFileError(reader.path, f"{HEADER}: {error}") from None
+    file.attrs["acquisition"] = info.acquisition
+    file.attrs["patient"] = info.patient
+
+
+def _write_measured(reader: VolumeReader, file: h5py.File) -> None:
+    """Copies an undersampled scan with its mask."""
+    sampled, extent = read_sampling(reader)
+    _copy(reader, file, sampled)
+    file[MASK] = sampled
+    file.attrs["true_acceleration"] = extent.width / int(sampled.sum())
+    file.attrs.update(zip(PADDING, extent, strict=True))
 
 
 def _write_mask(reader: VolumeReader, file: h5py.File, drawn: Mask, extent: Extent) -> Mask:

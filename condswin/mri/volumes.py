@@ -15,7 +15,10 @@ from condswin.mri.prepared import read_extent, read_mask
 from condswin.mri.reading import ZERO_FILLED, VolumeReader, kspace_shape, target_shape
 
 #: Raise it when `Volume` changes, so that what was remembered is forgotten.
-FORMAT = 2
+FORMAT = 3
+
+#: Why a file is refused where targets are needed.
+NO_TARGET = "has no target image, so it cannot be trained on or validated with, but by reconstruction.train.loss: ssdu"
 
 
 class Volume(NamedTuple):
@@ -25,9 +28,9 @@ class Volume(NamedTuple):
         path: The file.
         slices: Their number.
         kspace: Rows and columns of k-space.
-        target: Name of the target.
-        size: Rows and columns of the target.
-        maximum: Largest value of the target.
+        target: Name of the target; None for a file that was undersampled at the scanner and has none.
+        size: Rows and columns of the images.
+        maximum: Largest value of the target; where there is none, of the zero-filled images.
         sampled: (W,), the measured columns of an undersampled file; None for a fully sampled one.
         extent: The columns that the scan went over.
     """
@@ -35,7 +38,7 @@ class Volume(NamedTuple):
     path: Path
     slices: int
     kspace: tuple[int, int]
-    target: str
+    target: str | None
     size: tuple[int, int]
     maximum: float
     sampled: NDArray[np.bool_] | None
@@ -90,12 +93,13 @@ def _remember(memory: Path, entries: dict[str, Any]) -> None:
 def _describe(path: Path) -> dict[str, Any]:
     with VolumeReader(path) as reader:
         target = reader.target_name()
-        if target is None:
-            raise BadFileError(path, "has no target image, so it cannot be trained on or validated with")
-        shape = target_shape(reader, target)
-        maximum = reader.attribute("max")
+        image = target or ZERO_FILLED
+        if image not in reader:
+            raise BadFileError(path, NO_TARGET)
+        shape = target_shape(reader, image)
+        maximum = reader.attribute("max") if target else None
         if not isinstance(maximum, int | float) or maximum <= 0:
-            maximum = float(reader.read(target).max())
+            maximum = float(reader.read(image).max())
         sampled = read_mask(reader) if ZERO_FILLED in reader else None
         return {
             "kspace": list(kspace_shape(reader)[1:]),

@@ -7,13 +7,15 @@ from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from condswin.errors import BadFileError
 from condswin.files import atomic_file, read_json, sha256, write_json
 from condswin.networks.models import create_model
 
 WEIGHTS = "model.safetensors"
+#: In the provenance of a network that was trained without labels: how.
+PRETRAINING = "pretraining"
 DESCRIPTION = "model.json"
 #: Of the description. The first one had no `network`: labels were names of networks.
 FORMAT = 2
@@ -95,7 +97,29 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelSpec]:
     """Rebuilds a saved network in evaluation mode on the CPU.
 
     Raises:
-        BadFileError: A file is missing, damaged, or does not fit the description.
+        BadFileError: A file is missing, damaged, or does not fit the description; or the network was trained without
+            labels and does not do its task.
+    """
+    weights, spec = load_weights(folder)
+    if PRETRAINING in spec.provenance:
+        raise BadFileError(
+            folder / DESCRIPTION,
+            "this network was trained without labels and predicts nothing; start a training from it "
+            f"({spec.task}.train.initial)",
+        )
+    model = spec.build()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise _unfit(folder, error) from None
+    return model.eval(), spec
+
+
+def load_weights(folder: Path) -> tuple[dict[str, Tensor], ModelSpec]:
+    """Reads a saved network without building it: weights by name, and the description.
+
+    Raises:
+        BadFileError: A file is missing or damaged.
     """
     spec = read_spec(folder)
     weights = folder / WEIGHTS
@@ -105,9 +129,11 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelSpec]:
         raise BadFileError(
             weights, f"checksum differs from {DESCRIPTION}; the file is damaged, fetch or train it again"
         )
-    model = spec.build()
     try:
-        model.load_state_dict(safetensors.torch.load_file(weights))
-    except (SafetensorError, RuntimeError) as error:
-        raise BadFileError(weights, f"does not fit the network that {DESCRIPTION} describes: {error}") from None
-    return model.eval(), spec
+        return safetensors.torch.load_file(weights), spec
+    except SafetensorError as error:
+        raise _unfit(folder, error) from None
+
+
+def _unfit(folder: Path, error: Exception) -> BadFileError:
+    return BadFileError(folder / WEIGHTS, f"does not fit the network that {DESCRIPTION} describes: {error}")

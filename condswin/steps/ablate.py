@@ -1,6 +1,6 @@
 """Step: train networks that differ in one thing under several seeds, and set their scores side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,19 @@ from scipy import stats
 from condswin.checksums import checksums
 from condswin.code import closure
 from condswin.config.names import TaskName
+from condswin.config.reading import validated
 from condswin.config.root import Config
-from condswin.config.task import Study, VariantConfig
+from condswin.config.task import Study, StudyVariant, VariantConfig
 from condswin.devices import device
-from condswin.errors import BadFileError, OutputError
+from condswin.errors import BadFileError, ConfigError, OutputError
 from condswin.evaluation.run import evaluate_split
 from condswin.files import atomic_file, fingerprint, read_json, write_json
 from condswin.manifest import Manifest
 from condswin.networks.blocks import parameter_count
 from condswin.networks.costs import count_flops, latencies
 from condswin.networks.models import create_model
+from condswin.networks.saving import PRETRAINING
+from condswin.networks.transfer import transfer
 from condswin.outputs import open_output, refuse_equal
 from condswin.plain import cell
 from condswin.tasks.facts import Facts, Row
@@ -60,9 +63,9 @@ def ablate(
     What is done already is not done again: a stopped ablation goes on, and more seeds may be asked for later.
 
     Args:
-        config: Parameters; `train` of the task's section holds for all networks alike.
+        config: Parameters; `train` of the task's section holds for all networks, but for what the study says.
         task_name: Which task.
-        study: The networks.
+        study: The networks, and how their trainings differ.
         prepared: Output of the prepare step.
         also: Folders of raw files, prepared as test cases are, that no network was trained on.
         seeds: How many seeds, counted from the parameters' one.
@@ -75,6 +78,8 @@ def ablate(
         from the first network with intervals.
 
     Raises:
+        ConfigError: A training's settings are impossible, or it would start from a network that the study says nothing
+            of.
         OutputError: Two networks or folders have one name, a folder has one of ours, or writing to `out` would hurt
             something.
     """
@@ -88,9 +93,13 @@ def ablate(
     manifest = Manifest.read(prepared, task_name)
     manifest.verify(prepared)
     manifest.require_parameters(config.task(task_name).prepared_with(), prepared)
-    facts, learning = load(Facts, task_name, config), load(Learning, task_name, config)
-    networks = {name: _build(learning, variant) for name, variant in study.variants.items()}
-    slices = {name: _slice(learning, prepared, study.variants[name]) for name in networks}
+    facts = load(Facts, task_name, config)
+    if config.task(task_name).train.initial is not None:
+        raise ConfigError(f"{task_name}.train.initial: a study says itself what starts from where (`pretrained: true`)")
+    configs = {name: _configured(config, task_name, name, variant) for name, variant in study.variants.items()}
+    learning = {name: load(Learning, task_name, config) for name, config in configs.items()}
+    networks = {name: _build(learning[name], variant) for name, variant in study.variants.items()}
+    slices = {name: _slice(learning[name], prepared, study.variants[name]) for name in networks}
     costs = {
         name: {"parameters": parameter_count(network), "gflops": count_flops(network, slices[name]).total / 1e9}
         for name, network in networks.items()
@@ -111,13 +120,28 @@ def ablate(
     results: list[dict[str, Any]] = []
     for seed in range(config.seed, config.seed + seeds):
         for name, settings in study.variants.items():
-            results.append(_run(config, task_name, name, settings, seed, prepared, test_sets, contents, out))
+            initial = partial(_pretrained, config, task_name, settings, seed, prepared, contents["data"], out)
+            results.append(
+                _run(configs[name], task_name, name, settings, seed, prepared, test_sets, contents, out, initial)
+            )
             write_json(out / RESULTS, {"costs": costs, "results": results})
     table = _table(facts, costs, list(test_sets), results)
     with atomic_file(out / TABLE) as temporary:
         temporary.write_text(table)
     output.finish([RESULTS, TABLE])
     return table
+
+
+def _configured(config: Config, task_name: TaskName, name: str, settings: StudyVariant) -> Config:
+    """The parameters with a network's own settings of the training.
+
+    Raises:
+        ConfigError: One is unknown or impossible.
+    """
+    section = config.task(task_name)
+    values = {**section.train.model_dump(mode="json"), **settings.train}
+    train = validated(type(section.train), values, origin=f"variants.{name}.train")
+    return config.model_copy(update={task_name: section.model_copy(update={"train": train})})
 
 
 def _build(learning: Learning, variant: VariantConfig) -> torch.nn.Module:
@@ -160,12 +184,13 @@ def _run(
     config: Config,
     task_name: TaskName,
     name: str,
-    settings: VariantConfig,
+    settings: StudyVariant,
     seed: int,
     prepared: Path,
     test_sets: Mapping[str, Path],
     contents: Mapping[str, str],
     out: Path,
+    initial: Callable[[], torch.nn.Module],
 ) -> dict[str, Any]:
     train = config.task(task_name).train
     facts, learning = load(Facts, task_name, config), load(Learning, task_name, config)
@@ -176,21 +201,26 @@ def _run(
         "prepare": config.task(task_name).prepared_with(),
         "predict": prediction.parameters(),
         "seed": seed,
+        **({PRETRAINING: _pretraining(learning)} if settings.pretrained else {}),
     }
     key = make_key("ablate", task_name, parameters=parameters, inputs=contents)
     folder = out / f"{_slug(name)}-{seed}"
     done = _known(folder, key, test_sets)
     if done is not None:
         return done
+    weights = initial().state_dict() if settings.pretrained else {}
     pl.seed_everything(seed, workers=True, verbose=False)
+    network = _build(learning, settings)
+    if weights:
+        transfer(network, weights, f"{name}, pre-trained")
     checkpoints, _ = training_folder(folder / "checkpoints", key)
     with owned(checkpoints) as require_owner:
         fitted = fit(
             learning,
-            _build(learning, settings),
+            network,
             train,
             monitor=facts.monitor,
-            validated=Manifest.read(prepared, task_name).counts()["val"] > 0,
+            validated=_validated(prepared, task_name),
             name=settings.network,
             prepared=prepared,
             checkpoints=checkpoints,
@@ -206,6 +236,44 @@ def _run(
     result = {"network": name, "seed": seed, "key": key.digest, "scores": scores}
     write_json(folder / "scores.json", result)
     return result
+
+
+def _pretraining(learning: Learning) -> dict[str, Any]:
+    """What decides a training without labels beside network, seed and data."""
+    _, train, _, parameters = learning.pretraining()
+    return {"train": decisive(train), **parameters}
+
+
+def _pretrained(
+    config: Config, task_name: TaskName, settings: VariantConfig, seed: int, prepared: Path, data: str, out: Path
+) -> torch.nn.Module:
+    """A network trained without labels: once for all variants that start from it, since checkpoints are kept."""
+    learning = load(Learning, task_name, config)
+    masked, train, monitor, _ = learning.pretraining()
+    chosen = settings.model_dump(mode="json", include=set(VariantConfig.model_fields))
+    parameters = {"network": chosen, "seed": seed, PRETRAINING: _pretraining(learning)}
+    key = make_key("ablate", task_name, parameters=parameters, inputs={"data": data})
+    pl.seed_everything(seed, workers=True, verbose=False)
+    checkpoints, _ = training_folder(out / "pretrained" / f"{_slug(settings.network)}-{seed}", key)
+    with owned(checkpoints) as require_owner:
+        fitted = fit(
+            masked,
+            _build(masked, settings),
+            train,
+            monitor=monitor,
+            validated=_validated(prepared, task_name),
+            name=settings.network,
+            prepared=prepared,
+            checkpoints=checkpoints,
+            seed=seed,
+            label=f"{settings.network} without labels, seed {seed}",
+            require_owner=require_owner,
+        )
+    return fitted.network
+
+
+def _validated(prepared: Path, task_name: TaskName) -> bool:
+    return Manifest.read(prepared, task_name).counts()["val"] > 0
 
 
 def _known(folder: Path, key: Key, test_sets: Mapping[str, Path]) -> dict[str, Any] | None:

@@ -1,20 +1,33 @@
-"""Step: train one variant on prepared data."""
+"""Steps: train one variant on prepared data, and before that, if wanted, without labels."""
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
+from torch import Tensor
 
 from condswin.config.names import TaskName
 from condswin.config.root import Config
+from condswin.config.train import TrainConfig
 from condswin.files import fingerprint
 from condswin.layout import HISTORY
-from condswin.manifest import GENERATED, Manifest
-from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, read_spec, save_model
+from condswin.manifest import GENERATED, Manifest, generated_of_all
+from condswin.networks.saving import (
+    DESCRIPTION,
+    PRETRAINING,
+    WEIGHTS,
+    ModelSpec,
+    load_weights,
+    read_spec,
+    save_model,
+)
+from condswin.networks.transfer import Transfer, transfer
 from condswin.outputs import open_output
+from condswin.progress import say
 from condswin.provenance import git_state, libraries
 from condswin.registry.training_run import send_rest, training_run
 from condswin.tasks.facts import Facts
@@ -47,6 +60,32 @@ class Trained(NamedTuple):
     done_before: bool
     written: bool
     history: Rows
+
+
+class _Training(NamedTuple):
+    """What is trained how.
+
+    Attributes:
+        step: `train` or `pretrain`.
+        learning: Slices, loss and scores.
+        train: Optimisation.
+        monitor: Score that picks the best epoch, and whether a higher one is better.
+        more: Parameters beside those that every training has.
+    """
+
+    step: str
+    learning: Learning
+    train: TrainConfig
+    monitor: tuple[str, bool]
+    more: Mapping[str, Any]
+
+
+class _Initial(NamedTuple):
+    """The network that a training starts from: where it is, its weights, its description."""
+
+    folder: Path
+    weights: Mapping[str, Tensor]
+    spec: ModelSpec
 
 
 @joined()
@@ -88,33 +127,76 @@ def train(
         CheckpointError: Another process trains this, or a checkpoint cannot be written.
         TrackingError: MLflow cannot be reached when the training starts.
     """
+    learning, section = load(Learning, task_name, config), config.task(task_name)
+    training = _Training("train", learning, section.train, load(Facts, task_name, config).monitor, {})
+    return _train(config, task_name, variant, training, prepared, checkpoints, out, overwrite, tags, watch, draw)
+
+
+@joined()
+def pretrain(
+    config: Config,
+    task_name: TaskName,
+    variant: str,
+    *,
+    prepared: Path,
+    checkpoints: Path,
+    out: Path,
+    overwrite: bool = False,
+) -> Trained:
+    """Trains a variant without labels, for trainings that start from it (`train.initial`).
+
+    Arguments, result and errors are those of `train`. What is written predicts nothing.
+
+    Raises:
+        ConfigError: The task has no such training.
+    """
+    learning, train, monitor, parameters = load(Learning, task_name, config).pretraining()
+    training = _Training("pretrain", learning, train, monitor, {PRETRAINING: dict(parameters)})
+    return _train(
+        config, task_name, variant, training, prepared, checkpoints, out, overwrite, None, lambda _: None, None
+    )
+
+
+def _train(
+    config: Config,
+    task_name: TaskName,
+    variant: str,
+    training: _Training,
+    prepared: Path,
+    checkpoints: Path,
+    out: Path,
+    overwrite: bool,
+    tags: Mapping[str, str] | None,
+    watch: Callable[[Rows], None],
+    draw: Draw | None,
+) -> Trained:
     section = config.task(task_name)
     chosen = section.variant(variant)
-    learning = load(Learning, task_name, config)
+    step, learning, settings, monitor, more = training
     manifest = Manifest.read(prepared, task_name)
     manifest.verify(prepared)
     manifest.require_parameters(section.prepared_with(), prepared)
     validated = manifest.counts()["val"] > 0
-    require_validation(section.train, validated)
+    require_validation(settings, validated)
     in_channels, out_channels = learning.channels(chosen.network)
+    initial = _initial(settings)
+    # Which network it starts from counts, and not where that lies.
+    settings = settings.model_copy(update={"initial": None})
     parameters = {
         "seed": config.seed,
-        "train": section.train.model_dump(mode="json"),
+        "train": settings.model_dump(mode="json"),
         "variant": {variant: chosen.model_dump(mode="json")},
         "data": manifest.parameters,
+        **more,
     }
-    key = make_key(
-        "train",
-        task_name,
-        parameters={**parameters, "train": decisive(section.train)},
-        inputs={"data": manifest.fingerprint()},
-    )
-    output = open_output(out, step="train", inputs=[prepared], overwrite=overwrite)
+    inputs = {"data": manifest.fingerprint(), **({"initial": initial.spec.weights_sha256} if initial else {})}
+    key = make_key("train", task_name, parameters={**parameters, "train": decisive(settings)}, inputs=inputs)
+    places = [prepared, *([initial.folder] if initial else [])]
+    output = open_output(out, step=step, inputs=places, overwrite=overwrite)
     if first(lambda: output.is_current(key.record())):
         first(lambda: send_rest(config, checkpoints / key.digest[:16]))
         history = read_history(out / HISTORY)
         return Trained(read_spec(out), done_before=True, written=place().rank == 0, history=history)
-    first(lambda: output.claim(OUTPUTS))
     spec = ModelSpec(
         task=task_name,
         variant=variant,
@@ -129,25 +211,33 @@ def train(
             "parameters": parameters,
             "seen": learning.seen(manifest),
             GENERATED: manifest.generated("train", "val"),
+            **more,
             "code": {**git_state(), "code_sha256": key.code_sha256, "libraries": libraries()},
         },
     )
     pl.seed_everything(config.seed, workers=True, verbose=False)
     network = spec.build()
+    if initial:
+        taken = transfer(network, initial.weights, str(initial.folder))
+        spec = _descendant(spec, initial.spec, taken)
+        if place().rank == 0:
+            for line in taken.lines():
+                say(f"{step} {task_name} {variant}: {initial.folder}: {line}")
+    first(lambda: output.claim(OUTPUTS))
     folder, changes = first(lambda: training_folder(checkpoints, key))
     if changes and place().rank == 0:
         print(
-            f"train {task_name} {variant}: starts anew, since the last checkpoint: {'; '.join(changes)}",
+            f"{step} {task_name} {variant}: starts anew, since the last checkpoint: {'; '.join(changes)}",
             file=sys.stderr,
         )
-    tags = {"step": "train", "task": task_name, "variant": variant, **_fingerprints(spec), **(tags or {})}
-    name = f"train {task_name} {variant}"
+    tags = {"step": step, "task": task_name, "variant": variant, **_fingerprints(spec), **(tags or {})}
+    name = f"{step} {task_name} {variant}"
     trained = partial(
         fit,
         learning,
         network,
-        section.train,
-        monitor=load(Facts, task_name, config).monitor,
+        settings,
+        monitor=monitor,
         validated=validated,
         name=spec.network,
         prepared=prepared,
@@ -158,7 +248,7 @@ def train(
     if place().rank > 0:
         trained()
         return Trained(spec, done_before=False, written=False, history=[])
-    logged = {**parameters, **steps_of(section.train)}
+    logged = {**parameters, **steps_of(settings)}
     with (
         owned(folder) as require_owner,
         training_run(config, name, tags=tags, parameters=logged, folder=folder) as run,
@@ -174,6 +264,23 @@ def train(
         output.finish(OUTPUTS, key.record())
         run.finish(fitted.told)
     return Trained(spec, done_before=False, written=True, history=fitted.history)
+
+
+def _initial(train: TrainConfig) -> _Initial | None:
+    if train.initial is None:
+        return None
+    folder = Path(train.initial)
+    return _Initial(folder, *load_weights(folder))
+
+
+def _descendant(spec: ModelSpec, initial: ModelSpec, taken: Transfer) -> ModelSpec:
+    """A network that says which other one it started from, and that one's own ancestor."""
+    known = ("data_sha256", GENERATED, PRETRAINING, "initial")
+    told = {name: initial.provenance[name] for name in known if name in initial.provenance}
+    ancestor = {"task": initial.task, "variant": initial.variant, "weights_sha256": initial.weights_sha256, **told}
+    marks = [spec.provenance[GENERATED], initial.provenance.get(GENERATED, "unknown")]
+    more = {GENERATED: generated_of_all(marks), "initial": {**ancestor, "taken": taken.record()}}
+    return replace(spec, provenance={**spec.provenance, **more})
 
 
 def _fingerprints(spec: ModelSpec) -> dict[str, str]:

@@ -1,15 +1,34 @@
 """What training a network needs of a task."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from condswin.config.names import Split
+from condswin.config.train import TrainConfig
+from condswin.errors import ConfigError
 from condswin.manifest import Manifest
 from condswin.tasks.loading import Part
 from condswin.tasks.slices import Batch, Slices
+
+
+class Pretraining(NamedTuple):
+    """A training without labels, whose weights another training starts from.
+
+    Attributes:
+        learning: Its slices, loss and scores.
+        train: Its optimisation.
+        monitor: Score that picks the best epoch, and whether a higher one is better.
+        parameters: JSON-able; what else decides its result.
+    """
+
+    learning: "Learning"
+    train: TrainConfig
+    monitor: tuple[str, bool]
+    parameters: Mapping[str, Any]
 
 
 class Learning(Part):
@@ -38,3 +57,11 @@ class Learning(Part):
     def validation_means(self, scores: Batch) -> Batch:
         """What is logged of the scores (N,) of all validation slices, the monitor among it; means without NaN."""
         return {name: values[values.isfinite()].mean() for name, values in scores.items()}
+
+    def pretraining(self) -> Pretraining:
+        """How a network of the task is trained before it learns the task.
+
+        Raises:
+            ConfigError: There is no way.
+        """
+        raise ConfigError("pretrain: there is no training without labels for this task (for segmentation there is)")

@@ -172,7 +172,7 @@ def test_evaluation_scores_what_is_delivered(tmp_path: Path) -> None:
     rows = {}
     for name, broken, fallback in (("sound", False, "held-out"), ("broken", True, "held-out"), ("alone", True, "none")):
         part = ReconstructionPrediction(config(fallback))
-        assert part.parameters() == {"fallback": fallback}
+        assert part.parameters() == {"fallback": fallback, "adapt": 0}
         part.predict(unrolled(broken=broken), case, tmp_path / name / "scan.h5")
         rows[name] = ReconstructionJudging(config()).score(tmp_path / "test", tmp_path / name)[0]
     assert rows["sound"]["fallback"] == 0
