@@ -62,9 +62,14 @@ def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
         settings: Values that replace the file's, as `reconstruction.train.epochs=3`; see `replaced`.
 
     Raises:
-        ConfigError: The file is missing, is not YAML or has a bad key.
+        ConfigError: The file is missing, is not YAML or has a bad key, or one that has no effect.
     """
-    return parse_config(replaced(read_yaml(path), settings), origin=f"{path} with --set" if settings else str(path))
+    origin = f"{path} with --set" if settings else str(path)
+    config = parse_config(replaced(read_yaml(path), settings), origin=origin)
+    # Not where parameters are parsed: those of one variant, or of a model, say nothing of the others.
+    if idle := [problem for name in config.present for problem in _idle(config.task(name))]:
+        raise ConfigError("\n".join(f"{origin}: {problem}" for problem in idle))
+    return config
 
 
 def parse_config(values: Any, *, origin: str) -> Config:
@@ -108,9 +113,11 @@ def validated(kind: type[S], values: Any, *, origin: str) -> S:
 def variant_problem(variant: VariantConfig, section: type[TaskConfig]) -> str | None:
     """Why a task cannot have this variant; None if it can."""
     try:
-        settings_of(variant.network, preset=variant.preset, **variant.overrides)
+        settings = settings_of(variant.network, preset=variant.preset, **variant.overrides)
     except ValueError as error:
         return str(error)
+    if getattr(settings, "deep_supervision", False) and not section.deep_supervision:
+        return f"deep_supervision: {section.name} has no loss for answers at several scales; leave it off"
     if is_unrolled(variant.network) and not section.unrolled:
         return f"{variant.network} takes complex images and a mask, so it reconstructs and does nothing else"
     return None
@@ -185,6 +192,17 @@ def _problems(section: TaskConfig) -> list[str]:
             problems.append(f"{section.name}.variants.{label}: {problem}")
     return problems + [
         f"{section.name}.gate.{key}: {sentence}" for key, sentence in gate_problems(section.gate, section)
+    ]
+
+
+def _idle(section: TaskConfig) -> list[str]:
+    """What is set and has no effect with these variants."""
+    if any(is_unrolled(variant.network) for variant in section.variants.values()):
+        return []
+    return [
+        f"{section.name}.train.{key}: unrolled networks alone heed it, and none is among the variants; leave it out"
+        for key in section.of_unrolled
+        if getattr(section.train, key) != type(section.train).model_fields[key].default
     ]
 
 

@@ -140,6 +140,10 @@ class TaskConfig(Section):
     preparation: ClassVar[str]
     #: Whether unrolled networks, which take complex images and a mask, can do the task.
     unrolled: ClassVar[bool] = False
+    #: Keys of `train` that no other networks than unrolled ones heed.
+    of_unrolled: ClassVar[tuple[str, ...]] = ()
+    #: Whether the task has a loss for what a network answers at several scales.
+    deep_supervision: ClassVar[bool] = False
     #: Whether a data card is made of ingested files, and training waits for it.
     data_card: ClassVar[bool] = False
 

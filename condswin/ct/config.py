@@ -162,6 +162,7 @@ class SegmentationConfig(TaskConfig):
     }
     traits: ClassVar[Mapping[str, type]] = {"liver_ml": float, "tumour_ml": float}
     preparation: ClassVar[str] = "prepare"
+    deep_supervision: ClassVar[bool] = True
 
     source: str = "data/demo/segmentation"
     ingest: CtIngestConfig = CtIngestConfig()

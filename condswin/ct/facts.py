@@ -26,7 +26,11 @@ class SegmentationFacts(Facts):
     reference_method: ClassVar[str] = SegmentationConfig.reference_method
     further: ClassVar[Mapping[str, bool]] = SegmentationConfig.further
     traits: ClassVar[Mapping[str, type]] = SegmentationConfig.traits
-    monitor: ClassVar[tuple[str, bool]] = ("pooled_dice", True)
+
+    @property
+    def monitor(self) -> tuple[str, bool]:
+        """The mean of liver and tumour Dice over all pixels."""
+        return "pooled_dice", True
 
 
 PART = SegmentationFacts

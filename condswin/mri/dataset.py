@@ -1,5 +1,6 @@
 """Slices of prepared files as network inputs and targets."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import pad
 
 from condswin.errors import BadDataError
 from condswin.fourier import (
@@ -19,20 +20,18 @@ from condswin.fourier import (
     magnitude_image,
     readout_hybrid,
 )
+from condswin.mri.augment import PHASE, draw_move, move, uneven_phase, where
 from condswin.mri.coils import Multicoil, open_volume
-from condswin.mri.config import UndersampleConfig
+from condswin.mri.config import AugmentMriConfig, UndersampleConfig
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.prepared import image_size, prepared_files, read_extent, read_mask
 from condswin.mri.reading import KSPACE, MASK, ZERO_FILLED, VolumeReader, checked_blocks, kspace_shape
-from condswin.mri.volumes import Volume, read_volumes
+from condswin.mri.volumes import Volume, around, read_volumes
 from condswin.networks.presets import INPUT_CHANNELS, OUTPUT_CHANNELS
 from condswin.tasks.slices import Batch, Slices
 
 #: Network inputs are clamped to this many standard deviations, as in fastMRI.
 CLAMP = 6.0
-
-#: Largest standard deviation of the uneven phase that training adds, radians.
-PHASE = 3.0
 
 # Standard deviations below this share of the volume's maximum belong to empty slices, which would be blown up by them.
 _STD_FLOOR = 1e-4
@@ -89,7 +88,7 @@ class ComplexInputs(NamedTuple):
 
     Attributes:
         image: (slices, 3, rows, W): real and imaginary part of the zero-filled image, uncropped along columns and
-            divided by `std`; and the mask of sampled columns.
+            divided by `std`; the mask of sampled columns; and, as `UnrolledNetwork` takes them, neighbours.
         std: (slices,), of the cropped zero-filled magnitude.
         columns: Columns of the target.
     """
@@ -99,7 +98,9 @@ class ComplexInputs(NamedTuple):
     columns: int
 
 
-def complex_inputs(hybrid: Tensor, sampled: Tensor, columns: int, maximum: Tensor | None) -> ComplexInputs:
+def complex_inputs(
+    hybrid: Tensor, sampled: Tensor, columns: int, maximum: Tensor | None, beside: Sequence[Tensor] = ()
+) -> ComplexInputs:
     """Inputs of an unrolled network from masked hybrid space.
 
     Args:
@@ -107,19 +108,24 @@ def complex_inputs(hybrid: Tensor, sampled: Tensor, columns: int, maximum: Tenso
         sampled: (W,) or (slices, 1, W) booleans.
         columns: Columns of the target.
         maximum: (slices,), largest value of each slice's volume; of these zero-filled images if None.
+        beside: Neighbours of each slice, as `hybrid`; they are scaled as the slice is.
     """
     image = hybrid_image(hybrid)
     magnitude = image[..., crop_start(image.shape[-1], columns) :][..., :columns].abs()
     std = normalise(magnitude, magnitude.max() if maximum is None else maximum).std
     scaled = image / std[..., None, None]
     mask = sampled.to(torch.float32).expand(scaled.shape)
-    return ComplexInputs(torch.stack([scaled.real, scaled.imag, mask], dim=-3), std, columns)
+    others = [hybrid_image(each) / std[..., None, None] for each in beside]
+    parts = [part for other in others for part in (other.real, other.imag)]
+    return ComplexInputs(torch.stack([scaled.real, scaled.imag, mask, *parts], dim=-3), std, columns)
 
 
-def complex_volume(path: Path, undersample: UndersampleConfig, multicoil: Multicoil = "refuse") -> ComplexInputs:
+def complex_volume(
+    path: Path, undersample: UndersampleConfig, multicoil: Multicoil = "refuse", neighbours: int = 0
+) -> ComplexInputs:
     """Inputs of an unrolled network for all slices of a file; masks and sizes as in `zero_filled_volume`.
 
-    Its mask leaves out columns that the scan did not go over.
+    Its mask leaves out columns that the scan did not go over. `neighbours` are the network's.
 
     Raises:
         BadFileError: The file is unusable.
@@ -128,7 +134,9 @@ def complex_volume(path: Path, undersample: UndersampleConfig, multicoil: Multic
         sampled, (rows, columns) = _sampled(reader, undersample), image_size(reader)
         sampled = read_extent(reader, sampled if MASK in reader else None).within(sampled)
         hybrid = np.concatenate([readout_hybrid(block, rows) for _, block in checked_blocks(reader, KSPACE)])
-    return complex_inputs(torch.from_numpy(hybrid * sampled), torch.from_numpy(sampled), columns, None)
+    masked = torch.from_numpy(hybrid * sampled)
+    beside = [masked[places] for places in around(len(masked), neighbours)]
+    return complex_inputs(masked, torch.from_numpy(sampled), columns, None, beside)
 
 
 def _sampled(reader: VolumeReader, undersample: UndersampleConfig) -> NDArray[np.bool_]:
@@ -203,21 +211,17 @@ class SliceDataset(Slices):
         """
         number, slice_ = self._index[index]
         volume = self._volumes[number]
-        if self._cache is None:
-            signals, targets = self._read(volume, slice_, slice_ + 1)
-            signal, target = signals[0], targets[0]
-        else:
-            signal, target = self._cache[number][0][slice_], self._cache[number][1][slice_]
+        signal, target = self._signal(number, slice_)
         maximum = torch.tensor(volume.maximum, dtype=torch.float32)
         read = {"signal": signal, "target": target, "maximum": maximum, "item": torch.tensor(index)}
-        return {**self._sampling(volume, read), **(self._drawn() if self._training else {})}
+        return {**self._sampling(volume, read), **(self._drawn(volume) if self._training else {})}
 
     def inputs(self, batch: Batch) -> Batch:
         """See `Slices`."""
         zero_filled, target = self._zero_filled(batch), batch["target"]
         if "mirrored" in batch:
             for axis, mirrored in zip((-2, -1), batch["mirrored"].unbind(1), strict=True):
-                zero_filled, target = (_where(mirrored, image.flip(axis), image) for image in (zero_filled, target))
+                zero_filled, target = (where(mirrored, image.flip(axis), image) for image in (zero_filled, target))
         image, mean, std = normalise(zero_filled, batch["maximum"])
         target = (target - mean[:, None, None]) / std[:, None, None]
         return {"image": image[:, None], "target": target[:, None], "mean": mean, "std": std, **_facts(batch)}
@@ -232,7 +236,14 @@ class SliceDataset(Slices):
         number, slice_ = self._index[item]
         return f"{self._volumes[number].path}, slice {slice_}"
 
-    def _drawn(self) -> Batch:
+    def _signal(self, number: int, slice_: int) -> tuple[Tensor, Tensor]:
+        """Signal and target of a slice of a volume."""
+        if self._cache is None:
+            signals, targets = self._read(self._volumes[number], slice_, slice_ + 1)
+            return signals[0], targets[0]
+        return self._cache[number][0][slice_], self._cache[number][1][slice_]
+
+    def _drawn(self, volume: Volume) -> Batch:
         # A mirrored scan is a scan; few volumes go further with it.
         return {"mirrored": torch.stack([torch.rand(()) < 0.5 for _ in range(2)])}
 
@@ -300,52 +311,76 @@ class ComplexSliceDataset(SliceDataset):
     """The same as unrolled networks take them: `image` is (3, H, W of k-space) as in `ComplexInputs`, `mean` is 0.
 
     Training also turns the phase of the images: everywhere alike, and in half of them more here than there.
+
+    Args:
+        folder: See `SliceDataset`.
+        undersample: See `SliceDataset`.
+        training: Draw fresh masks, mirror, and turn phases.
+        cache_bytes: See `SliceDataset`.
+        neighbours: Slices on either side, which follow in `image`; undersampled and changed as the slice is.
+        augment: How else fully sampled slices are changed; None for not at all.
     """
 
     channels: ClassVar[tuple[int, int]] = (INPUT_CHANNELS, OUTPUT_CHANNELS)
 
+    def __init__(
+        self,
+        folder: Path,
+        undersample: UndersampleConfig,
+        *,
+        training: bool,
+        cache_bytes: int = 1 << 30,
+        neighbours: int = 0,
+        augment: AugmentMriConfig | None = None,
+    ) -> None:
+        self._neighbours, self._augment = neighbours, augment
+        super().__init__(folder, undersample, training=training, cache_bytes=cache_bytes)
+
     def inputs(self, batch: Batch) -> Batch:
         """See `Slices`."""
-        hybrid, target, sampled = batch["signal"], batch["target"], batch["sampled"][:, None]
+        target, sampled = batch["target"], batch["sampled"][:, None]
+        slices = list(batch["signal"].unbind(1)) if self._neighbours else [batch["signal"]]
         if "turn" in batch:
-            hybrid, target = (_where(batch["mirrored"], part.flip(-2), part) for part in (hybrid, target))
+            *slices, target = (where(batch["mirrored"], part.flip(-2), part) for part in (*slices, target))
+            if self._augment:
+                slices, target = move(batch, slices, target, self._augment)
             turn = batch["turn"][:, None, None]
-            hybrid = hybrid * torch.polar(torch.ones_like(turn), 2 * torch.pi * turn)
+            slices = [part * torch.polar(torch.ones_like(turn), 2 * torch.pi * turn) for part in slices]
             if (uneven := batch["uneven"]).any():
-                phase = _uneven_phase(batch["phase"][uneven], hybrid.shape[-2:])
-                hybrid[uneven] = fftc(ifftc(hybrid[uneven]) * phase)
-        image, std, _ = complex_inputs(hybrid * sampled, sampled, target.shape[-1], batch["maximum"])
+                phase = uneven_phase(batch["phase"][uneven], slices[0].shape[-2:])
+                for part in slices:
+                    part[uneven] = fftc(ifftc(part[uneven]) * phase)
+        hybrid, *beside = (part * sampled for part in slices)
+        image, std, _ = complex_inputs(hybrid, sampled, target.shape[-1], batch["maximum"], beside)
         target = target / std[:, None, None]
         return {"image": image, "target": target[:, None], "mean": torch.zeros_like(std), "std": std, **_facts(batch)}
+
+    def _signal(self, number: int, slice_: int) -> tuple[Tensor, Tensor]:
+        if not self._neighbours:
+            return super()._signal(number, slice_)
+        volume = self._volumes[number]
+        places = [slice_, *(others[slice_] for others in around(volume.slices, self._neighbours))]
+        if self._cache is not None:
+            return self._cache[number][0][places], self._cache[number][1][slice_]
+        first = min(places)
+        signals, targets = self._read(volume, first, max(places) + 1)
+        return signals[[place - first for place in places]], targets[slice_ - first]
 
     def _sampling(self, volume: Volume, read: Batch) -> Batch:
         return {**read, "sampled": torch.from_numpy(self._mask(volume))}  # slices of other widths are of another size
 
-    def _drawn(self) -> Batch:
-        # Columns are not mirrored: the middle of an even number of them would move against the target's.
+    def _drawn(self, volume: Volume) -> Batch:
+        # Columns are mirrored by `move` alone: the middle of an even number of them would move against the target's.
         mirrored, turn, uneven = torch.rand(()) < 0.5, torch.rand(()), torch.rand(()) < 0.5
         phase = torch.randn(6, 6) * (PHASE * torch.rand(())) if uneven else torch.zeros(6, 6)
-        return {"mirrored": mirrored, "turn": turn, "uneven": uneven, "phase": phase}
+        moved = draw_move(movable=volume.sampled is None) if self._augment else {}
+        return {"mirrored": mirrored, "turn": turn, "uneven": uneven, "phase": phase, **moved}
 
     def _size(self, volume: Volume) -> tuple[int, ...]:
         return (*volume.size, volume.kspace[1])
 
     def _holds_hybrid(self, volume: Volume) -> bool:
         return True
-
-
-def _uneven_phase(coarse: Tensor, shape: torch.Size) -> Tensor:
-    """Complex numbers (B, H, W) of magnitude 1 whose phase (B, 6, 6) has a few waves, up to some `PHASE` radians.
-
-    Scanners and sequences differ in their phase; a network that has seen one kind only takes others for aliases.
-    """
-    phase = interpolate(coarse[:, None], size=tuple(shape), mode="bicubic", align_corners=True)[:, 0]
-    return torch.polar(torch.ones_like(phase), phase)
-
-
-def _where(flags: Tensor, there: Tensor, elsewhere: Tensor) -> Tensor:
-    """Images (B, H, W), one or the other by flags (B,)."""
-    return torch.where(flags[:, None, None], there, elsewhere)
 
 
 def _facts(batch: Batch) -> Batch:

@@ -19,7 +19,11 @@ class ReconstructionFacts(Facts):
     details: ClassVar[tuple[str, ...]] = ("fallback",)
     #: A network that is set aside more often than not is no better than what replaces it.
     ceilings: ClassVar[Mapping[str, float]] = {"fallback": 0.5}
-    monitor: ClassVar[tuple[str, bool]] = ("slice_psnr", True)
+
+    @property
+    def monitor(self) -> tuple[str, bool]:
+        """What the loss ends with picks the best epoch: late in a training, PSNR falls a little as SSIM rises."""
+        return ("slice_ssim" if self.config.section(ReconstructionConfig).train.late_loss else "slice_psnr", True)
 
 
 PART = ReconstructionFacts

@@ -39,7 +39,7 @@ class ReconstructionPrediction(Prediction):
         method: Method = model
         judgement: Judgement | None = None
         if isinstance(model, UnrolledNetwork):
-            inputs = complex_volume(case_file, undersample, multicoil)
+            inputs = complex_volume(case_file, undersample, multicoil, model.neighbours)
             image, std, columns = inputs
             mean = torch.zeros_like(std)
             if section.predict.fallback == "held-out":

@@ -1,5 +1,6 @@
 """What is known of a task without loading what it computes with."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -28,5 +29,8 @@ class Facts(Part):
     ceilings: ClassVar[Mapping[str, float]] = {}
     #: Columns that describe a case: `str` or `float`.
     traits: ClassVar[Mapping[str, type]] = {}
-    #: Metric logged during validation that picks the best epoch, and whether a higher value is better.
-    monitor: ClassVar[tuple[str, bool]]
+
+    @property
+    @abstractmethod
+    def monitor(self) -> tuple[str, bool]:
+        """Score logged during validation that picks the best epoch, and whether a higher value is better."""
