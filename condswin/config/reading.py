@@ -67,8 +67,13 @@ def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
     origin = f"{path} with --set" if settings else str(path)
     config = parse_config(replaced(read_yaml(path), settings), origin=origin)
     # Not where parameters are parsed: those of one variant, or of a model, say nothing of the others.
-    if idle := [problem for name in config.present for problem in _idle(config.task(name))]:
-        raise ConfigError("\n".join(f"{origin}: {problem}" for problem in idle))
+    idle = []
+    for name in config.present:
+        section = config.task(name)
+        unrolled = any(is_unrolled(variant.network) for variant in section.variants.values())
+        idle += [f"{origin}: {name}.{problem}" for problem in section.idle(unrolled=unrolled)]
+    if idle:
+        raise ConfigError("\n".join(idle))
     return config
 
 
@@ -192,17 +197,6 @@ def _problems(section: TaskConfig) -> list[str]:
             problems.append(f"{section.name}.variants.{label}: {problem}")
     return problems + [
         f"{section.name}.gate.{key}: {sentence}" for key, sentence in gate_problems(section.gate, section)
-    ]
-
-
-def _idle(section: TaskConfig) -> list[str]:
-    """What is set and has no effect with these variants."""
-    if any(is_unrolled(variant.network) for variant in section.variants.values()):
-        return []
-    return [
-        f"{section.name}.train.{key}: unrolled networks alone heed it, and none is among the variants; leave it out"
-        for key in section.of_unrolled
-        if getattr(section.train, key) != type(section.train).model_fields[key].default
     ]
 
 

@@ -179,7 +179,6 @@ class ReconstructionConfig(TaskConfig):
     preparation: ClassVar[str] = "undersample"
     data_card: ClassVar[bool] = True
     unrolled: ClassVar[bool] = True
-    of_unrolled: ClassVar[tuple[str, ...]] = ("neighbours", "augment")
 
     source: str = "data/demo/reconstruction"
     ingest: ReconstructionIngestConfig = ReconstructionIngestConfig(
@@ -191,6 +190,12 @@ class ReconstructionConfig(TaskConfig):
     undersample: UndersampleConfig = UndersampleConfig()
     drift: DriftConfig = DriftConfig()
     predict: PredictMriConfig = PredictMriConfig()
+
+    def idle(self, *, unrolled: bool) -> list[str]:
+        """See `TaskConfig`."""
+        found = [key for key in ("neighbours", "augment") if getattr(self.train, key)]
+        why = "unrolled networks alone heed it, and none is among the variants; leave it out"
+        return [] if unrolled else [f"train.{key}: {why}" for key in found]
 
 
 SECTION = ReconstructionConfig

@@ -12,7 +12,7 @@ from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.files import fingerprint
 from condswin.layout import HISTORY
-from condswin.manifest import GENERATED, Manifest
+from condswin.manifest import GENERATED, SYNTHETIC, Manifest
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, read_spec, save_model
 from condswin.outputs import open_output
 from condswin.provenance import git_state, libraries
@@ -129,6 +129,7 @@ def train(
             "parameters": parameters,
             "seen": learning.seen(manifest),
             GENERATED: manifest.generated("train", "val"),
+            **({SYNTHETIC: synthetic} if (synthetic := learning.synthetic()) else {}),
             "code": {**git_state(), "code_sha256": key.code_sha256, "libraries": libraries()},
         },
     )
