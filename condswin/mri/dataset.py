@@ -150,7 +150,7 @@ class SliceDataset(Slices):
 
     An item has `image` (1, H, W), the normalised zero-filled magnitude; `target` (1, H, W), scaled by the image's mean
     and standard deviation; these two as `mean` and `std`; `maximum`, the largest value of the target volume;
-    and `item`, the slice's number.
+    `item`, the slice's number; and `volume`, the volume's.
 
     Slices of undersampled files are the same every time. Slices of fully sampled files get a fresh mask each time,
     drawn from torch's global generator; without `training` they keep one mask per file, seeded by its name.
@@ -204,7 +204,7 @@ class SliceDataset(Slices):
         return {name: value[0] for name, value in self.inputs(alone).items()}
 
     def raw(self, index: int) -> Batch:
-        """See `Slices`: `signal`, hybrid space or a zero-filled image; `target`, `maximum`, `item`; and what was drawn.
+        """See `Slices`: `signal`, hybrid space or a zero-filled image; `target` and numbers; and what was drawn.
 
         Hybrid space comes with `sampled`, the columns (W,) that count, and `width`, how many it has. Where widths
         differ, zeros follow up to the largest.
@@ -213,7 +213,8 @@ class SliceDataset(Slices):
         volume = self._volumes[number]
         signal, target = self._signal(number, slice_)
         maximum = torch.tensor(volume.maximum, dtype=torch.float32)
-        read = {"signal": signal, "target": target, "maximum": maximum, "item": torch.tensor(index)}
+        numbers = {"item": torch.tensor(index), "volume": torch.tensor(number)}
+        read = {"signal": signal, "target": target, "maximum": maximum, **numbers}
         return {**self._sampling(volume, read), **(self._drawn(volume) if self._training else {})}
 
     def inputs(self, batch: Batch) -> Batch:
@@ -384,7 +385,7 @@ class ComplexSliceDataset(SliceDataset):
 
 
 def _facts(batch: Batch) -> Batch:
-    return {name: batch[name] for name in ("maximum", "item")}
+    return {name: batch[name] for name in ("maximum", "item", "volume")}
 
 
 def magnitude(output: Tensor, columns: int) -> Tensor:

@@ -23,7 +23,7 @@ class ReconstructionFacts(Facts):
     @property
     def monitor(self) -> tuple[str, bool]:
         """What the loss ends with picks the best epoch: late in a training, PSNR falls a little as SSIM rises."""
-        return ("slice_ssim" if self.config.section(ReconstructionConfig).train.late_loss else "slice_psnr", True)
+        return ("slice_ssim" if self.config.section(ReconstructionConfig).train.late_loss else "volume_psnr", True)
 
 
 PART = ReconstructionFacts

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -53,13 +54,26 @@ class ReconstructionLearning(Learning):
         return (F.l1_loss if train.loss == "l1" else F.mse_loss)(image, target)
 
     def validation_scores(self, output: Tensor, batch: Batch) -> Batch:
-        """`slice_psnr` (B,) with the volume's maximum as data range, and `slice_ssim` where the loss turns to it."""
+        """`slice_psnr` (B,) with the volume's maximum as data range; `volume`; `slice_ssim` where the loss turns to it."""
         std, mean = batch["std"][:, None, None, None], batch["mean"][:, None, None, None]
         image, target = magnitude(output, batch["target"].shape[-1]) * std + mean, batch["target"] * std + mean
-        scores = {"slice_psnr": slice_psnr(target, image, batch["maximum"])}
+        scores = {"slice_psnr": slice_psnr(target, image, batch["maximum"]), "volume": batch["volume"]}
         if self.config.section(ReconstructionConfig).train.late_loss:
             scores["slice_ssim"] = slice_ssim(target, image, batch["maximum"])
         return scores
+
+    def validation_means(self, scores: Batch) -> Batch:
+        """Means over slices, and `volume_psnr`, the reported PSNR: the mean over volumes of that of all their pixels.
+
+        Decibels of slices count a dark slice as much as a bright one, whose errors are what a volume's PSNR is made of.
+        """
+        volumes = scores["volume"].long()
+        squared = 10 ** (-scores["slice_psnr"].double() / 10)
+        empty = squared.new_zeros(int(volumes.max()) + 1)
+        counts = empty.index_add(0, volumes, torch.ones_like(squared))
+        errors = empty.index_add(0, volumes, squared)[counts > 0] / counts[counts > 0]
+        means = super().validation_means({name: values for name, values in scores.items() if name != "volume"})
+        return {**means, "volume_psnr": (-10 * errors.log10()).mean().float()}
 
 
 PART = ReconstructionLearning

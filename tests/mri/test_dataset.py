@@ -39,6 +39,7 @@ def test_items(prepared):
     item = data[4]
     assert item["image"].shape == item["target"].shape == (1, 20, 22)
     assert int(item.pop("item")) == 4
+    assert int(item.pop("volume")) == 1
     assert {name: value.dtype for name, value in item.items()} == dict.fromkeys(
         ("image", "target", "mean", "std", "maximum"), torch.float32
     )

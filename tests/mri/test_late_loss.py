@@ -28,7 +28,7 @@ def batch(shape: tuple[int, ...] = (2, 1, 24, 31)) -> tuple[Batch, Tensor]:
     torch.manual_seed(1)
     target = torch.rand(shape)
     scaled = {"std": torch.tensor([0.5, 2.0]), "mean": torch.tensor([0.3, 0.1]), "maximum": torch.tensor([1.0, 2.1])}
-    return {"target": target, **scaled}, target + 0.2 * torch.randn(shape)
+    return {"target": target, "volume": torch.arange(2), **scaled}, target + 0.2 * torch.randn(shape)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -78,8 +78,8 @@ def test_the_loss_turns_where_it_says(first: str, plain: Callable[..., Tensor], 
 def test_the_best_epoch_is_that_of_the_highest_ssim() -> None:
     known, image = batch()
     for train, monitor, scores in (
-        ({}, "slice_psnr", {"slice_psnr"}),
-        ({"late_loss": {}}, "slice_ssim", {"slice_psnr", "slice_ssim"}),
+        ({}, "volume_psnr", {"slice_psnr", "volume"}),
+        ({"late_loss": {}}, "slice_ssim", {"slice_psnr", "slice_ssim", "volume"}),
     ):
         settings = config(**train)
         assert ReconstructionFacts(settings).monitor == (monitor, True)
