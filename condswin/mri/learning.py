@@ -54,7 +54,7 @@ class ReconstructionLearning(Learning):
         return (F.l1_loss if train.loss == "l1" else F.mse_loss)(image, target)
 
     def validation_scores(self, output: Tensor, batch: Batch) -> Batch:
-        """`slice_psnr` (B,) with the volume's maximum as data range; `volume`; `slice_ssim` where the loss turns to it."""
+        """`slice_psnr` (B,) with the volume's maximum as data range; `volume`; `slice_ssim` if the loss turns to it."""
         std, mean = batch["std"][:, None, None, None], batch["mean"][:, None, None, None]
         image, target = magnitude(output, batch["target"].shape[-1]) * std + mean, batch["target"] * std + mean
         scores = {"slice_psnr": slice_psnr(target, image, batch["maximum"]), "volume": batch["volume"]}

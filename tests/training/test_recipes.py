@@ -12,10 +12,14 @@ import torch
 from condswin.config.profiles import compose
 from condswin.config.reading import parse_config
 from condswin.config.root import Config
+from condswin.ct.nifti import read_labels
 from condswin.mri.reading import NETWORK
 from condswin.networks.saving import WEIGHTS, load_model
 from condswin.networks.unrolled import UnrolledNetwork
+from condswin.steps.demo_data import demo_data
+from condswin.steps.ingest import ingest
 from condswin.steps.predict import predict
+from condswin.steps.prepare import prepare
 from condswin.steps.train import train
 from condswin.training.history import read_history
 from condswin.training.module import TrainingModule
@@ -99,3 +103,40 @@ def test_without_the_late_loss_the_first_epochs_are_the_same(
     assert rows["late"][0]["val/loss"] == rows["never"][0]["val/loss"]
     assert rows["late"][1]["train/loss"] != pytest.approx(rows["never"][1]["train/loss"], rel=1e-3)
     assert torch.isfinite(torch.tensor([row["train/loss"] for each in rows.values() for row in each])).all()
+
+
+def test_the_recipe_of_lits_trains_and_its_folds_predict_together(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neighbours, lesions that nobody had, answers at each scale; then mirror images of two folds."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    wanted, values = compose(["lits"]).segmentation, tiny.values()
+    values = {"seed": values["seed"], "segmentation": {**values["segmentation"], "source": str(tmp_path / "raw")}}
+    section, train_wanted = values["segmentation"], wanted.train.model_dump(mode="json")
+    section["prepare"] |= {"neighbours": wanted.prepare.neighbours, "spacing": None}
+    section["predict"] |= {"overlap": wanted.predict.overlap, "mirrored": wanted.predict.mirrored, "window": 32}
+    section["train"] |= {name: train_wanted[name] for name in ("foreground", "tumour", "synthetic_lesions", "augment")}
+    section["train"] |= {"epochs": 1, "crop": 48, "pictures": 0}
+    overrides = {**wanted.variants["swin"].overrides, "embedding": 16, "heads": [2, 2, 4], "stem_channels": 8}
+    section["variants"] = {"swin": {"network": "swin", "preset": "base", "overrides": overrides}}
+    models = []
+    for fold in range(2):
+        section["ingest"] |= {"folds": 2, "fold": fold}
+        config = parse_config(values, origin="test")
+        if not fold:
+            demo_data(config, "segmentation", out=tmp_path / "raw")
+        ingest(config, "segmentation", source=str(tmp_path / "raw"), out=tmp_path / f"in-{fold}")
+        prepare(config, "segmentation", ingested=tmp_path / f"in-{fold}", out=tmp_path / f"prepared-{fold}")
+        train(config, "segmentation", "swin", prepared=tmp_path / f"prepared-{fold}", checkpoints=tmp_path / "states",
+              out=tmp_path / f"fold-{fold}")  # fmt: skip
+        models.append(tmp_path / f"fold-{fold}")
+        network, spec = load_model(models[-1])
+        assert spec.in_channels == 2 * 5
+        assert spec.provenance["synthetic"] == ["synthetic lesions in 33% of the training slices with liver"]
+        # In training an answer for each of two stages follows.
+        assert network.train()(torch.zeros(1, 10, 48, 48)).shape == (1, 3 * 3, 48, 48)
+    scan = next((tmp_path / "raw").rglob("volume-0.nii*"))
+    (together,) = predict(
+        config, [scan], model=str(models[0]), further=[str(models[1])], out=tmp_path / "out", force=True
+    )
+    assert read_labels(together).data.shape == read_labels(next(scan.parent.glob("segmentation-0.nii*"))).data.shape
