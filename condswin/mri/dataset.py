@@ -336,6 +336,8 @@ class ComplexSliceDataset(SliceDataset):
     ) -> None:
         self._neighbours, self._augment = neighbours, augment
         super().__init__(folder, undersample, training=training, cache_bytes=cache_bytes)
+        if augment and all(volume.sampled is not None for volume in self._volumes):
+            raise BadDataError(f"{folder}: train.augment moves fully sampled images, and none is; set it to null")
 
     def inputs(self, batch: Batch) -> Batch:
         """See `Slices`."""

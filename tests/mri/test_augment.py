@@ -1,6 +1,7 @@
 """Complex images that are mirrored, turned, scaled and shifted before they are undersampled."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from condswin.config.train import TrainConfig
+from condswin.errors import BadDataError
 from condswin.fourier import center_crop, fftc, ifftc
 from condswin.mri.augment import draw_move, move
 from condswin.mri.config import AugmentMriConfig, UndersampleConfig
 from condswin.mri.dataset import ComplexSliceDataset
-from condswin.mri.undersample import prepare_undersampled
+from condswin.mri.undersample import prepare_full, prepare_undersampled
 from condswin.tasks.slices import PROGRESS, Batch
 from condswin.training.loaders import inputs, training_loader
 from tests.mri.test_dataset import SETTINGS
@@ -127,17 +129,22 @@ def test_fully_sampled_items_are_still_their_targets(prepared: Path) -> None:
     assert differ == 8
 
 
-def test_what_was_undersampled_with_one_mask_is_left_as_it_is(prepared: Path, write_volume, tmp_path: Path) -> None:
-    prepare_undersampled(write_volume("fixed.h5"), tmp_path / "masked" / "fixed.h5", SETTINGS)
-    data, plain = (
-        ComplexSliceDataset(tmp_path / "masked", SETTINGS, training=True, augment=augment) for augment in (ALL, None)
-    )
+def test_what_was_undersampled_with_one_mask_is_left_as_it_is(
+    prepared: Path, write_volume: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    prepare_undersampled(write_volume("fixed.h5"), folder / "fixed.h5", SETTINGS)
+    with pytest.raises(BadDataError, match=r"mixed: train\.augment moves fully sampled images, and none is"):
+        ComplexSliceDataset(folder, SETTINGS, training=True, augment=ALL)
+    prepare_full(write_volume("whole.h5"), folder / "whole.h5")
+    data, plain = (ComplexSliceDataset(folder, SETTINGS, training=True, augment=augment) for augment in (ALL, None))
     for seed in range(4):
-        items = []
-        for each in (data, plain):
-            torch.manual_seed(seed)
-            items.append(each[1])
-        assert torch.equal(items[0]["image"], items[1]["image"])
+        for item, moved in ((1, False), (4, True)):
+            pair = []
+            for each in (data, plain):
+                torch.manual_seed(seed)
+                pair.append(each[item])
+            assert torch.equal(pair[0]["target"], pair[1]["target"]) is not moved
 
 
 @pytest.mark.parametrize("neighbours", [0, 1])
