@@ -581,7 +581,14 @@ def history(
 @app.command()
 def predict(
     inputs: Annotated[list[Path], typer.Argument(help="fastMRI HDF5 files, CT NIfTI volumes, or folders of them.")],
-    model: Annotated[str, typer.Option(help="Model folder, models:/NAME@champion or models:/NAME/VERSION.")],
+    models: Annotated[
+        list[str],
+        typer.Option(
+            "--model",
+            help="Model folder, models:/NAME@champion or models:/NAME/VERSION. May be repeated, for the networks of "
+            "folds: class probabilities are averaged (CT).",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the predictions.")],
     force: Annotated[bool, typer.Option(help="Predict also what is far from the model's training data.")] = False,
     png: Annotated[bool, typer.Option("--png", help="A picture of one slice beside each prediction.")] = False,
@@ -614,8 +621,8 @@ def predict(
             print(plain(path), flush=True)
 
     forms = [form for form, wanted in (("png", png), ("nifti", nifti)) if wanted]
-    step(config, inputs, model=model, out=out, forms=forms, force=force, overwrite=overwrite, tell=tell,
-         note=lambda text: print(plain(text), file=sys.stderr))  # fmt: skip
+    step(config, inputs, model=models[0], further=models[1:], out=out, forms=forms, force=force, overwrite=overwrite,
+         tell=tell, note=lambda text: print(plain(text), file=sys.stderr))  # fmt: skip
 
 
 @app.command()
@@ -788,6 +795,17 @@ def bench(
     utilisation: Annotated[
         float, typer.Option(min=0.001, max=1, help="Share of the peak that a training is assumed to reach.")
     ] = 0.3,
+    slices: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --train and --card-tflops: nothing is measured; hours by arithmetic, of so many "
+            "training slices of --size an epoch.",
+        ),
+    ] = None,
+    columns: Annotated[
+        int | None, typer.Option(min=8, help="With --slices: width that the network sees, k-space's; default: --size.")
+    ] = None,
     prepared: Prepared = None,
     params: Params = DEFAULT_PARAMS,
     settings: Settings = None,
@@ -803,6 +821,18 @@ def bench(
     if out is not None:
         check_file(out)
     if train is not None:
+        if slices:
+            if knobs or not card_tflops:
+                raise ConfigError("bench: --slices computes hours on a card; give its --card-tflops, and no --knob")
+            from condswin.steps.bench_hours import bench_hours
+            from condswin.training.feeding import Card
+
+            config, seen = _read(train, params, settings), (size, columns or size)
+            bench_hours(config, train, variants or [], slices=slices, size=seen, card=Card(card_tflops, utilisation),
+                        out=out)  # fmt: skip
+            return
+        if columns:
+            raise ConfigError("bench: --columns is the width of a slice of --slices; leave it out")
         chosen = _combinations(train, knobs or [])
         configs = {said: _read(train, params, [*(settings or []), *more]) for said, more in chosen.items()}
         data = prepared or layout.prepared(train)
@@ -812,8 +842,8 @@ def bench(
         card = Card(card_tflops, utilisation) if card_tflops else None
         bench_training(configs, train, variants or [], prepared=data, batches=rounds, out=out, card=card)
         return
-    if knobs or card_tflops:
-        raise ConfigError("bench: --knob and --card-tflops measure a training; name its task with --train")
+    if knobs or card_tflops or slices or columns:
+        raise ConfigError("bench: --knob, --card-tflops and --slices are about a training; name its task with --train")
     from condswin.steps.bench import bench as step
 
     step(variants, preset=preset, size=size, batch=batch, device=device, threads=threads, rounds=rounds,

@@ -13,6 +13,8 @@ from condswin.files import MANIFEST, fingerprint, read_json, write_json
 
 #: Detail of a case that no scanner made.
 GENERATED = "generated"
+#: In the description of a model: what its training drew into cases, a sentence each; see `Learning.synthetic`.
+SYNTHETIC = "synthetic"
 
 
 def generated_of_all(marks: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """A trained network with the parameters that it was trained with, ready for users' files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from condswin.kinds import DICOM, kind_of
 from condswin.provenance import software
 from condswin.registry.package import exact_uri, load_registered
 from condswin.tasks.loading import load
+from condswin.tasks.prediction import Prediction
 from condswin.tasks.serving import Origin, Predicted, Serving
 
 
@@ -25,7 +27,8 @@ class Served(NamedTuple):
         network: In evaluation mode, on the device to use.
         task: What it was made for.
         serving: Its task's, with its parameters.
-        origin: What else is known of it.
+        origin: What else is known of it; of several in one, of the first.
+        others: The same of the others.
     """
 
     model: str
@@ -33,6 +36,7 @@ class Served(NamedTuple):
     task: str
     serving: Serving
     origin: Origin
+    others: tuple[Origin, ...] = ()
 
     @property
     def purpose(self) -> str:
@@ -74,8 +78,9 @@ class Served(NamedTuple):
             raise BadDataError("\n".join([*(f"{path}: {'; '.join(why)}" for path, why in far.items()), self.advice]))
 
     def refusals(self, source: Path) -> list[str]:
-        """Why the network should not be trusted with a file; nothing if it may."""
-        return self.serving.refusals(source, self.origin.seen)
+        """Why the network, or one of several, should not be trusted with a file; nothing if it may."""
+        reasons = [self.serving.refusals(source, origin.seen) for origin in (self.origin, *self.others)]
+        return list(dict.fromkeys(reason for each in reasons for reason in each))
 
     @property
     def advice(self) -> str:
@@ -122,6 +127,53 @@ def serve(config: Config, model: str) -> Served:
     }
     origin = Origin(attributes, spec.provenance.get("seen", {}))
     return Served(exact, network, spec.task, load(Serving, spec.task, trained), origin)
+
+
+def serve_together(config: Config, models: Sequence[str]) -> Served:
+    """Loads networks whose predictions are averaged, of folds of one training for instance; one alone as `serve` does.
+
+    Args:
+        config: See `serve`.
+        models: See `serve`; of equal inputs, pixel sizes of the first.
+
+    Raises:
+        BadDataError: They are for other tasks or of other inputs, two are one network, or the task has no mean of
+            predictions.
+    """
+    served = [serve(config, model) for model in models]
+    first, *others = served
+    if not others:
+        return first
+    known: dict[str, str] = {}
+    for each in served:
+        if each.task != first.task:
+            raise BadDataError(f"{each.model}: is for {each.purpose}, {first.model} is for {first.purpose}")
+        weights = each.origin.attributes["weights_sha256"]
+        if weights in known:
+            raise BadDataError(f"{each.model}: is the same network as {known[weights]}; give each once")
+        known[weights] = each.model
+        ours, theirs = _inputs(first), _inputs(each)
+        if differing := [
+            f"{key} {theirs.get(key)}, not {ours.get(key)}" for key in ours if theirs.get(key) != ours[key]
+        ]:
+            raise BadDataError(
+                f"{each.model}: prepares its inputs otherwise than {first.model} ({'; '.join(differing)}), so their "
+                "predictions cannot be averaged"
+            )
+    return Served(
+        " + ".join(each.model for each in served),
+        first.serving.together([each.network for each in served]),
+        first.task,
+        first.serving,
+        first.origin,
+        tuple(each.origin for each in others),
+    )
+
+
+def _inputs(served: Served) -> dict[str, Any]:
+    """How inputs are made for a network, and what is done with its outputs."""
+    config = served.serving.config
+    return {**config.task(served.task).prepared_with(), **load(Prediction, served.task, config).parameters()}
 
 
 def local_model(model: str) -> list[Path]:

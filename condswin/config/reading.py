@@ -62,9 +62,19 @@ def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
         settings: Values that replace the file's, as `reconstruction.train.epochs=3`; see `replaced`.
 
     Raises:
-        ConfigError: The file is missing, is not YAML or has a bad key.
+        ConfigError: The file is missing, is not YAML or has a bad key, or one that has no effect.
     """
-    return parse_config(replaced(read_yaml(path), settings), origin=f"{path} with --set" if settings else str(path))
+    origin = f"{path} with --set" if settings else str(path)
+    config = parse_config(replaced(read_yaml(path), settings), origin=origin)
+    # Not where parameters are parsed: those of one variant, or of a model, say nothing of the others.
+    idle = []
+    for name in config.present:
+        section = config.task(name)
+        unrolled = any(is_unrolled(variant.network) for variant in section.variants.values())
+        idle += [f"{origin}: {name}.{problem}" for problem in section.idle(unrolled=unrolled)]
+    if idle:
+        raise ConfigError("\n".join(idle))
+    return config
 
 
 def parse_config(values: Any, *, origin: str) -> Config:
@@ -108,9 +118,11 @@ def validated(kind: type[S], values: Any, *, origin: str) -> S:
 def variant_problem(variant: VariantConfig, section: type[TaskConfig]) -> str | None:
     """Why a task cannot have this variant; None if it can."""
     try:
-        settings_of(variant.network, preset=variant.preset, **variant.overrides)
+        settings = settings_of(variant.network, preset=variant.preset, **variant.overrides)
     except ValueError as error:
         return str(error)
+    if getattr(settings, "deep_supervision", False) and not section.deep_supervision:
+        return f"deep_supervision: {section.name} has no loss for answers at several scales; leave it off"
     if is_unrolled(variant.network) and not section.unrolled:
         return f"{variant.network} takes complex images and a mask, so it reconstructs and does nothing else"
     return None

@@ -155,6 +155,8 @@ class TaskConfig(Section):
     preparation: ClassVar[str]
     #: Whether unrolled networks, which take complex images and a mask, can do the task.
     unrolled: ClassVar[bool] = False
+    #: Whether the task has a loss for what a network answers at several scales.
+    deep_supervision: ClassVar[bool] = False
     #: Whether a data card is made of ingested files, and training waits for it.
     data_card: ClassVar[bool] = False
 
@@ -168,6 +170,14 @@ class TaskConfig(Section):
         """The parameters that decide what prepared files hold, JSON-able."""
         values: dict[str, Any] = getattr(self, self.preparation).model_dump(mode="json")
         return values
+
+    def idle(self, *, unrolled: bool) -> list[str]:
+        """What is set and has no effect: `KEY: why, and what to do`.
+
+        Args:
+            unrolled: Whether one of the variants is an unrolled network.
+        """
+        return []
 
     def variant(self, label: str) -> VariantConfig:
         """The variant with a label.

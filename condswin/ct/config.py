@@ -74,6 +74,7 @@ class SegmentationTrainConfig(TrainConfig):
         crop: Rows and columns of random crops to train on, padded with air where a slice is smaller; null for whole
             slices, which must then be of one size.
         augment: Random flips, rotations, scalings and intensity changes.
+        synthetic_lesions: Fraction of slices with liver that get lesions that nobody had; the model says so.
     """
 
     loss: Literal["dice_cross_entropy", "dice_focal", "cross_entropy"] = "dice_cross_entropy"
@@ -82,6 +83,7 @@ class SegmentationTrainConfig(TrainConfig):
     labelled: Annotated[float, Field(gt=0, le=1)] = 1.0
     crop: Annotated[int, Field(ge=32)] | None = None
     augment: bool = True
+    synthetic_lesions: Share = 0.0
 
     @model_validator(mode="after")
     def _shares(self) -> Self:
@@ -111,12 +113,16 @@ class PredictCtConfig(Section):
     Attributes:
         window: Rows and columns of overlapping windows for slices that exceed it; null takes the training's crop, and
             whole slices where that is null too.
+        overlap: Share of its side by which a window overlaps the next.
+        mirrored: Average over mirror images of each slice along rows, columns and both, which takes four times as long.
         largest_component: Keep only the largest connected part of the foreground (liver with its tumours).
         fill_holes: Call background that is enclosed by foreground liver.
         minimum_lesion: Call tumours of less than so many cubic millimetres liver; 0 keeps all.
     """
 
     window: Annotated[int, Field(ge=32)] | None = None
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    mirrored: bool = False
     largest_component: bool = True
     fill_holes: bool = True
     minimum_lesion: Annotated[float, Field(ge=0)] = 200.0
@@ -181,6 +187,7 @@ class SegmentationConfig(TaskConfig):
     }
     traits: ClassVar[Mapping[str, type]] = {"liver_ml": float, "tumour_ml": float}
     preparation: ClassVar[str] = "prepare"
+    deep_supervision: ClassVar[bool] = True
 
     source: str = "data/demo/segmentation"
     ingest: CtIngestConfig = CtIngestConfig()
@@ -190,6 +197,13 @@ class SegmentationConfig(TaskConfig):
     prepare: PrepareCtConfig = PrepareCtConfig()
     pretrain: PretrainCtConfig = PretrainCtConfig()
     predict: PredictCtConfig = PredictCtConfig()
+
+    def idle(self, *, unrolled: bool) -> list[str]:
+        """See `TaskConfig`."""
+        whole = self.predict.window is None and self.train.crop is None
+        if whole and self.predict.overlap != PredictCtConfig().overlap:
+            return ["predict.overlap: slices pass whole; set predict.window or train.crop, or leave it out"]
+        return []
 
 
 SECTION = SegmentationConfig

@@ -4,6 +4,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from condswin.ct.augment import AIR, augment
+from condswin.ct.geometry import Geometry
+from condswin.ct.lesions import draw_lesions
 from condswin.ct.prepared import open_prepared, read_slices
 from condswin.ct.resampling import Windows, channels
 from condswin.errors import BadDataError
@@ -42,6 +45,7 @@ class SliceDataset(Slices):
         crop: Rows and columns to cut at random, around a random pixel of what the slice was drawn for; None for whole
             slices.
         augmented: Whether to change slices at random.
+        lesions: Probability that lesions are drawn into a slice that shows liver.
         one_size: Whether to refuse slices of several sizes, which do not batch.
         cache_bytes: Largest split that is held in memory; larger ones are read slice by slice.
 
@@ -64,6 +68,7 @@ class SliceDataset(Slices):
         tumour: float = 0.0,
         crop: int | None = None,
         augmented: bool = False,
+        lesions: float = 0.0,
         one_size: bool = False,
         cache_bytes: int = 1 << 30,
     ) -> None:
@@ -73,6 +78,9 @@ class SliceDataset(Slices):
         self.shares = {1: foreground, 2: tumour}
         self.crop = crop
         self.augmented = augmented
+        self.lesions = lesions
+        #: Of slices, rows and columns of each case, mm.
+        self.spacings: list[tuple[float, float, float]] = []
         self.slices: list[Slice] = []
         #: Numbers of the slices that show liver (tumour included), and tumour, by label.
         self.showing: dict[int, list[int]] = {1: [], 2: []}
@@ -82,6 +90,7 @@ class SliceDataset(Slices):
         for case, path in enumerate(files):
             with open_prepared(path) as file:
                 count, height, width = file["image"].shape
+                self.spacings.append((Geometry.from_attributes(file.attrs).spacing[0], *file.attrs["pixel_spacing"]))
                 needed += file["image"].nbytes
                 if self.labelled:
                     needed += file["label"].nbytes
@@ -95,6 +104,7 @@ class SliceDataset(Slices):
         for name, share, shown, what in (
             ("foreground", foreground, self.showing[1], "liver"),
             ("tumour", tumour, self.showing[2], "tumour"),
+            ("synthetic_lesions", lesions, self.showing[1], "liver"),
         ):
             if share and not shown:
                 raise BadDataError(
@@ -117,7 +127,10 @@ class SliceDataset(Slices):
             shown = self.showing[wanted]
             item = shown[int(torch.randint(len(shown), ()))]
         case, position = self.slices[item]
-        image, label = self._read(case, position)
+        image, labels = self._read(case, position)
+        if self.lesions and bool((labels[len(labels) // 2] > 0).any()) and torch.rand(()) < self.lesions:
+            image, labels = draw_lesions(image, labels, self.spacings[case])
+        label = labels[len(labels) // 2]
         if self.augmented:
             image, label = augment(image, label)
         if self.crop:
@@ -149,20 +162,30 @@ class SliceDataset(Slices):
         return f"{self.files[case]}, slice {position}"
 
     def _read(self, case: int, position: int) -> tuple[Tensor, Tensor]:
+        """A slice with its neighbours (C, H, W); and its labels (1, H, W), or where lesions are drawn those of all."""
+        labelled = self.neighbours if self.lesions else 0
         if self._cache is not None:
             images, labels = self._cache[case]
-            wanted = np.clip(np.arange(position - self.neighbours, position + self.neighbours + 1), 0, len(images) - 1)
-            image, label = images[wanted].astype(np.float32), labels[position] if self.labelled else None
+            image = images[_around(position, self.neighbours, len(images))].astype(np.float32)
+            label = labels[_around(position, labelled, len(labels))] if self.labelled else None
         else:  # opened per item: HDF5 handles do not survive the fork into worker processes
             with open_prepared(self.files[case]) as file:
                 image = read_slices(file, position, position + 1, self.neighbours)[0]
-                label = file["label"][position] if self.labelled else None
-        label = np.zeros(image.shape[1:]) if label is None else label
+                label = self._labels(file, _around(position, labelled, len(file["image"])))
+        label = np.zeros((2 * labelled + 1, *image.shape[1:])) if label is None else label
         return torch.from_numpy(image), torch.from_numpy(label.astype(np.int64))
+
+    def _labels(self, file: h5py.File, wanted: NDArray[np.intp]) -> NDArray[np.uint8] | None:
+        return file["label"][wanted[0] : wanted[-1] + 1][wanted - wanted[0]] if self.labelled else None
 
     def _load(self, path: Path) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
         with open_prepared(path) as file:
             return file["image"][:], file["label"][:] if self.labelled else np.empty(0, np.uint8)
+
+
+def _around(position: int, neighbours: int, slices: int) -> NDArray[np.intp]:
+    """A slice between its neighbours; beyond the volume its last slice is repeated."""
+    return np.clip(np.arange(position - neighbours, position + neighbours + 1), 0, slices - 1)
 
 
 def random_crop(image: Tensor, label: Tensor, size: int, *, around: int) -> tuple[Tensor, Tensor]:

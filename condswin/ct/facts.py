@@ -29,8 +29,8 @@ class SegmentationFacts(Facts):
 
     @property
     def monitor(self) -> tuple[str, bool]:
-        """Mean Dice over all pixels."""
-        return ("pooled_dice", True)
+        """The mean of liver and tumour Dice over all pixels."""
+        return "pooled_dice", True
 
 
 PART = SegmentationFacts

@@ -47,6 +47,7 @@ class SegmentationLearning(Learning):
             tumour=train.tumour if training else 0.0,
             crop=train.crop if training else None,
             augmented=train.augment and training,
+            lesions=train.synthetic_lesions if training else 0.0,
             one_size=training,
             cache_bytes=train.cache_mb << 20,
         )
@@ -57,13 +58,23 @@ class SegmentationLearning(Learning):
         chosen = labelled(cases, self.config.section(SegmentationConfig).train.labelled, self.config.seed)
         return guard.seen([case for name, case in cases.items() if name in chosen])
 
+    def synthetic(self) -> list[str]:
+        """Lesions that are drawn into slices."""
+        share = self.config.section(SegmentationConfig).train.synthetic_lesions
+        return [f"synthetic lesions in {share:.0%} of the training slices with liver"] if share else []
+
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        """The loss that the parameters name, of logits (B, 3, H, W)."""
+        """The loss that the parameters name, of logits (B, 3, H, W).
+
+        With deep supervision, answers of coarser scales follow; each counts half as much as the one before, as nnU-Net
+        weighs them (Isensee et al. 2021).
+        """
         label, name = batch["label"], self.config.section(SegmentationConfig).train.loss
-        if name == "cross_entropy":
-            return F.cross_entropy(output, label)
-        loss: Tensor = _monai_loss(name)(output, label[:, None])
-        return loss
+        measure = F.cross_entropy if name == "cross_entropy" else _monai_loss(name)
+        answers = torch.split(output, len(LABELS), dim=1)
+        weights = [0.5**scale for scale in range(len(answers))]
+        losses = [weight * measure(answer, label) for weight, answer in zip(weights, answers, strict=True)]
+        return torch.stack(losses).sum() / sum(weights)
 
     def validation_scores(self, output: Tensor, batch: Batch) -> Batch:
         """Pixels of liver (tumour included) and of tumour per slice: common ones, and the sum of both sides'."""
@@ -117,8 +128,8 @@ def _monai_loss(name: Literal["dice_cross_entropy", "dice_focal"]) -> Callable[[
     if name == "dice_focal":
         focal = FocalLoss(to_onehot_y=True, use_softmax=True, gamma=2.0)
         # MONAI averages over pixels and classes, of which one counts per pixel; cross entropy over pixels only.
-        return lambda output, label: dice(output, label) + len(LABELS) * focal(output, label)
-    return lambda output, label: dice(output, label) + F.cross_entropy(output, label[:, 0])
+        return lambda output, label: dice(output, label[:, None]) + len(LABELS) * focal(output, label[:, None])
+    return lambda output, label: dice(output, label[:, None]) + F.cross_entropy(output, label)
 
 
 PART = SegmentationLearning

@@ -20,8 +20,8 @@ from condswin.progress import progress
 
 # Slices (or windows) per forward pass; the result does not depend on it.
 _BATCH = 8
-# Of neighbouring windows; blended with weights that fall towards a window's edge, where the network sees least.
-_OVERLAP = 0.25
+# Axes along which a slice is mirrored for an average.
+_MIRRORS: tuple[tuple[int, ...], ...] = ((), (-2,), (-1,), (-2, -1))
 # Pixels from which on a volume gets a progress bar of its own; smaller ones are done before anybody reads it.
 _LONG = 1 << 22
 
@@ -48,7 +48,7 @@ def predict_case(
         windows: HU windows that the model was trained with.
         neighbours: Slices on either side that the model was trained with.
         window: Side of the windows in which larger slices pass the model; None passes all slices whole.
-        post: Which post-processing.
+        post: How windows overlap, whether mirror images are averaged, which post-processing.
         unprocessed: Whether to keep what the network said where there is post-processing.
 
     Raises:
@@ -58,8 +58,8 @@ def predict_case(
     device = next(model.parameters()).device
 
     def classes(images: Tensor) -> Tensor:
-        probabilities: Tensor = model(images).float().softmax(dim=1)
-        return probabilities
+        mirrors = _MIRRORS if post.mirrored else _MIRRORS[:1]
+        return torch.stack([model(images.flip(axes)).float().softmax(dim=1).flip(axes) for axes in mirrors]).mean(dim=0)
 
     with open_prepared(case_file) as file:
         geometry = Geometry.from_attributes(file.attrs)
@@ -74,7 +74,7 @@ def predict_case(
                 hu = torch.from_numpy(read_slices(file, part.start, part.stop, neighbours))
                 images = channels(hu.to(device), windows)
                 if window and max(height, width) > window:
-                    probabilities = _in_windows(classes, images, window)
+                    probabilities = _in_windows(classes, images, window, post.overlap)
                 else:
                     probabilities = classes(images)
                 if not bool(torch.isfinite(probabilities).all()):
@@ -115,12 +115,13 @@ def post_process(labels: NDArray[np.uint8], post: PredictCtConfig, *, voxel: flo
     return cleaned
 
 
-def _in_windows(classes: Callable[[Tensor], Tensor], images: Tensor, window: int) -> Tensor:
+def _in_windows(classes: Callable[[Tensor], Tensor], images: Tensor, window: int, overlap: float) -> Tensor:
     # MONAI takes seconds to import, which only volumes of large slices are worth.
     from monai.inferers import sliding_window_inference
 
+    # Weights fall towards a window's edge, where the network sees least.
     blended: Tensor = sliding_window_inference(
-        images, (window, window), _BATCH, classes, overlap=_OVERLAP, mode="gaussian", padding_mode="constant", cval=-1.0
+        images, (window, window), _BATCH, classes, overlap=overlap, mode="gaussian", padding_mode="constant", cval=-1.0
     )
     return blended
 

@@ -1,6 +1,6 @@
 """Segmentations of CT volumes as they came from the scanner."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -10,6 +10,7 @@ from torch import nn
 
 from condswin import kinds
 from condswin.ct.config import PrepareCtConfig, SegmentationConfig
+from condswin.ct.ensemble import Ensemble
 from condswin.ct.geometry import Geometry
 from condswin.ct.guard import refusals, span, wanted_spacing
 from condswin.ct.judging import SegmentationJudging
@@ -68,6 +69,10 @@ class SegmentationServing(Serving):
         section = self.config.section(SegmentationConfig)
         geometry = read_geometry(source, section.ingest)
         return refusals(geometry, seen, single_slices=section.prepare.neighbours == 0)
+
+    def together(self, networks: Sequence[nn.Module]) -> nn.Module:
+        """Class probabilities are averaged, before windows are blended and classes decided."""
+        return Ensemble(networks).eval()
 
     def passed_over(self, source: Path) -> str:
         """Segmentations lie beside images under the same endings."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from condswin.fourier import fftc
-from condswin.mri.dataset import ComplexInputs
 from condswin.mri.fallback import BATCH, frequencies, withheld_lines, without
+from condswin.mri.inputs import ComplexInputs
 from condswin.mri.self_supervision import line_loss, outer_lines, withhold
 
 #: Share of the lines outside the centre that a step withholds of those that are left to it.

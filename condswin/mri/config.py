@@ -73,6 +73,35 @@ class ReconstructionIngestConfig(IngestConfig):
     volume_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
+class LateLossConfig(Section):
+    """The loss at the end of a training: one minus SSIM, and a share of the mean absolute error.
+
+    Attributes:
+        after: Share of the epochs after which it takes the place of `loss`. The best epoch is then that of the highest
+            SSIM, and `val/loss` stays that of `loss`, so that all epochs compare.
+        l1: Weight of the mean absolute error of normalised images beside it.
+    """
+
+    after: Fraction = 0.6
+    l1: Annotated[float, Field(ge=0)] = 0.1
+
+
+class AugmentMriConfig(Section):
+    """Changes of complex images before they are undersampled; half of them are mirrored along columns as well.
+
+    Attributes:
+        probability: Of each kind at the end of a training; it rises from 0, and has 92 % of that in the middle.
+        rotation: By up to so many degrees.
+        scale: By up to this share.
+        shift: By up to this share of the image's height and width.
+    """
+
+    probability: Annotated[float, Field(gt=0, le=1)] = 0.5
+    rotation: Annotated[float, Field(ge=0, le=180)] = 15.0
+    scale: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+
+
 class ReconstructionTrainConfig(TrainConfig):
     """Training of a reconstruction network.
 
@@ -80,10 +109,32 @@ class ReconstructionTrainConfig(TrainConfig):
         loss: Mean squared (`mse`) or mean absolute (`l1`) error of normalised images; or `ssdu`, which needs no target:
             the error in measured lines that are withheld from the network. For unrolled networks.
         held_out: Share of the measured lines outside the fully sampled centre that `ssdu` withholds.
+        late_loss: Another loss for the last epochs; null for none.
+        neighbours: Slices on either side whose zero-filled images the regulariser of an unrolled network sees too.
+        augment: How slices of unrolled networks are changed beside mirrored rows and phase; null for not at all.
     """
 
     loss: Literal["mse", "l1", "ssdu"] = "l1"
     held_out: Fraction = 0.4
+    late_loss: LateLossConfig | None = None
+    neighbours: Annotated[int, Field(ge=0, le=4)] = 0
+    augment: AugmentMriConfig | None = None
+
+    @model_validator(mode="after")
+    def _late(self) -> Self:
+        if self.late_loss and self.late_loss.after > (self.epochs - 1) / self.epochs:
+            raise ValueError(
+                f"late_loss.after {self.late_loss.after:g} leaves none of {self.epochs} epochs: train for more, or set "
+                "late_loss to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _measured_lines_alone(self) -> Self:
+        given = {"late_loss": self.late_loss, "neighbours": self.neighbours, "augment": self.augment}
+        if self.loss == "ssdu" and (unused := [name for name, value in given.items() if value]):
+            raise ValueError(f"{' and '.join(unused)}: needs targets, and loss: ssdu has none; leave it out")
+        return self
 
 
 class PredictMriConfig(Section):
@@ -155,6 +206,12 @@ class ReconstructionConfig(TaskConfig):
     undersample: UndersampleConfig = UndersampleConfig()
     drift: DriftConfig = DriftConfig()
     predict: PredictMriConfig = PredictMriConfig()
+
+    def idle(self, *, unrolled: bool) -> list[str]:
+        """See `TaskConfig`."""
+        found = [key for key in ("neighbours", "augment") if getattr(self.train, key)]
+        why = "unrolled networks alone heed it, and none is among the variants; leave it out"
+        return [] if unrolled else [f"train.{key}: {why}" for key in found]
 
 
 SECTION = ReconstructionConfig

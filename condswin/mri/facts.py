@@ -22,9 +22,14 @@ class ReconstructionFacts(Facts):
 
     @property
     def monitor(self) -> tuple[str, bool]:
-        """PSNR of slices; without targets the signal to error of withheld lines."""
-        measured = self.config.section(ReconstructionConfig).train.loss == "ssdu"
-        return ("held_out_snr" if measured else "slice_psnr", True)
+        """What the loss ends with picks the best epoch: late in a training, PSNR falls a little as SSIM rises.
+
+        Without targets it is the signal to error of withheld lines.
+        """
+        train = self.config.section(ReconstructionConfig).train
+        if train.loss == "ssdu":
+            return "held_out_snr", True
+        return "slice_ssim" if train.late_loss else "volume_psnr", True
 
 
 PART = ReconstructionFacts

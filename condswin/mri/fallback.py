@@ -16,13 +16,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from condswin.mri.dataset import ComplexInputs
 from condswin.mri.extent import center
+from condswin.mri.inputs import ComplexInputs
 from condswin.mri.reading import NETWORK
 from condswin.networks.total_variation import minimise
 from condswin.networks.unrolled import smooth_phase
 
-#: From (B, 3, H, W), what unrolled networks take, to (B, 2, H, W), what they give.
+#: From (B, 3 or more, H, W), what unrolled networks take, to (B, 2, H, W), what they give.
 Method = Callable[[Tensor], Tensor]
 
 #: A network is set aside where another method's error is below this share of its own. Withheld lines leave larger gaps
@@ -114,10 +114,13 @@ def withheld_lines(image: Tensor, turn: int) -> Tensor:
 
 
 def without(image: Tensor, withheld: Tensor) -> Tensor:
-    """A network's input (B, 3, H, W) of a scan that did not measure these lines (B, W), frequency zero first."""
-    left = torch.fft.ifft(frequencies(image) * ~withheld[:, None])
+    """A network's input (B, 3 or more, H, W) of a scan without these lines (B, W), frequency zero first."""
+    # Neighbours lack these lines too: one mask for all is what networks were trained with.
+    parts = [image[:, :2], *torch.split(image[:, 3:], 2, dim=1)]
+    left = [torch.fft.ifft(frequencies(part) * ~withheld[:, None]) for part in parts if part.shape[1]]
+    first, *others = ([part.real, part.imag] for part in left)
     mask = image[:, 2] * ~torch.fft.fftshift(withheld, dim=-1)[:, None]
-    return torch.stack([left.real, left.imag, mask], dim=1)
+    return torch.stack([*first, mask, *(part for pair in others for part in pair)], dim=1)
 
 
 def frequencies(parts: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 Volume = NDArray[np.floating[Any]]
 T = TypeVar("T")
@@ -61,6 +62,29 @@ def slice_psnr(target: Tensor, prediction: Tensor, maximum: Tensor) -> Tensor:
     return -10 * torch.log10(error.square().mean(dim=(1, 2, 3)).clamp_min(1e-12))
 
 
+def slice_ssim(target: Tensor, prediction: Tensor, maximum: Tensor) -> Tensor:
+    """SSIM (B,) of slices (B, 1, H, W) against the maxima (B,) of their volumes, with a gradient; `ssim` is faster.
+
+    Raises:
+        ValueError: A slice is smaller than the window.
+    """
+    _require_size(*target.shape[-2:])
+    scale = maximum.float()[:, None, None, None]
+    x, y = target.float() / scale, prediction.float() / scale
+    # Shifted towards zero: variances are differences of means of squares, which lose digits where means are large.
+    centre = x.mean(dim=(1, 2, 3), keepdim=True)
+    x, y = x - centre, y - centre
+    means = F.avg_pool2d(torch.cat([x, y, x * x, y * y, x * y], dim=1), WINDOW, stride=1)
+    ux, uy, uxx, uyy, uxy = torch.split(means, 1, dim=1)
+    of_sample = WINDOW**2 / (WINDOW**2 - 1)
+    vx, vy, vxy = (of_sample * (both - one * other) for both, one, other in
+                   ((uxx, ux, ux), (uyy, uy, uy), (uxy, ux, uy)))  # fmt: skip
+    ux, uy = ux + centre, uy + centre
+    above = (2 * ux * uy + K1**2) * (2 * vxy + K2**2)
+    similarity: Tensor = above / ((ux**2 + uy**2 + K1**2) * (vx + vy + K2**2))
+    return similarity.mean(dim=(1, 2, 3))
+
+
 def ssim(target: Volume, prediction: Volume, *, maximum: float | None = None) -> float:
     """Structural similarity, mean over slices and over the windows that lie inside the image.
 
@@ -80,7 +104,10 @@ def ssim(target: Volume, prediction: Volume, *, maximum: float | None = None) ->
 
 
 def _require_windows(target: Volume) -> None:
-    rows, columns = target.shape[-2:]
+    _require_size(*target.shape[-2:])
+
+
+def _require_size(rows: int, columns: int) -> None:
     if min(rows, columns) < WINDOW:
         raise ValueError(f"slices of {rows}x{columns} are smaller than SSIM's window of {WINDOW}")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from condswin.errors import BadDataError
 from condswin.fourier import FloatArray
-from condswin.mri.dataset import magnitude
+from condswin.mri.inputs import magnitude
 from condswin.mri.metrics import psnr, ssim
 from condswin.mri.scoring import read_case, score_pairs
 from condswin.plain import label, plain

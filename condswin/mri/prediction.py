@@ -12,8 +12,8 @@ from condswin.errors import BadDataError
 from condswin.files import atomic_file
 from condswin.mri.adaptation import Adaptation, adapt
 from condswin.mri.config import PredictMriConfig, ReconstructionConfig
-from condswin.mri.dataset import complex_volume, magnitude, normalise, zero_filled_volume
 from condswin.mri.fallback import BATCH, Judgement, Method, classics, judge
+from condswin.mri.inputs import complex_volume, magnitude, normalise, zero_filled_volume
 from condswin.mri.reading import ADAPTED, ERRORS, METHOD, NETWORK, PREDICTION
 from condswin.networks.unrolled import UnrolledNetwork
 from condswin.tasks.prediction import Prediction
@@ -41,7 +41,7 @@ class ReconstructionPrediction(Prediction):
         judgement: Judgement | None = None
         adaptation: Adaptation | None = None
         if isinstance(model, UnrolledNetwork):
-            inputs = complex_volume(case_file, undersample, multicoil)
+            inputs = complex_volume(case_file, undersample, multicoil, model.neighbours)
             image, std, columns = inputs
             mean = torch.zeros_like(std)
             if section.predict.fallback == "held-out":

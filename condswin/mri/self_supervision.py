@@ -16,8 +16,9 @@ from torch import Tensor
 from condswin.errors import BadFileError
 from condswin.fourier import fftc
 from condswin.mri.config import UndersampleConfig
-from condswin.mri.dataset import ComplexSliceDataset, complex_inputs
+from condswin.mri.dataset import ComplexSliceDataset
 from condswin.mri.extent import center
+from condswin.mri.inputs import complex_inputs
 from condswin.mri.reading import VolumeReader
 from condswin.mri.volumes import Volume
 from condswin.tasks.slices import Batch
@@ -83,7 +84,7 @@ class MeasuredSliceDataset(ComplexSliceDataset):
         facts = {name: batch[name] for name in ("columns", "item")}
         return {"image": image, "measured": measured, "held": held, "mean": torch.zeros_like(std), "std": std, **facts}
 
-    def _drawn(self) -> Batch:
+    def _drawn(self, _: Volume) -> Batch:
         # No uneven phase: it mixes lines, measured ones with others.
         return {"mirrored": torch.rand(()) < 0.5, "turn": torch.rand(())}
 

@@ -75,6 +75,12 @@ def read_volumes(paths: Sequence[Path]) -> list[Volume]:
     return volumes
 
 
+def around(slices: int, neighbours: int) -> list[list[int]]:
+    """For each place beside a slice, first slice first, who is there for each slice: at the ends, the last one."""
+    steps = [step for step in range(-neighbours, neighbours + 1) if step]
+    return [[min(max(at + step, 0), slices - 1) for at in range(slices)] for step in steps]
+
+
 def _recall(memory: Path) -> dict[str, Any]:
     try:
         known = read_json(memory)

@@ -23,7 +23,7 @@ from condswin.networks.presets import (
 from condswin.networks.routers import IterativeRouter, LightRouter, Router
 from condswin.networks.tiles import WidePixels
 from condswin.networks.unet import SwinUNet
-from condswin.networks.unrolled import UnrolledNetwork
+from condswin.networks.unrolled import CONDITIONS, UnrolledNetwork
 
 
 def _swin_block(settings: Settings, dim: int, heads: int, shift: int) -> SwinBlock:
@@ -106,7 +106,9 @@ _BLOCKS: dict[str, Callable[[Settings, int, int, int], SwinBlock]] = {
 }
 
 
-def _swin_unet(variant: str, settings: Settings, in_channels: int, out_channels: int) -> nn.Module:
+def _swin_unet(
+    variant: str, settings: Settings, in_channels: int, out_channels: int, *, conditions: int = 0
+) -> nn.Module:
     return SwinUNet(
         in_channels=in_channels,
         out_channels=out_channels,
@@ -118,10 +120,12 @@ def _swin_unet(variant: str, settings: Settings, in_channels: int, out_channels:
         stem_channels=settings.stem_channels,
         wide=_wide_pixels(settings, in_channels, out_channels) if settings.wide_channels else None,
         residual=settings.residual,
+        conditions=conditions,
+        deep_supervision=settings.deep_supervision,
     )
 
 
-_REGULARISERS: dict[str, Callable[[Any, int, int], nn.Module]] = {
+_REGULARISERS: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(_swin_unet, name) for name in _BLOCKS},
     "unet": rivals.unet,
     "swin-unetr": rivals.swin_unetr,
@@ -129,17 +133,22 @@ _REGULARISERS: dict[str, Callable[[Any, int, int], nn.Module]] = {
 
 
 def _unrolled_network(network: str, settings: Any, in_channels: int, out_channels: int) -> nn.Module:
-    if (in_channels, out_channels) != (INPUT_CHANNELS, OUTPUT_CHANNELS):
+    pairs, rest = divmod(in_channels - INPUT_CHANNELS, 2 * OUTPUT_CHANNELS)
+    if pairs < 0 or rest or out_channels != OUTPUT_CHANNELS:
         raise ValueError(
             f"{network} with in_channels={in_channels}, out_channels={out_channels}: it takes {INPUT_CHANNELS} "
-            f"(complex image and mask) and gives {OUTPUT_CHANNELS}, so it reconstructs and does nothing else"
+            f"(complex image and mask), and {2 * OUTPUT_CHANNELS} for each pair of neighbouring slices, and gives "
+            f"{OUTPUT_CHANNELS}, so it reconstructs and does nothing else"
         )
     regulariser = _REGULARISERS[network.removeprefix(UNROLLED)]
     # The unrolling adds the input itself.
     plain = replace(settings, residual=False)
+    known = {"conditions": CONDITIONS} if settings.conditioned else {}
     return UnrolledNetwork(
-        partial(regulariser, plain, OUTPUT_CHANNELS, OUTPUT_CHANNELS),
+        partial(regulariser, plain, in_channels - 1, OUTPUT_CHANNELS, **known),
         cascades=settings.cascades,
+        neighbours=pairs,
+        conditioned=settings.conditioned,
         shared=settings.shared_weights,
         hard=settings.hard_consistency,
         demodulated=settings.demodulated,
@@ -156,7 +165,7 @@ def create_model(
     Args:
         network: One of `list_variants()`.
         preset: A size, one of its presets; None for the defaults of its settings.
-        in_channels: Channels of the input image; 3 for unrolled networks.
+        in_channels: Channels of the input image; 3 for unrolled networks, and 4 more for each pair of neighbours.
         out_channels: Channels of the output image; 2 for unrolled networks.
         **overrides: Settings that differ from the preset; see `settings_of`.
 

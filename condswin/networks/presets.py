@@ -14,6 +14,7 @@ from condswin.suggest import unknown
 #: `unrolled-<name>` is an unrolled network with that network as its regulariser.
 UNROLLED = "unrolled-"
 #: Of unrolled networks: real and imaginary part of the zero-filled image, and the mask of sampled columns; the parts.
+#: Neighbouring slices follow, in real and imaginary part.
 INPUT_CHANNELS, OUTPUT_CHANNELS = 3, 2
 #: Side of the square of pixels that the stem folds into channels.
 FOLD = 2
@@ -48,6 +49,7 @@ class Settings:
         wide_tiles: Tiles of an image that get them; an integer counts, a float is a fraction.
         tile: Side of such a tile, patches.
         residual: Add the input to the output where both have the same channels.
+        deep_supervision: Answer at each scale of the decoder in training, for a loss of its own; a segmentation's.
         dropout: Probability in attention and feed-forward outputs.
     """
 
@@ -72,6 +74,7 @@ class Settings:
     wide_tiles: int | float = 0.375
     tile: int = 4
     residual: bool = False
+    deep_supervision: bool = False
     dropout: float = 0.0
 
 
@@ -244,6 +247,8 @@ class Unrolling:
         shared_weights: One regulariser, with one set of weights, in all cascades.
         hard_consistency: Replace the measured samples in each data consistency instead of drawing near them.
         demodulated: Show the regulariser images without the phase of their low frequencies.
+        conditioned: Tell the regulariser which cascade it is in, and the shares of columns that are sampled, and are
+            sampled without a gap: they scale and shift its features. For `swin` and its like alone.
         variation_steps: Steps of total variation that the first cascade starts from; 0 to start from the zero-filled
             image.
         variation_weight: Of the total variation, relative to the largest zero-filled magnitude of an image.
@@ -253,6 +258,7 @@ class Unrolling:
     shared_weights: bool = False
     hard_consistency: bool = False
     demodulated: bool = True
+    conditioned: bool = False
     variation_steps: int = 30
     variation_weight: float = 0.003
 
@@ -270,6 +276,10 @@ def _unrolled(regulariser: Network) -> Network:
             raise ValueError(f"variation_steps={values.variation_steps}: must not be negative")
         if not values.variation_weight > 0:
             raise ValueError(f"variation_weight={values.variation_weight}: must be positive")
+        if values.conditioned and regulariser.group == "rival":
+            raise ValueError("conditioned=True: networks of others have no features to scale; take unrolled-swin")
+        if getattr(values, "deep_supervision", False):
+            raise ValueError("deep_supervision=True: a regulariser's answer has no target at any scale; leave it off")
         regulariser.check(values)
 
     presets = {name: settings(**asdict(preset)) for name, preset in regulariser.presets.items()}

@@ -128,6 +128,33 @@ class Stem(nn.Module):
         return result
 
 
+class Modulation(nn.Module):
+    """Scales and shifts channels by what is known beside the image: x -> (1 + a) x + b (Perez et al. 2018, FiLM).
+
+    a and b are linear in cosines of what is known, and zero at the beginning, so that a network starts as it would
+    without. There is no hidden layer, which zeros behind it would keep from learning in the first step.
+
+    Args:
+        conditions: How many numbers are known.
+        dim: Channels.
+    """
+
+    WAVES = 4
+
+    def __init__(self, conditions: int, dim: int) -> None:
+        super().__init__()
+        # Zeros, not a layer that draws: other weights stay what they are without conditions.
+        self.weight = nn.Parameter(torch.zeros(2 * dim, conditions * self.WAVES))
+        self.bias = nn.Parameter(torch.zeros(2 * dim))
+
+    def forward(self, x: Tensor, known: Tensor) -> Tensor:
+        """(B, H, W, dim) by known numbers (B, conditions) between 0 and 1."""
+        waves = torch.arange(1, self.WAVES + 1, device=known.device, dtype=known.dtype)
+        features = (torch.pi * known[..., None] * waves).cos().flatten(1)
+        scale, shift = F.linear(features, self.weight, self.bias)[:, None, None].chunk(2, dim=-1)
+        return x * (1 + scale) + shift
+
+
 class SwinUNet(nn.Module):
     """A U-Net of the blocks that `make_block` makes; variants differ in nothing else.
 
@@ -145,6 +172,8 @@ class SwinUNet(nn.Module):
             None for none.
         residual: Add the input to the output where both have the same channels, so that the network learns a
             correction (of the zero-filled image).
+        conditions: How many numbers are known beside an image, which modulate what each stage gives.
+        deep_supervision: In training, append what each decoder stage would answer, at full size, finest first.
     """
 
     def __init__(
@@ -160,6 +189,8 @@ class SwinUNet(nn.Module):
         stem_channels: int = 0,
         wide: WidePixels | None = None,
         residual: bool = False,
+        conditions: int = 0,
+        deep_supervision: bool = False,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -195,9 +226,18 @@ class SwinUNet(nn.Module):
                 nn.Conv2d(stem_channels, FOLD**2 * out_channels, 3, padding=1),
                 nn.PixelShuffle(FOLD),
             )
+        order = [*dims, *reversed(dims[:-1])]
+        self.modulations = nn.ModuleList(Modulation(conditions, dim) for dim in order if conditions)
+        self.heads = nn.ModuleList(nn.Linear(dim, out_channels) for dim in reversed(dims[:-1]) if deep_supervision)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, known: Tensor | None = None) -> Tensor:
         """Maps an image (B, in, H, W) of any height and width of at least 8 pixels to (B, out, H, W).
+
+        With deep supervision, training gives (B, out * (1 + stages), H, W).
+
+        Args:
+            image: The image.
+            known: (B, conditions), between 0 and 1, of a network with conditions.
 
         Raises:
             ValueError: The image has another number of axes or channels, or a side is too small.
@@ -211,14 +251,21 @@ class SwinUNet(nn.Module):
             tiles = self.wide.route(stem)
             wide = self.wide.stem(F.pixel_unshuffle(padded, FOLD), tiles)
         x = self.embedding(stem if wide is None else torch.cat([stem, wide], dim=1))
-        skips = []
+        modulations = iter(self.modulations)
+
+        def modulated(features: Tensor) -> Tensor:
+            modulation = next(modulations, None)
+            return features if modulation is None else modulation(features, known)
+
+        skips, scales = [], []
         for blocks, merging in zip(self.encoder, self.merging, strict=True):
-            x = blocks(x)
+            x = modulated(blocks(x))
             skips.append(x)
             x = merging(x)
-        x = self.bottleneck_norm(self.bottleneck(x))
+        x = modulated(self.bottleneck_norm(self.bottleneck(x)))
         for stage, skip in zip(self.decoder, reversed(skips), strict=True):
-            x = stage(x, skip)
+            x = modulated(stage(x, skip))
+            scales.append(x)
         x = self.output_norm(x)
         if self.stem is None:
             pixels = self.output_expanding.project(x, cast(nn.Conv2d, self.projection).weight[:, :, 0, 0])
@@ -230,7 +277,16 @@ class SwinUNet(nn.Module):
                 heavy = self.wide.head(torch.cat([features, wide], dim=1), tiles)
                 pixels = pixels + F.pixel_shuffle(heavy, FOLD)
         output = pixels[..., :height, :width]
-        return image + output if self.residual else output
+        output = image + output if self.residual else output
+        if not (self.heads and self.training):
+            return output
+        answers = [output]
+        for finer, (head, features) in enumerate(zip(reversed(self.heads), reversed(scales), strict=True)):
+            coarse = head(features).permute(0, 3, 1, 2)
+            # Merged patches reach beyond an image that they do not divide.
+            whole = F.interpolate(coarse, scale_factor=float(self.patch * 2**finer), mode="bilinear")
+            answers.append(whole[..., :height, :width])
+        return torch.cat(answers, dim=1)
 
 
 def check_image(image: Tensor, channels: int) -> None:

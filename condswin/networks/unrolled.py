@@ -19,6 +19,10 @@ from torch import Tensor, nn
 from condswin.networks import total_variation
 from condswin.networks.presets import INPUT_CHANNELS, OUTPUT_CHANNELS
 
+#: What a conditioned regulariser is told, each between 0 and 1: which cascade; the share of columns that are sampled,
+#: one over the acceleration; the share that is sampled without a gap in the middle.
+CONDITIONS = 3
+
 
 class DataConsistency(nn.Module):
     """Draws the sampled frequencies of an image to what was measured.
@@ -61,14 +65,19 @@ def smooth_phase(zero_filled: Tensor, sampled: Tensor) -> Tensor:
     Returns:
         (B, H, W), complex numbers of magnitude 1.
     """
-    width = sampled.shape[-1]
-    column = torch.arange(width, device=sampled.device)
-    frequency = torch.minimum(column, width - column)
-    gap = torch.where(sampled > 0, width, frequency).amin(-1, keepdim=True).clamp_min(1)
+    frequency, gap = _gap(sampled)
     # Hann's window: an edge in k-space would make waves in the phase.
     window = 0.5 + 0.5 * (torch.pi * (frequency / gap).clamp_max(1)).cos()
     low = torch.fft.ifft(window * torch.fft.fft(zero_filled))
     return torch.polar(torch.ones_like(low.real), low.angle())
+
+
+def _gap(sampled: Tensor) -> tuple[Tensor, Tensor]:
+    """Frequencies (W,) of the columns, and the lowest one (B, 1, 1) that was not sampled, at least 1."""
+    width = sampled.shape[-1]
+    column = torch.arange(width, device=sampled.device)
+    frequency = torch.minimum(column, width - column)
+    return frequency, torch.where(sampled > 0, width, frequency).amin(-1, keepdim=True).clamp_min(1)
 
 
 class UnrolledNetwork(nn.Module):
@@ -78,9 +87,16 @@ class UnrolledNetwork(nn.Module):
     same in every row), to (B, 2, H, W), the reconstructed complex image. The mask is a channel so that the network
     takes one tensor as every other does; the measured samples are the zero-filled image's frequencies.
 
+    With neighbours, the zero-filled images of the slices before and after, undersampled alike, follow the mask in pairs
+    of real and imaginary part, first slice first. Regularisers see them in every cascade; the slice alone is made
+    consistent.
+
     Args:
-        make_regulariser: Makes a network from (B, 2, H, W) to (B, 2, H, W).
+        make_regulariser: Makes a network from (B, 2 + 4 * neighbours, H, W) to (B, 2, H, W); a conditioned one also
+            takes (B, CONDITIONS).
         cascades: How often regulariser and data consistency are applied.
+        neighbours: Slices on either side.
+        conditioned: Tell regularisers the `CONDITIONS`.
         shared: Use one regulariser, with one set of weights, in all cascades.
         hard: Replace the measured samples in each data consistency instead of drawing near them.
         demodulated: Show regularisers images without their smooth phase. What is left is nearly real, so aliases,
@@ -95,6 +111,8 @@ class UnrolledNetwork(nn.Module):
         make_regulariser: Callable[[], nn.Module],
         *,
         cascades: int,
+        neighbours: int = 0,
+        conditioned: bool = False,
         shared: bool = False,
         hard: bool = False,
         demodulated: bool = True,
@@ -102,8 +120,10 @@ class UnrolledNetwork(nn.Module):
         variation_weight: float = 0.003,
     ) -> None:
         super().__init__()
-        self.in_channels = INPUT_CHANNELS
+        self.in_channels = INPUT_CHANNELS + 2 * OUTPUT_CHANNELS * neighbours
+        self.neighbours = neighbours
         self.cascades = cascades
+        self.conditioned = conditioned
         self.demodulated = demodulated
         self.variation_steps = variation_steps
         self.variation_weight = variation_weight
@@ -116,10 +136,11 @@ class UnrolledNetwork(nn.Module):
         Raises:
             ValueError: The image has another number of axes or channels.
         """
-        if image.ndim != 4 or image.shape[1] != INPUT_CHANNELS:
+        if image.ndim != 4 or image.shape[1] != self.in_channels:
+            beside = f"; and the same parts of {self.neighbours} slices on either side" if self.neighbours else ""
             raise ValueError(
-                f"image has shape {tuple(image.shape)}; give (batch, {INPUT_CHANNELS}, height, width): real and "
-                "imaginary part of the zero-filled image, and the mask of sampled columns"
+                f"image has shape {tuple(image.shape)}; give (batch, {self.in_channels}, height, width): real and "
+                f"imaginary part of the zero-filled image, and the mask of sampled columns{beside}"
             )
         # Frequencies span several orders of magnitude: fp32 inside autocast.
         with torch.autocast(image.device.type, enabled=False):
@@ -127,14 +148,32 @@ class UnrolledNetwork(nn.Module):
             sampled = torch.fft.ifftshift(image[:, OUTPUT_CHANNELS, :1].float(), dim=-1)
             phase = smooth_phase(zero_filled, sampled) if self.demodulated else None
             x = self._start(zero_filled, sampled, phase)
+            others = self._beside(image[:, INPUT_CHANNELS:].float(), sampled)
         for cascade, consistency in enumerate(self.consistencies):
-            shown = x if phase is None else x * phase.conj()
-            parts = self.regularisers[cascade % len(self.regularisers)](_parts(shown))
+            shown = _parts(x if phase is None else x * phase.conj())
+            seen = shown if others is None else torch.cat([shown, others], dim=1)
+            known = [self._known(cascade, sampled)] if self.conditioned else []
+            parts = self.regularisers[cascade % len(self.regularisers)](seen, *known)
             with torch.autocast(image.device.type, enabled=False):
                 correction = torch.complex(parts[:, 0].float(), parts[:, 1].float())
                 x = x + (correction if phase is None else correction * phase)
                 x = consistency(x, zero_filled, sampled)
         return _parts(x)
+
+    def _beside(self, parts: Tensor, sampled: Tensor) -> Tensor | None:
+        """Neighbours (B, 4 * neighbours, H, W) as the regulariser sees them, each without its own smooth phase."""
+        if not self.neighbours or not self.demodulated:
+            return parts if self.neighbours else None
+        slices = [torch.complex(pair[:, 0], pair[:, 1]) for pair in torch.split(parts, OUTPUT_CHANNELS, dim=1)]
+        return torch.cat([_parts(each * smooth_phase(each, sampled).conj()) for each in slices], dim=1)
+
+    def _known(self, cascade: int, sampled: Tensor) -> Tensor:
+        """See `CONDITIONS`."""
+        _, gap = _gap(sampled)
+        share = sampled.mean((1, 2))
+        # Without a gap there is no lowest frequency that is missing: the middle is everything.
+        middle = ((2 * gap[:, 0, 0] - 1) / sampled.shape[-1]).clamp_max(1)
+        return torch.stack([torch.full_like(share, cascade / self.cascades), share, middle], dim=1)
 
     def _start(self, zero_filled: Tensor, sampled: Tensor, phase: Tensor | None) -> Tensor:
         if not self.variation_steps:

@@ -14,7 +14,7 @@ from condswin.listing import list_files, summary
 from condswin.outputs import open_output, refuse_equal
 from condswin.plain import plain
 from condswin.progress import track
-from condswin.serving import Served, local_model, serve
+from condswin.serving import Served, local_model, serve_together
 
 
 @dataclass
@@ -59,6 +59,7 @@ def predict(
     inputs: list[Path],
     *,
     model: str,
+    further: Sequence[str] = (),
     out: Path,
     forms: Sequence[str] = (),
     force: bool = False,
@@ -72,6 +73,7 @@ def predict(
         config: Parameters; see `serve`.
         inputs: fastMRI HDF5 files, undersampled or not, CT NIfTI volumes, or folders of either.
         model: Model folder, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        further: Models whose predictions are averaged with its own; see `serve_together`.
         out: Folder for the predictions.
         forms: What to write beside each prediction: `png`, `nifti`.
         force: Predict files too that are far from what the model was trained on.
@@ -90,9 +92,10 @@ def predict(
     if missing := [str(path) for path in inputs if not path.exists()]:
         raise BadDataError(f"{', '.join(missing)}: no such file")
     # The place is refused before a model is fetched.
-    places = [*inputs, *local_model(model)]
+    models = [model, *further]
+    places = [*inputs, *(place for each in models for place in local_model(each))]
     output = open_output(out, step="predict", inputs=places, overwrite=overwrite, shared=True)
-    served = serve(config, model)
+    served = serve_together(config, models)
     files = _files(served, inputs, out, note)
     names = {path: _names(served, path, forms) for path in files}
     refuse_equal(names)

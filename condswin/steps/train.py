@@ -15,7 +15,7 @@ from condswin.config.root import Config
 from condswin.config.train import TrainConfig
 from condswin.files import fingerprint
 from condswin.layout import HISTORY
-from condswin.manifest import GENERATED, Manifest, generated_of_all
+from condswin.manifest import GENERATED, SYNTHETIC, Manifest, generated_of_all
 from condswin.networks.saving import (
     DESCRIPTION,
     PRETRAINING,
@@ -212,6 +212,7 @@ def _train(
             "seen": learning.seen(manifest),
             GENERATED: manifest.generated("train", "val"),
             **more,
+            **({SYNTHETIC: synthetic} if (synthetic := learning.synthetic()) else {}),
             "code": {**git_state(), "code_sha256": key.code_sha256, "libraries": libraries()},
         },
     )

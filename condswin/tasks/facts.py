@@ -33,4 +33,4 @@ class Facts(Part):
     @property
     @abstractmethod
     def monitor(self) -> tuple[str, bool]:
-        """Metric logged during validation that picks the best epoch, and whether a higher value is better."""
+        """Score logged during validation that picks the best epoch, and whether a higher value is better."""

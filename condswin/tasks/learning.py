@@ -46,6 +46,10 @@ class Learning(Part):
         """What the training's cases are like, for `Serving` to compare users' files with; JSON-able, of no one case."""
         return {}
 
+    def synthetic(self) -> list[str]:
+        """What a training sees that no scanner made, beside cases that were generated; for the model's description."""
+        return []
+
     @abstractmethod
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         """Scalar training loss of network output (B, C, H, W)."""

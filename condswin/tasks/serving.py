@@ -1,13 +1,14 @@
 """Predictions of files as they came from the scanner."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from torch import nn
 
+from condswin.errors import BadDataError
 from condswin.tasks.loading import Part
 
 
@@ -60,6 +61,16 @@ class Serving(Part):
     def refusals(self, source: Path, seen: Mapping[str, Any]) -> list[str]:
         """Why a model trained with these parameters on such cases should not be trusted with a raw file."""
         return []
+
+    def together(self, networks: Sequence[nn.Module]) -> nn.Module:
+        """One network whose prediction is the mean of several' on inputs that are prepared alike.
+
+        Raises:
+            BadDataError: The task has no mean of predictions.
+        """
+        raise BadDataError(
+            f"several models: predictions of networks for {self.subject or 'this task'} are not averaged"
+        )
 
     def passed_over(self, source: Path) -> str:
         """Why a file of a folder is no input though its name ends like one; empty if it is."""

@@ -9,6 +9,9 @@ from torch.utils.data import Dataset
 
 Batch = dict[str, Tensor]
 
+#: In raw training batches: (B,), the share of the training's epochs that were done before this one, from 0 to below 1.
+PROGRESS = "progress"
+
 
 class Shown(NamedTuple):
     """A slice and what a network made of it.
@@ -47,7 +50,10 @@ class Slices(Dataset[Batch], ABC):
         return self[index]
 
     def inputs(self, batch: Batch) -> Batch:
-        """Items (B, ...) from a batch of `raw` ones, on its device; draws nothing."""
+        """Items (B, ...) from a batch of `raw` ones, on its device; draws nothing.
+
+        A training's batch has `PROGRESS`; others do not.
+        """
         return batch
 
     def telling(self, count: int) -> Sequence[int]:

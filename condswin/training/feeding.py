@@ -45,11 +45,15 @@ class Feeding(NamedTuple):
         return self.taken / self.given[transforms][1]
 
 
+def training_passes(train: TrainConfig) -> int:
+    """What a training step costs, in forward passes: three, or four where activations are computed again."""
+    return 4 if train.activation_checkpointing else 3
+
+
 def feeding(network: nn.Module, slices: Slices, train: TrainConfig, card: Card, *, batches: int) -> Feeding:
     """Counts and measures.
 
-    A training step counts as three forward passes, or four where activations are computed again. Transforms on the
-    device are not counted.
+    Transforms on the device are not counted.
 
     Args:
         network: On the CPU.
@@ -59,7 +63,7 @@ def feeding(network: nn.Module, slices: Slices, train: TrainConfig, card: Card, 
         batches: That each loader gives, times its workers.
     """
     image = next(_batches(slices, train.model_copy(update={"batch_size": 1, "workers": 0, "transforms": "loader"})))
-    flops, passes = count_flops(network, image["image"]), 4 if train.activation_checkpointing else 3
+    flops, passes = count_flops(network, image["image"]), training_passes(train)
     counts = sorted({0, 1, len(os.sched_getaffinity(0)), train.workers})
     given: dict[str, dict[int, float]] = {}
     for transforms in ("loader", "device"):

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, d
 
 from condswin.config.train import TrainConfig
 from condswin.errors import CondswinError
-from condswin.tasks.slices import Batch, Slices
+from condswin.tasks.slices import PROGRESS, Batch, Slices
 from condswin.training.checkpoints import START, Position
 
 #: In training batches: (B, 2), number of each slice, as asked for, and seed of what is drawn for it.
@@ -33,7 +33,9 @@ def training_loader(
     """
     size = min(train.batch_size, max(len(slices) // ranks, 1))
     batches = _EqualSizes(slices, size, train.accumulate, seed=seed, rank=rank, ranks=ranks, start=start)
-    return DataLoader(_Carried(_Seeded(slices, seed)), batch_sampler=batches, **_loading(slices, train, seed))
+    return DataLoader(
+        _Carried(_Seeded(slices, seed, train.epochs)), batch_sampler=batches, **_loading(slices, train, seed)
+    )
 
 
 def validation_loader(
@@ -65,8 +67,8 @@ def raised(batch: Batch | CondswinError) -> Batch:
 
 
 def inputs(slices: Slices, batch: Batch) -> Batch:
-    """What a network is fed with, of a batch of raw items; what was drawn for them stays with it."""
-    kept = {DRAWN: batch[DRAWN]} if DRAWN in batch else {}
+    """What a network is fed with, of a batch of raw items; what loaders added to these stays with it."""
+    kept = {name: batch[name] for name in (DRAWN, PROGRESS) if name in batch}
     return {**slices.inputs(batch), **kept}
 
 
@@ -160,9 +162,10 @@ class _Seeded(Dataset[Batch]):
     give other items there.
     """
 
-    def __init__(self, slices: Slices, seed: int) -> None:
+    def __init__(self, slices: Slices, seed: int, epochs: int) -> None:
         self._slices = slices
         self._seed = seed
+        self._epochs = epochs
 
     def __getitem__(self, place: tuple[int, int]) -> Batch:
         epoch, index = place
@@ -170,7 +173,8 @@ class _Seeded(Dataset[Batch]):
             # Not `torch.manual_seed`, which keeps a note of each call for GPUs that may yet be used.
             seed = hash((self._seed, epoch, index)) % 2**63
             torch.default_generator.manual_seed(seed)
-            return {**self._slices.raw(index), DRAWN: torch.tensor([index, seed])}
+            drawn = {DRAWN: torch.tensor([index, seed]), PROGRESS: torch.tensor(epoch / self._epochs)}
+            return {**self._slices.raw(index), **drawn}
 
 
 class _Carried(Dataset[Batch | CondswinError]):

@@ -28,8 +28,9 @@ from condswin.errors import BadDataError
 from condswin.fourier import ComplexArray
 from condswin.manifest import CaseRecord, FileRecord, Manifest
 from condswin.mri.config import UndersampleConfig
-from condswin.mri.dataset import SliceDataset, normalise
+from condswin.mri.dataset import SliceDataset
 from condswin.mri.header import NAMESPACE
+from condswin.mri.inputs import normalise
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.metrics import volume_metrics
 from condswin.mri.reading import HEADER, KSPACE

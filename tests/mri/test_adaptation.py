@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from condswin.config.profiles import compose
 from condswin.mri import adaptation
 from condswin.mri.adaptation import adapt
-from condswin.mri.dataset import ComplexInputs, complex_volume
 from condswin.mri.fallback import frequencies, withheld_lines, without
+from condswin.mri.inputs import ComplexInputs, complex_volume
 from condswin.mri.prediction import ReconstructionPrediction
 from condswin.mri.undersample import prepare_undersampled
 from condswin.networks.models import create_model

@@ -6,7 +6,8 @@ from torch.utils.data import DataLoader
 
 from condswin.errors import BadDataError, BadFileError
 from condswin.mri.config import UndersampleConfig
-from condswin.mri.dataset import ComplexSliceDataset, SliceDataset, complex_volume, normalise, zero_filled_volume
+from condswin.mri.dataset import ComplexSliceDataset, SliceDataset
+from condswin.mri.inputs import complex_volume, normalise, zero_filled_volume
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.undersample import prepare_full, prepare_undersampled
 
@@ -39,6 +40,7 @@ def test_items(prepared):
     item = data[4]
     assert item["image"].shape == item["target"].shape == (1, 20, 22)
     assert int(item.pop("item")) == 4
+    assert int(item.pop("volume")) == 1
     assert {name: value.dtype for name, value in item.items()} == dict.fromkeys(
         ("image", "target", "mean", "std", "maximum"), torch.float32
     )

@@ -12,10 +12,11 @@ from condswin.manifest import CaseRecord, FileRecord, Manifest
 from condswin.mri.card import STATISTICS, figures
 from condswin.mri.compressed_sensing import reconstruct_volume
 from condswin.mri.config import UndersampleConfig
-from condswin.mri.dataset import ComplexSliceDataset, SliceDataset, complex_volume
+from condswin.mri.dataset import ComplexSliceDataset, SliceDataset
 from condswin.mri.extent import Extent, contradictions, measurable
 from condswin.mri.guard import refusals
 from condswin.mri.header import parse_header
+from condswin.mri.inputs import complex_volume
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.mri.prepared import read_sampling
 from condswin.mri.reading import VolumeReader

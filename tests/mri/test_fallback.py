@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from condswin.config.profiles import compose
 from condswin.errors import BadDataError
 from condswin.fourier import readout_hybrid
-from condswin.mri.dataset import ComplexInputs, complex_inputs, complex_volume
 from condswin.mri.extent import center
 from condswin.mri.fallback import MARGIN, SHARE, classics, judge
+from condswin.mri.inputs import ComplexInputs, complex_inputs, complex_volume
 from condswin.mri.judging import ReconstructionJudging
 from condswin.mri.metrics import psnr
 from condswin.mri.prediction import ReconstructionPrediction
@@ -103,17 +103,20 @@ def test_the_better_one_reconstructs(shape: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("slices", [1, 3, 4])
-def test_methods_never_see_what_was_withheld(shape: str, slices: int, tmp_path: Path) -> None:
-    image, std, columns = complex_volume(prepared(tmp_path, SHAPES[shape]), MASKS)
+@pytest.mark.parametrize(("slices", "neighbours"), [(1, 0), (3, 0), (4, 0), (3, 2)])
+def test_methods_never_see_what_was_withheld(shape: str, slices: int, neighbours: int, tmp_path: Path) -> None:
+    image, std, columns = complex_volume(prepared(tmp_path, SHAPES[shape]), MASKS, neighbours=neighbours)
     spy = Spy()
     judge(spy, ComplexInputs(image[:slices], std[:slices], columns), CPU)
     shown = torch.cat(spy.shown)
     assert len(shown) == slices * -(-SHARE // slices)
     measured, left = image[0, 2, 0] > 0, shown[:, 2, 0] > 0
-    frequencies = torch.fft.fftshift(torch.fft.fft(torch.complex(shown[:, 0], shown[:, 1])), dim=-1)
-    there = frequencies.abs().amax(1) > 1e-4 * frequencies.abs().max()
-    assert not (there & ~left).any()
+    assert shown.shape[1] == 3 + 4 * neighbours
+    for at in (0, *range(3, shown.shape[1], 2)):  # the slice and its neighbours
+        frequencies = torch.fft.fftshift(torch.fft.fft(torch.complex(shown[:, at], shown[:, at + 1])), dim=-1)
+        there = frequencies.abs().amax(1) > 1e-4 * frequencies.abs().max()
+        assert bool(there.any())
+        assert not (there & ~left).any()
     assert not (left & ~measured).any()
     # Each line outside the centre is withheld from one slice or another, and none of the centre.
     middle = center(measured.numpy())

@@ -7,8 +7,8 @@ from condswin.code import closure
 from condswin.errors import BadFileError
 from condswin.mri.compressed_sensing import tune
 from condswin.mri.config import UndersampleConfig
-from condswin.mri.dataset import complex_volume, zero_filled_volume
 from condswin.mri.guard import refusals
+from condswin.mri.inputs import complex_volume, zero_filled_volume
 from condswin.mri.metrics import volume_metrics
 from condswin.mri.pictures import picture_case
 from condswin.mri.prepared import image_size

@@ -9,8 +9,8 @@ import torch
 
 from condswin.errors import BadFileError
 from condswin.mri.config import UndersampleConfig
-from condswin.mri.dataset import complex_volume, zero_filled_volume
 from condswin.mri.guard import refusals
+from condswin.mri.inputs import complex_volume, zero_filled_volume
 from condswin.mri.reading import VolumeReader, checked_blocks
 from condswin.mri.scoring import score_case
 from condswin.mri.undersample import prepare_full, prepare_undersampled

@@ -213,6 +213,26 @@ def test_monitor_is_the_reported_metric_for_one_slice(task, evaluated, tmp_path)
     np.testing.assert_allclose(scores, expected, atol=1e-2)
 
 
+def test_the_monitor_is_the_reported_metric_of_volumes_dark_slices_among_them(task, evaluated, tmp_path):
+    """Decibels of dark slices, whose errors are small, would outweigh what happens where there is something to see."""
+    targets, _, rows = evaluated
+    with h5py.File(targets / "file1.h5", "a") as file:
+        for name in ("kspace", "reconstruction_esc", "zero_filled"):
+            file[name][:4] *= 1e-3
+    rows = evaluate_split(task, partial(task.predict, nn.Identity()), tmp_path, "test", tmp_path / "dark")
+    data = task.dataset(tmp_path, "test", "swin", training=False)
+    scores = []
+    for indices in (range(5), range(5, 9), range(9, 18)):  # batches are of one size, and not of whole volumes
+        batch = torch.utils.data.default_collate([data[index] for index in indices])
+        scores.append(task.validation_scores(batch["image"], batch))
+    together = {name: torch.cat([each[name].float() for each in scores]) for name in scores[0]}
+    means = task.validation_means(together)
+    expected = np.mean([row["psnr"] for row in rows])
+    assert set(means) == {"slice_psnr", "volume_psnr"}
+    assert float(means[task.monitor[0]]) == pytest.approx(expected, abs=0.02)
+    assert float(means["slice_psnr"]) > expected + 3
+
+
 @pytest.mark.parametrize(("loss", "expected"), [("l1", 1.0), ("mse", 1.0)])
 def test_loss_is_the_configured_one(loss, expected):
     task = Whole("reconstruction", make_config(train={"loss": loss}))

@@ -7,8 +7,8 @@ from condswin.config.profiles import compose
 from condswin.errors import BadFileError, ConfigError
 from condswin.files import write_json
 from condswin.mri.config import DemoMriConfig, UndersampleConfig
-from condswin.mri.dataset import zero_filled_volume
 from condswin.mri.demo.scans import write_demo
+from condswin.mri.inputs import zero_filled_volume
 from condswin.mri.metrics import psnr
 from condswin.mri.pictures import picture_scan
 from condswin.mri.undersample import prepare_undersampled

@@ -85,7 +85,7 @@ class Trainer:
         self.folders.append(out)
         rows: list[dict[str, float]] = []
         for epoch, score in enumerate(self.scores(config)):
-            rows.append({"epoch": epoch, "val/slice_psnr": score})
+            rows.append({"epoch": epoch, "val/volume_psnr": score})
             watch(rows)
         return SimpleNamespace(history=rows)
 
@@ -246,7 +246,7 @@ def test_failed_trials_end_no_search_unless_all_are(
     causes = {row["trial"]: row["cause"] for row in found["trials"] if row["cause"]}
     assert causes[1] == "the loss became nan"
     assert causes[2] == "out of memory: 80 GiB wanted"
-    assert causes[3] == "slice_psnr of validation cases was never finite"
+    assert causes[3] == "volume_psnr of validation cases was never finite"
     assert "trial 1 of 5: failed: the loss became nan" in capsys.readouterr().err
 
     def none(config: Config) -> list[float]:
