@@ -401,15 +401,18 @@ def register(
     target = out or layout.registered(task)
     check_file(target)
     from condswin.files import read_json
+    from condswin.steps.register import Evidence
     from condswin.steps.register import register as step
 
     compared = comparison or layout.comparison(task)
+    places = (layout.evaluations(task), layout.prepared(task), layout.ingested(task), layout.card(task))
     record = step(
         config,
         task,
         comparison=compared,
         model=model or layout.model(task, read_json(compared)["best"]),
         out=target,
+        evidence=Evidence(*places),
     )
     known = ""
     if record["already_registered"]:

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +31,7 @@ from condswin.errors import BadFileError, CondswinError
 from condswin.files import fingerprint, sha256
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model, read_spec
 from condswin.registry.aliases import aliased, find_version
+from condswin.registry.signing import SIGNATURE, objection
 from condswin.registry.tracking import connect, tracking_errors, tracking_uri, wait_for_server, without_password
 
 #: Version tag: `package_sha256` of the files that were registered.
@@ -42,8 +43,10 @@ _SERVING = "registry/serving.py"
 #: Where the saved network lies in a package.
 _NETWORK = "artifacts/model"
 _LOADER = "mlflow.pyfunc.loaders.code_model"
-#: Files that a package may hold beside `MLmodel`: text, and weights that cannot carry code.
-_KINDS = {".html", ".json", ".py", ".safetensors", ".txt", ".typed", ".yaml"}
+#: The model card in a package, with its pictures beside it.
+CARD = "README.md"
+#: Files that a package may hold beside `MLmodel`: text, pictures, and weights that cannot carry code.
+_KINDS = {".html", ".json", ".md", ".png", ".py", ".safetensors", ".txt", ".typed", ".yaml"}
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))")
 
 
@@ -72,11 +75,12 @@ def model_name(task: TaskName) -> str:
     return f"condswin-{task}"
 
 
-def log_package(folder: Path) -> Logged:
+def log_package(folder: Path, beside: Mapping[str, bytes] | None = None) -> Logged:
     """Logs a saved network to the active run.
 
     Args:
         folder: As `condswin.networks.saving.save_model` wrote it.
+        beside: Further files by path in the package: `CARD` and its pictures.
     """
     spec = read_spec(folder)
     name = f"{spec.task}-{spec.variant}"
@@ -87,6 +91,9 @@ def log_package(folder: Path) -> Logged:
     with tempfile.TemporaryDirectory(prefix="condswin-package-") as temporary:
         package = Path(temporary) / "package"
         _build(folder, spec, model, package)
+        for path, content in (beside or {}).items():
+            (package / path).parent.mkdir(exist_ok=True)
+            (package / path).write_bytes(content)
         refuse_pickles(package)
         digest = package_sha256(package)
         client.log_model_artifacts(logged.model_id, str(package))
@@ -188,7 +195,8 @@ def verified_package(uri: str, config: Config) -> Iterator[Path]:
     Raises:
         TrackingError: The server does not answer.
         ModelUnavailableError: It has no such version, or its files are gone.
-        ModelAlteredError: They are not those that were registered.
+        ModelAlteredError: They are not those that were registered, or not signed by a key that is trusted here.
+        BadFileError: A key is none.
     """
     entry = _find(uri, config)
     name, number = entry.name, entry.version
@@ -198,6 +206,8 @@ def verified_package(uri: str, config: Config) -> Iterator[Path]:
             f"{uri}: an older condswin registered version {number} without the tag {PACKAGE}, so nobody can tell "
             "whether its files are those that were registered; register the network again, as a new version"
         )
+    if wrong := objection(name, expected, entry.tags.get(SIGNATURE)):
+        raise ModelAlteredError(f"{uri}: {wrong}; whoever holds the key registers the network again")
     with tempfile.TemporaryDirectory(prefix="condswin-load-") as temporary:
         package = fetch(f"models:/{name}/{number}", config, Path(temporary))
         (package / "registered_model_meta").unlink(missing_ok=True)  # MLflow's client writes it while fetching

@@ -5,6 +5,7 @@ bias, so that a bias of 0.9 gives 20 dB, 0.5 gives 6 dB, and the reference metho
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -33,6 +34,7 @@ from condswin.tasks import loading
 from condswin.tasks.facts import Facts, Row
 from condswin.tasks.judging import Judging
 from condswin.tasks.prediction import Prediction
+from condswin.tasks.serving import Origin, Predicted, Serving
 
 NAME = "condswin-reconstruction"
 #: Test cases.
@@ -74,7 +76,26 @@ class ToyJudging(Judging):
         return rows
 
 
-PARTS = {"facts": ToyFacts, "prediction": ToyPrediction, "judging": ToyJudging}
+class ToyServing(Serving):
+    subject: ClassVar[str] = "toys"
+    takes: ClassVar[str] = "arrays (.npy)"
+    suffixes: ClassVar[tuple[str, ...]] = (".npy",)
+
+    def output_names(self, source: Path) -> list[str]:
+        return [source.name]
+
+    def predict_raw(self, model: nn.Module, source: Path, folder: Path, origin: Origin) -> Predicted:
+        ToyPrediction(self.config).predict(model, source, folder / source.name)
+        return Predicted(folder / source.name, [])
+
+    def refusals(self, source: Path, seen: Mapping[str, Any]) -> list[str]:
+        return ["it is bright"] if np.load(source).mean() > 5 else []
+
+    def disagreement(self, first: Path, second: Path) -> dict[str, float]:
+        return {"difference": float(np.abs(np.load(first) - np.load(second)).mean())}
+
+
+PARTS = {"facts": ToyFacts, "prediction": ToyPrediction, "judging": ToyJudging, "serving": ToyServing}
 
 
 def install(patch: pytest.MonkeyPatch) -> None:

@@ -213,8 +213,8 @@ def test_a_server_that_stops_midway(
 def test_a_server_that_stops_while_a_network_is_logged(
     team: World, mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def server_dies(folder: Path) -> Logged:
-        logged = log_package(folder)
+    def server_dies(*arguments: Any) -> Logged:
+        logged = log_package(*arguments)
         mlflow_server.stop()
         return logged
 

@@ -46,6 +46,7 @@ def test_the_best_network_becomes_challenger_with_its_provenance(world: World, m
         "git_commit": "a" * 40,  # of the training
         "git_dirty": "true",
         "code_sha256": "b" * 64,
+        "libraries": '{"torch": "2.13.0"}',
         "registered_by_commit": "c" * 40,
         **origin,
         "test_psnr": "12.5",  # and no test_mse, which has no value
@@ -139,7 +140,7 @@ def test_two_processes_registering_the_same_agree_on_one_version(world: World, m
             register(config, "reconstruction", comparison, model, world.folder / "others.json")
             return log_package(*arguments)
 
-        patch.setattr("condswin.steps.register.log_package", lambda folder: late(world.config, folder))
+        patch.setattr("condswin.steps.register.log_package", lambda folder, *_: late(world.config, folder))
         result = register(world.config, "reconstruction", comparison, model, out)
     assert result["version"] == "1"
     assert versions(world) == ["1"]
