@@ -553,6 +553,34 @@ def history(
         print_history(events)
 
 
+Registered = Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")]
+
+
+@app.command()
+def lineage(
+    model: Registered,
+    check: Annotated[bool, typer.Option("--check", help="Verify each step; status 1 if one does not hold.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per step, and nothing else.")] = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Print what a registered version was made of: package, decision, training, code, parameters, data.
+
+    Example: condswin lineage models:/condswin-reconstruction@champion --check
+    """
+    config = _read_or_demo(None, params, settings)
+    from condswin.reporting.text import print_lineage
+    from condswin.steps.lineage import lineage as step
+    from condswin.steps.lineage import require_whole
+
+    links = step(config, model, prepared=layout.prepared, check=check)
+    if as_json:
+        print("\n".join(json.dumps(link.record(), sort_keys=True) for link in links))
+    else:
+        print_lineage([link.record() | {"text": link.text} for link in links])
+    require_whole(links)
+
+
 @app.command()
 def predict(
     inputs: Annotated[list[Path], typer.Argument(help="fastMRI HDF5 files, CT NIfTI volumes, or folders of them.")],

@@ -55,9 +55,29 @@ def stored(md5: str) -> tuple[str, str | None]:
         return "", f"DVC cannot be asked ({type(error).__name__})"
 
 
+def contained(md5: str, name: str) -> bytes | None:
+    """A file of a folder that DVC's cache has; None if it has it not.
+
+    Args:
+        md5: Of the folder.
+        name: Of the file, directly within it.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            cache = repo.cache.local
+            oid = _files(cache, md5).get(name)
+            path = Path(cache.oid_to_path(oid)) if oid else None
+            return path.read_bytes() if path and path.is_file() else None
+    except (DvcException, OSError):
+        return None
+
+
 def _not_cached(cache: Any, md5: str) -> str | None:
     """What the cache has not, or not as it was."""
-    for oid in [md5, *_inside(cache, md5)]:
+    for oid in [md5, *_files(cache, md5).values()]:
         path = Path(cache.oid_to_path(oid))
         if not path.is_file():
             return f"{oid[:12]}... is not in DVC's cache"
@@ -70,15 +90,15 @@ def _not_cached(cache: Any, md5: str) -> str | None:
 def _not_remote(remote: Any, md5: str) -> str | None:
     if not remote.exists(md5):
         return f"{md5[:12]}... is not"
-    missing = [oid for oid in _inside(remote, md5) if not remote.exists(oid)]
+    missing = [oid for oid in _files(remote, md5).values() if not remote.exists(oid)]
     return f"{len(missing)} of its files are not" if missing else None
 
 
-def _inside(database: Any, md5: str) -> list[str]:
-    """Checksums of a folder's files."""
+def _files(database: Any, md5: str) -> dict[str, str]:
+    """Checksums of a folder's files by their paths; nothing if the database does not know the folder."""
     from dvc_data.hashfile.hash_info import HashInfo
     from dvc_data.hashfile.tree import Tree
 
     if not md5.endswith(".dir") or not database.exists(md5):
-        return []
-    return [str(info.value) for _, _, info in Tree.load(database, HashInfo("md5", md5))]
+        return {}
+    return {"/".join(key): str(info.value) for key, _, info in Tree.load(database, HashInfo("md5", md5))}

@@ -41,7 +41,7 @@ REQUIREMENTS = ("einops", "mlflow", "monai", "numpy", "safetensors", "scipy", "t
 
 _SERVING = "registry/serving.py"
 #: Where the saved network lies in a package.
-_NETWORK = "artifacts/model"
+NETWORK = "artifacts/model"
 _LOADER = "mlflow.pyfunc.loaders.code_model"
 #: The model card in a package, with its pictures beside it.
 CARD = "README.md"
@@ -120,7 +120,7 @@ def _build(folder: Path, spec: ModelSpec, model: Model, package: Path) -> None:
             package,
             mlflow_model=model,
             python_model=str(code / _SERVING),
-            artifacts={Path(_NETWORK).name: str(network)},
+            artifacts={Path(NETWORK).name: str(network)},
             code_paths=[str(code)],
             pip_requirements=requirements(),
             signature=signature,
@@ -198,7 +198,7 @@ def verified_package(uri: str, config: Config) -> Iterator[Path]:
         ModelAlteredError: They are not those that were registered, or not signed by a key that is trusted here.
         BadFileError: A key is none.
     """
-    entry = _find(uri, config)
+    entry = find_registered(uri, config)
     name, number = entry.name, entry.version
     expected = entry.tags.get(PACKAGE)
     if expected is None:
@@ -224,8 +224,13 @@ def verified_package(uri: str, config: Config) -> Iterator[Path]:
         yield package
 
 
-def _find(uri: str, config: Config) -> ModelVersion:
-    """The version that an address means."""
+def find_registered(uri: str, config: Config) -> ModelVersion:
+    """The version that an address means.
+
+    Raises:
+        TrackingError: The server does not answer.
+        ModelUnavailableError: It has no such version.
+    """
     parts = _URI.fullmatch(uri.rstrip("/"))
     if parts is None:
         raise ModelUnavailableError(f"{uri}: no name of a registered version; give models:/NAME/VERSION or /NAME@ALIAS")
@@ -245,7 +250,7 @@ def exact_uri(uri: str, config: Config) -> str:
         TrackingError: The server does not answer.
         ModelUnavailableError: It has no such version.
     """
-    entry = _find(uri, config)
+    entry = find_registered(uri, config)
     return f"models:/{entry.name}/{entry.version}"
 
 
@@ -255,7 +260,7 @@ def load_package(uri: str, package: Path) -> tuple[nn.Module, ModelSpec]:
     Raises:
         ModelUnavailableError: This version of condswin cannot build it.
     """
-    folder = package / _NETWORK
+    folder = package / NETWORK
     try:
         return load_model(folder)
     except (CondswinError, ValueError, TypeError) as error:
@@ -287,7 +292,7 @@ def fetch(uri: str, config: Config, folder: Path, *, only: str = "") -> Path:
         TrackingError: The server does not answer.
         ModelUnavailableError: It has no such model, or the model's files are gone.
     """
-    wanted = f"{uri}/{_NETWORK}/{only}" if only else uri
+    wanted = f"{uri}/{NETWORK}/{only}" if only else uri
     try:
         # A local store is handed out in place unless a destination is given: never touch the original.
         path = Path(mlflow.artifacts.download_artifacts(wanted, dst_path=str(folder)))

@@ -64,6 +64,11 @@ def objection(name: str, sha256: str, signature: str | None) -> str | None:
     return f"none of the {len(keys)} trusted keys signed it"
 
 
+def checks_signatures() -> bool:
+    """Whether a key is given to check signatures with."""
+    return bool(_trusted_keys())
+
+
 def _message(name: str, sha256: str) -> bytes:
     return f"condswin package\n{name}\n{sha256}\n".encode()
 

@@ -199,3 +199,19 @@ def _cell(metric: str, summary: dict[str, Any]) -> str:
     if summary["mean"] is None:
         return "-"
     return f"{shown(metric, summary['mean'])} ± {shown(metric, summary['std'])}"
+
+
+def print_lineage(links: Sequence[Mapping[str, Any]]) -> None:
+    """Prints links as a tree, a line each: what it is, what is recorded of it, and what checking it found."""
+    for place, link in enumerate(links):
+        depth, later = link["depth"], [other["depth"] for other in links[place + 1 :]]
+        branches = [_goes_on(later, level) for level in range(1, depth + 1)]
+        stem = "".join("│  " if more else "   " for more in branches[:-1])
+        head = stem + ("├─ " if branches[-1] else "└─ ") if branches else ""
+        found = f"  [{link['held']}: {link['why']}]" if link["why"] else ""
+        print(plain(f"{head}{link['name']}: {link['text']}{found}"))
+
+
+def _goes_on(later: Sequence[int], level: int) -> bool:
+    """Whether another link of a level follows before one of a lower level."""
+    return next((depth == level for depth in later if depth <= level), False)
