@@ -622,6 +622,45 @@ def predict(
 
 
 @app.command()
+def shadow(
+    task: Task,
+    inputs: Annotated[list[Path], typer.Argument(help="Files as they come from the scanner, or folders of them.")],
+    champion: Annotated[str, typer.Option(help="Default: the alias of that name.")] = "",
+    challenger: Annotated[str, typer.Option(help="Default: the alias of that name.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per file and one for all.")] = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Let challenger and champion predict unlabelled files: how far they disagree, and which files are unlike training.
+
+    Example: condswin shadow reconstruction scans/
+    """
+    config = _read_or_demo(task, params, settings)
+    if missing := [str(path) for path in inputs if not path.exists()]:
+        raise BadDataError(f"{', '.join(missing)}: no such file")
+    from condswin.reporting.text import shadow_line
+    from condswin.steps.shadow import shadow as step
+
+    found = step(
+        config,
+        task,
+        inputs,
+        champion=champion,
+        challenger=challenger,
+        tell=lambda case: print(
+            json.dumps(case.record()) if as_json else plain(shadow_line(case.record())), flush=True
+        ),
+    )
+    record = found.record()
+    if as_json:
+        print(json.dumps(record, sort_keys=True))
+        return
+    for role, count in record["unlike_training_data"].items():
+        print(f"{role} {record[role]}: {count} of {record['files']} files are unlike what it was trained on")
+    print(shadow_line({"input": f"mean of {record['compared']}", **record["mean"]}))
+
+
+@app.command()
 def ablate(
     task: Task,
     study: Annotated[str, typer.Option(help="A ready study (an unknown name lists them), or a YAML file.")] = "routing",

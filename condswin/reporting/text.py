@@ -201,6 +201,16 @@ def _cell(metric: str, summary: dict[str, Any]) -> str:
     return f"{shown(metric, summary['mean'])} ± {shown(metric, summary['std'])}"
 
 
+def shadow_line(record: Mapping[str, Any]) -> str:
+    """A file that two networks predicted, in a line."""
+    apart = ("input", "unlike", "error")
+    measures = [
+        f"{name} {'–' if value is None else f'{value:.4g}'}" for name, value in record.items() if name not in apart
+    ]
+    unlike = [f"{role} is unsure: {'; '.join(why)}" for role, why in record.get("unlike", {}).items()]
+    return f"{record['input']}: " + "; ".join([", ".join(measures), *unlike] if measures else [str(record["error"])])
+
+
 def print_lineage(links: Sequence[Mapping[str, Any]]) -> None:
     """Prints links as a tree, a line each: what it is, what is recorded of it, and what checking it found."""
     for place, link in enumerate(links):

@@ -27,6 +27,7 @@ from condswin.manifest import GENERATED, CaseRecord, FileRecord, Manifest
 from condswin.mri.config import ReconstructionConfig
 from condswin.networks.saving import WEIGHTS, ModelSpec, save_model
 from condswin.outputs import WRITTEN_BY
+from condswin.registry.events import EVENT
 from condswin.registry.tracking import connect, tracking_uri
 from condswin.steps.promote import promote
 from condswin.steps.register import register
@@ -210,6 +211,12 @@ class World:
     def package_of(self, version: str) -> Path:
         """The stored package of a version."""
         return self.weights_of(version).parents[2]
+
+
+def plain_tags(client: MlflowClient) -> dict[str, str]:
+    """Tags of the registered model but for those that tell of events."""
+    tags = client.get_registered_model(NAME).tags
+    return {key: value for key, value in tags.items() if not key.startswith(EVENT)}
 
 
 def make_prepared(folder: Path, cases: int = CASES, *, each: int = 1, generated: bool = False) -> None:
