@@ -622,6 +622,77 @@ def predict(
 
 
 @app.command()
+def serve(
+    model: Registered,
+    host: Annotated[str, typer.Option(help="Address to listen on; whoever reaches it may ask.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 5001,
+    mlserver: Annotated[
+        Path | None, typer.Option(help="Program of MLServer in an environment of its own: V2 protocol instead.")
+    ] = None,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Answer HTTP requests with a registered model, which is verified first.
+
+    POST a file to /files?name=NAME, or arrays to /invocations as MLflow has it.
+
+    Example: condswin serve models:/condswin-reconstruction@champion
+    """
+    config = _read_or_demo(None, params, settings)
+    from condswin.steps.serve import serve as step
+
+    if mlserver is not None and not mlserver.is_file():
+        raise BadDataError(
+            f"{mlserver}: no such file; pip install mlserver mlserver-mlflow 'uvloop<0.22' puts it there"
+        )
+
+    def tell(exact: str, url: str) -> None:
+        print(f"{exact}: {url}", flush=True)
+
+    step(config, model, host=host, port=port, mlserver=mlserver, tell=tell)
+
+
+@app.command("serve-manifest")
+def serve_manifest(
+    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")] = "",
+    out: Annotated[Path | None, typer.Option(help="File to write; default: the terminal.")] = None,
+    check: Annotated[Path | None, typer.Option(help="Instead: end with status 3 if this manifest is stale.")] = None,
+    runtime: Annotated[
+        str, typer.Option(help="mlserver (KServe's own, verifies nothing) or condswin (a container that verifies).")
+    ] = "mlserver",
+    artifacts: Annotated[str, typer.Option(help="The MLflow server's --artifacts-destination, where it has one.")] = "",
+    name: Annotated[str, typer.Option(help="Of the service; default: the model's.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is not condswin's.")] = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Write a KServe InferenceService that pins what an alias means now, or tell whether it still does.
+
+    Examples:
+
+    condswin serve-manifest models:/condswin-reconstruction@champion --artifacts s3://models/mlflow --out service.json
+
+    condswin serve-manifest --check service.json
+    """
+    if bool(model) == (check is not None):
+        raise typer.BadParameter("give a model, or --check FILE")
+    if runtime not in ("mlserver", "condswin"):
+        raise typer.BadParameter(unknown("runtime", runtime, ("mlserver", "condswin")))
+    config = _read_or_demo(None, params, settings)
+    from condswin.steps.serve_manifest import Runtime, manifest, require_current, write_manifest
+
+    if check is not None:
+        print(f"{check}: pins {require_current(config, check)}, which is right")
+        return
+    made = manifest(config, model, runtime=cast(Runtime, runtime), artifacts=artifacts, name=name)
+    if out is None:
+        print(json.dumps(made, indent=2))
+    else:
+        write_manifest(out, made, overwrite=overwrite)
+        print(out)
+
+
+@app.command()
 def shadow(
     task: Task,
     inputs: Annotated[list[Path], typer.Argument(help="Files as they come from the scanner, or folders of them.")],
