@@ -858,9 +858,13 @@ def report(
     """
     config, target = load_config(params, settings or []), out or layout.report()
     check_file(target, overwrite=overwrite)
+    from condswin.registry.linked import send_report
     from condswin.steps.report import report as step
 
-    print(step(config, out=target, overwrite=overwrite))
+    def publish(task: str, page: Path) -> None:
+        send_report(config, layout.registered(task), page)
+
+    print(step(config, out=target, overwrite=overwrite, publish=publish))
 
 
 @app.command()

@@ -1,18 +1,24 @@
 """What makes a version's history walkable in MLflow: the run that trained it, and what other steps made of it there."""
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import requests  # type: ignore[import-untyped]
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
+from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH
+from sqlalchemy.exc import SQLAlchemyError
 
+from condswin.config.root import Config
 from condswin.errors import BadFileError
 from condswin.evaluation.results import METRICS
 from condswin.files import fingerprint, read_json
+from condswin.registry.tracking import TrackingError, connect
 
 #: Run tag: what was sent of an evaluation, so that it is sent once.
 SENT = "condswin.evaluation"
@@ -101,6 +107,23 @@ def send_evaluations(
         if trained is not None and _send(client, trained.run_id, path.parent, result, card, draw):
             told.append(trained.run_id)
     return told
+
+
+def send_report(config: Config, registered: Path, page: Path) -> None:
+    """Gives the run of a version the report on it; MLflow that is away misses it, and a line says so.
+
+    Args:
+        config: Names the registry.
+        registered: JSON of the register step; where there is none, nothing is sent.
+        page: HTML file.
+    """
+    if not registered.is_file():
+        return
+    try:
+        connect(config).log_artifact(read_json(registered)["run_id"], str(page), "report")
+    except (TrackingError, MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        print(f"{page.name}: not on MLflow's page of {registered} ({type(error).__name__}: {reason})", file=sys.stderr)
 
 
 def _send(
