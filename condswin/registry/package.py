@@ -28,9 +28,10 @@ import condswin
 from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.errors import BadFileError, CondswinError
-from condswin.files import fingerprint, sha256
+from condswin.files import fingerprint, sha256, write_json
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model, read_spec
 from condswin.registry.aliases import aliased, find_version
+from condswin.registry.sbom import sbom
 from condswin.registry.signing import SIGNATURE, objection
 from condswin.registry.tracking import connect, tracking_errors, tracking_uri, wait_for_server, without_password
 
@@ -91,6 +92,7 @@ def log_package(folder: Path, beside: Mapping[str, bytes] | None = None) -> Logg
     with tempfile.TemporaryDirectory(prefix="condswin-package-") as temporary:
         package = Path(temporary) / "package"
         _build(folder, spec, model, package)
+        write_json(package / "sbom.json", sbom(REQUIREMENTS))
         for path, content in (beside or {}).items():
             (package / path).parent.mkdir(exist_ok=True)
             (package / path).write_bytes(content)

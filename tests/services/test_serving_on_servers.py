@@ -81,10 +81,14 @@ def served(config: Config, task: TaskName) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("task", ["reconstruction", "segmentation"])
-def test_a_champion_answers_with_what_predict_writes(task: TaskName, config: Config, tmp_path: Path) -> None:
+def test_a_champion_answers_with_what_predict_writes(
+    task: TaskName, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     network = crown(config, task, tmp_path)
-    demo_data(config, task, out=tmp_path / "demo")
-    source = next(path for path in sorted((tmp_path / "demo").rglob("*")) if path.name.startswith(("file", "volume")))
+    demo = Path(config.task(task).source)
+    demo_data(config, task, out=demo)
+    source = next(path for path in sorted(demo.rglob("*")) if path.name.startswith(("file", "volume")))
     (expected,) = predict(config, [source], model=f"models:/{model_name(task)}/1", out=tmp_path / "out", force=True)
     with served(config, task) as address:
         files = f"{address}/files?name={source.name}"
