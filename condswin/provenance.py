@@ -57,8 +57,8 @@ def knows_commit(commit: str) -> bool:
     return any(_git("cat-file", "-e", f"{commit}^{{commit}}", place=place) is not None for place in places)
 
 
-def _git(*arguments: str, place: Path = _PACKAGE) -> str | None:
-    command = ["git", "-C", str(place), *arguments]
+def _git(*arguments: str, place: Path | None = None) -> str | None:
+    command = ["git", "-C", str(place or _PACKAGE), *arguments]
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
