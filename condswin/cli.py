@@ -429,15 +429,18 @@ def register(
     target = out or layout.registered(task)
     check_file(target)
     from condswin.files import read_json
+    from condswin.steps.register import Evidence
     from condswin.steps.register import register as step
 
     compared = comparison or layout.comparison(task)
+    places = (layout.evaluations(task), layout.prepared(task), layout.ingested(task), layout.card(task))
     record = step(
         config,
         task,
         comparison=compared,
         model=model or layout.model(task, read_json(compared)["best"]),
         out=target,
+        evidence=Evidence(*places),
     )
     known = ""
     if record["already_registered"]:
@@ -578,6 +581,34 @@ def history(
         print_history(events)
 
 
+Registered = Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")]
+
+
+@app.command()
+def lineage(
+    model: Registered,
+    check: Annotated[bool, typer.Option("--check", help="Verify each step; status 1 if one does not hold.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per step, and nothing else.")] = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Print what a registered version was made of: package, decision, training, code, parameters, data.
+
+    Example: condswin lineage models:/condswin-reconstruction@champion --check
+    """
+    config = _read_or_demo(None, params, settings)
+    from condswin.reporting.text import print_lineage
+    from condswin.steps.lineage import lineage as step
+    from condswin.steps.lineage import require_whole
+
+    links = step(config, model, prepared=layout.prepared, check=check)
+    if as_json:
+        print("\n".join(json.dumps(link.record(), sort_keys=True) for link in links))
+    else:
+        print_lineage([link.record() | {"text": link.text} for link in links])
+    require_whole(links)
+
+
 @app.command()
 def predict(
     inputs: Annotated[list[Path], typer.Argument(help="fastMRI HDF5 files, CT NIfTI volumes, or folders of them.")],
@@ -623,6 +654,116 @@ def predict(
     forms = [form for form, wanted in (("png", png), ("nifti", nifti)) if wanted]
     step(config, inputs, model=models[0], further=models[1:], out=out, forms=forms, force=force, overwrite=overwrite,
          tell=tell, note=lambda text: print(plain(text), file=sys.stderr))  # fmt: skip
+
+
+@app.command()
+def serve(
+    model: Registered,
+    host: Annotated[str, typer.Option(help="Address to listen on; whoever reaches it may ask.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 5001,
+    mlserver: Annotated[
+        Path | None, typer.Option(help="Program of MLServer in an environment of its own: V2 protocol instead.")
+    ] = None,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Answer HTTP requests with a registered model, which is verified first.
+
+    POST a file to /files?name=NAME, or arrays to /invocations as MLflow has it.
+
+    Example: condswin serve models:/condswin-reconstruction@champion
+    """
+    config = _read_or_demo(None, params, settings)
+    from condswin.steps.serve import serve as step
+
+    if mlserver is not None and not mlserver.is_file():
+        raise BadDataError(
+            f"{mlserver}: no such file; pip install mlserver mlserver-mlflow 'uvloop<0.22' puts it there"
+        )
+
+    def tell(exact: str, url: str) -> None:
+        print(f"{exact}: {url}", flush=True)
+
+    step(config, model, host=host, port=port, mlserver=mlserver, tell=tell)
+
+
+@app.command("serve-manifest")
+def serve_manifest(
+    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")] = "",
+    out: Annotated[Path | None, typer.Option(help="File to write; default: the terminal.")] = None,
+    check: Annotated[Path | None, typer.Option(help="Instead: end with status 3 if this manifest is stale.")] = None,
+    runtime: Annotated[
+        str, typer.Option(help="mlserver (KServe's own, verifies nothing) or condswin (a container that verifies).")
+    ] = "mlserver",
+    artifacts: Annotated[str, typer.Option(help="The MLflow server's --artifacts-destination, where it has one.")] = "",
+    name: Annotated[str, typer.Option(help="Of the service; default: the model's.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is not condswin's.")] = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Write a KServe InferenceService that pins what an alias means now, or tell whether it still does.
+
+    Examples:
+
+    condswin serve-manifest models:/condswin-reconstruction@champion --artifacts s3://models/mlflow --out service.json
+
+    condswin serve-manifest --check service.json
+    """
+    if bool(model) == (check is not None):
+        raise typer.BadParameter("give a model, or --check FILE")
+    if runtime not in ("mlserver", "condswin"):
+        raise typer.BadParameter(unknown("runtime", runtime, ("mlserver", "condswin")))
+    config = _read_or_demo(None, params, settings)
+    from condswin.steps.serve_manifest import Runtime, manifest, require_current, write_manifest
+
+    if check is not None:
+        print(f"{check}: pins {require_current(config, check)}, which is right")
+        return
+    made = manifest(config, model, runtime=cast(Runtime, runtime), artifacts=artifacts, name=name)
+    if out is None:
+        print(json.dumps(made, indent=2))
+    else:
+        write_manifest(out, made, overwrite=overwrite)
+        print(out)
+
+
+@app.command()
+def shadow(
+    task: Task,
+    inputs: Annotated[list[Path], typer.Argument(help="Files as they come from the scanner, or folders of them.")],
+    champion: Annotated[str, typer.Option(help="Default: the alias of that name.")] = "",
+    challenger: Annotated[str, typer.Option(help="Default: the alias of that name.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per file and one for all.")] = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Let challenger and champion predict unlabelled files: how far they disagree, and which files are unlike training.
+
+    Example: condswin shadow reconstruction scans/
+    """
+    config = _read_or_demo(task, params, settings)
+    if missing := [str(path) for path in inputs if not path.exists()]:
+        raise BadDataError(f"{', '.join(missing)}: no such file")
+    from condswin.reporting.text import shadow_line
+    from condswin.steps.shadow import shadow as step
+
+    found = step(
+        config,
+        task,
+        inputs,
+        champion=champion,
+        challenger=challenger,
+        tell=lambda case: print(
+            json.dumps(case.record()) if as_json else plain(shadow_line(case.record())), flush=True
+        ),
+    )
+    record = found.record()
+    if as_json:
+        print(json.dumps(record, sort_keys=True))
+        return
+    for role, count in record["unlike_training_data"].items():
+        print(f"{role} {record[role]}: {count} of {record['files']} files are unlike what it was trained on")
+    print(shadow_line({"input": f"mean of {record['compared']}", **record["mean"]}))
 
 
 @app.command()
@@ -744,9 +885,13 @@ def report(
     """
     config, target = load_config(params, settings or []), out or layout.report()
     check_file(target, overwrite=overwrite)
+    from condswin.registry.linked import send_report
     from condswin.steps.report import report as step
 
-    print(step(config, out=target, overwrite=overwrite))
+    def publish(task: str, page: Path) -> None:
+        send_report(config, layout.registered(task), page)
+
+    print(step(config, out=target, overwrite=overwrite, publish=publish))
 
 
 @app.command()

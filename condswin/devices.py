@@ -25,6 +25,12 @@ def device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda" if found and wanted != "cpu" else "cpu")
 
 
+def described(wanted: Literal["auto", "cpu", "cuda"]) -> str:
+    """The device that a parameter names, for a record: `cpu`, or a card by its name."""
+    place = device(wanted)
+    return place.type if place.type == "cpu" else f"{place.type} ({torch.cuda.get_device_name(place)})"
+
+
 def compiled(run: T) -> T:
     """What `torch.compile` makes of a network or its forward pass; it takes minutes when that is first called.
 

@@ -93,5 +93,11 @@ class GateError(CondswinError):
     """A promotion or roll-back failed in a way that a user must look at (the champion moved meanwhile)."""
 
 
+class StaleError(CondswinError):
+    """What was written for a model names another one than is registered now."""
+
+    exit_status = 3
+
+
 class OutputError(CondswinError):
     """A folder or file cannot be written without harm, or not at all; nothing was changed."""

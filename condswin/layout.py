@@ -48,9 +48,14 @@ def search(task: TaskName, variant: str) -> Path:
     return Path("tune", task, variant)
 
 
+def evaluations(task: TaskName) -> Path:
+    """Those of all variants."""
+    return Path("evaluation", task)
+
+
 def evaluation(task: TaskName, variant: str) -> Path:
     """Predictions, scores and pictures of one variant."""
-    return Path("evaluation", task, variant)
+    return evaluations(task) / variant
 
 
 def comparison(task: TaskName) -> Path:

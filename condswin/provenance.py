@@ -51,8 +51,14 @@ def libraries() -> dict[str, str]:
     return found
 
 
-def _git(*arguments: str) -> str | None:
-    command = ["git", "-C", str(_PACKAGE), *arguments]
+def knows_commit(commit: str) -> bool:
+    """Whether git has a commit, in the repository that this package lies in or the working folder's."""
+    places = (_PACKAGE, Path.cwd())
+    return any(_git("cat-file", "-e", f"{commit}^{{commit}}", place=place) is not None for place in places)
+
+
+def _git(*arguments: str, place: Path | None = None) -> str | None:
+    command = ["git", "-C", str(place or _PACKAGE), *arguments]
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -14,6 +14,7 @@ from condswin.ct.ensemble import Ensemble
 from condswin.ct.geometry import Geometry
 from condswin.ct.guard import refusals, span, wanted_spacing
 from condswin.ct.judging import SegmentationJudging
+from condswin.ct.metrics import overlap
 from condswin.ct.nifti import SUFFIXES, UNPROCESSED, read_geometry, read_image, read_labels, stem
 from condswin.ct.prediction import SegmentationPrediction
 from condswin.ct.prepare import write_inputs
@@ -94,6 +95,13 @@ class SegmentationServing(Serving):
             pixels[there] = (0.6 * pixels[there] + 0.4 * np.array(colour)).astype(np.uint8)
         write_png(pixels, out, image.geometry.spacing[1:])
         return []
+
+    def disagreement(self, first: Path, second: Path) -> dict[str, float]:
+        """Dice of the two livers, tumours included, and of the two tumours; NaN where both are empty."""
+        rules = self.config.section(SegmentationConfig).ingest
+        one, other = (read_labels(path, rules=rules).canonical for path in (first, second))
+        livers, tumours = overlap(one > 0, other > 0), overlap(one == 2, other == 2)
+        return {"liver_dice": livers.dice, "tumour_dice": tumours.dice}
 
     def _settings(self, source: Path, geometry: Geometry, seen: Mapping[str, Any]) -> tuple[PrepareCtConfig, list[str]]:
         """How a volume is prepared for the network, and what is to be said about that."""

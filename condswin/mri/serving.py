@@ -17,6 +17,7 @@ from condswin.mri.config import ReconstructionConfig
 from condswin.mri.guard import refusals
 from condswin.mri.judging import ReconstructionJudging
 from condswin.mri.masks import draw_mask, name_seed
+from condswin.mri.metrics import volume_metrics
 from condswin.mri.prediction import ReconstructionPrediction
 from condswin.mri.prepared import read_extent, read_sampling
 from condswin.mri.reading import (
@@ -98,6 +99,12 @@ class ReconstructionServing(Serving):
             nib.save(image, temporary)
         size = "voxel size from the header" if voxel else "the header names no size of voxels: 1 mm assumed"
         return [f"NIfTI: {size}; neither position nor orientation is known, so it has neither sform nor qform"]
+
+    def disagreement(self, first: Path, second: Path) -> dict[str, float]:
+        """PSNR (dB), SSIM and NMSE of the second reconstruction, as if the first were the target."""
+        with VolumeReader(first) as one, VolumeReader(second) as other:
+            found = volume_metrics(one.read(PREDICTION), other.read(PREDICTION))
+        return {name: found[name] for name in ("psnr", "ssim", "nmse")}
 
     def _facts(self, source: Path) -> tuple[dict[str, Any], list[str]]:
         """Attributes of a reconstruction that its source decides, and notes."""

@@ -14,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from condswin.errors import GateError
+from condswin.registry.events import event_tag, events
 from condswin.registry.lock import promotion_lock
 
 CHALLENGER = "challenger"
@@ -33,8 +34,6 @@ REJECTED = "condswin.rejected"
 LAST_CHAMPION = "condswin.champion"
 #: Tag of the registered model while no alias may move: who, when and why, as JSON.
 FROZEN = "condswin.frozen"
-#: Tags of the registered model that tell what was done to all of it, by time.
-EVENT = "condswin.event."
 
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -105,7 +104,7 @@ def move_champion(
             write(client.set_registered_model_alias, name, PREVIOUS, expected)
         write(client.set_registered_model_alias, name, CHAMPION, version)
         _confirm(client, name, version)
-        journal(client, name, version, previous=expected)
+        journal(client, name, version, previous=expected, record=record)
 
 
 def note_rejection(client: MlflowClient, name: str, version: str, record: Mapping[str, Any]) -> None:
@@ -123,13 +122,18 @@ def note_rejection(client: MlflowClient, name: str, version: str, record: Mappin
         write(client.set_model_version_tag, name, version, RECORD, json.dumps(record, sort_keys=True))
 
 
-def journal(client: MlflowClient, name: str, version: str, *, previous: str | None) -> None:
-    """Notes on a version when it became champion, and after whom; keeps an earlier note."""
+def journal(client: MlflowClient, name: str, version: str, *, previous: str | None, record: Mapping[str, Any]) -> None:
+    """Notes on a version when it became champion, and after whom; keeps an earlier note. And tells of the event."""
     tags = client.get_model_version(name, version).tags
     if previous is not None and PREVIOUS_CHAMPION not in tags:
         client.set_model_version_tag(name, version, PREVIOUS_CHAMPION, previous)
     if PROMOTED_AT not in tags:
         client.set_model_version_tag(name, version, PROMOTED_AT, _utc())
+    by, why = record.get("approved_by") or "gate", record.get("why", "")
+    known_by = [version, previous, record.get("decided_at"), by]
+    tag = event_tag(client, name, "promoted", known_by, version=version, previous=previous, by=by, why=why)
+    if tag:
+        client.set_registered_model_tag(name, *tag)
 
 
 def roll_back(client: MlflowClient, name: str, check: Callable[[str], None]) -> tuple[str | None, str]:
@@ -160,6 +164,11 @@ def roll_back(client: MlflowClient, name: str, check: Callable[[str], None]) -> 
             note = json.dumps({"at": _utc(), "to": target}, sort_keys=True)
             write(client.set_model_version_tag, name, champion, ROLLED_BACK, note)
         write(client.set_registered_model_tag, name, LAST_CHAMPION, target)
+        # Before the alias moves: an interrupted roll-back is completed, and not told of twice.
+        record = json.loads(client.get_model_version(name, champion).tags.get(RECORD, "{}")) if champion else {}
+        known_by = [champion, target, record.get("decided_at")]
+        if tag := event_tag(client, name, "rolled back", known_by, version=target, previous=champion, by="", why=""):
+            write(client.set_registered_model_tag, name, *tag)
         before = _predecessor(client, name, target)
         if before is not None:
             write(client.set_registered_model_alias, name, PREVIOUS, before)
@@ -190,9 +199,9 @@ def freeze(client: MlflowClient, name: str, *, by: str, why: str, lift: bool = F
         if bool(is_frozen) != lift:
             raise GateError(f"{name}: {is_frozen or 'is not frozen'}; nothing to do")
         note = {"at": _utc(), "by": by, "why": why}
-        event = {"event": "lifted" if lift else "frozen", **note}
-        key = f"{EVENT}{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-        write(client.set_registered_model_tag, name, key, json.dumps(event, sort_keys=True))
+        known_by = datetime.now(UTC).isoformat()
+        if tag := event_tag(client, name, "lifted" if lift else "frozen", known_by, by=by, why=why):
+            write(client.set_registered_model_tag, name, *tag)
         if lift:
             write(client.delete_registered_model_tag, name, FROZEN)
         else:
@@ -217,39 +226,34 @@ def history(client: MlflowClient, name: str) -> list[dict[str, str]]:
 
     Of decisions on a version that did not make it champion, the last one is known.
     """
-    events = [
-        {"version": "", **json.loads(text)}
-        for key, text in client.get_registered_model(name).tags.items()
-        if key.startswith(EVENT)
-    ]
+    found = [_told(event) for event in events(client, name)]
+    known = {(event["version"], event["event"]) for event in found}
     for entry in client.search_model_versions(f"name = '{name}'"):
         tags = {key: str(value) for key, value in entry.tags.items()}
         version = str(entry.version)
         registered = datetime.fromtimestamp(entry.creation_timestamp / 1000, UTC).isoformat(timespec="seconds")
-        events.append({"at": registered, "version": version, "event": "registered", "by": "", "why": ""})
+        found.append({"at": registered, "version": version, "event": "registered", "by": "", "why": ""})
         record = json.loads(tags.get(RECORD, "{}"))
         if "decided_at" in record and not record["promoted"]:
             why = "; ".join(record["reasons"])
-            found = {
-                "at": record["decided_at"],
-                "version": version,
-                "event": record["outcome"],
-                "by": "gate",
-                "why": why,
-            }
-            events.append(found)
-        if PROMOTED_AT in tags:
-            before = f"after version {tags[PREVIOUS_CHAMPION]}" if PREVIOUS_CHAMPION in tags else "the first"
-            why = "; ".join([before, *([record["why"]] if record.get("why") else [])])
-            by = record.get("approved_by") or "gate"
-            events.append({"at": tags[PROMOTED_AT], "version": version, "event": "promoted", "by": by, "why": why})
+            decided, outcome = record["decided_at"], record["outcome"]
+            found.append({"at": decided, "version": version, "event": outcome, "by": "gate", "why": why})
+        if PROMOTED_AT in tags and (version, "promoted") not in known:  # interrupted, or by an older condswin
+            found.append({"at": tags[PROMOTED_AT], "version": version, "event": "promoted", "by": "gate", "why": ""})
         if REJECTED in tags:
-            events.append({"version": version, "event": "rejected", **json.loads(tags[REJECTED])})
-        if ROLLED_BACK in tags:
-            note = json.loads(tags[ROLLED_BACK])
-            why = f"to version {note['to']}"
-            events.append({"at": note["at"], "version": version, "event": "rolled back", "by": "", "why": why})
-    return sorted(events, key=lambda event: (event["at"], event["event"] != "registered"))
+            found.append({"version": version, "event": "rejected", **json.loads(tags[REJECTED])})
+    return sorted(found, key=lambda event: (event["at"], event["event"] != "registered"))
+
+
+def _told(event: Mapping[str, Any]) -> dict[str, str]:
+    """An event as `history` gives it: of a roll-back, the version that is no longer champion."""
+    version, previous, why = event.get("version"), event.get("previous"), str(event.get("why", ""))
+    if event["event"] == "promoted":
+        why = "; ".join([f"after version {previous}" if previous else "the first", *([why] if why else [])])
+    if event["event"] == "rolled back":
+        version, why = previous, f"to version {version}"
+    at = datetime.fromisoformat(event["at"]).isoformat(timespec="seconds")
+    return {"at": at, "version": version or "", "event": event["event"], "by": event.get("by", ""), "why": why}
 
 
 def _require_not_frozen(client: MlflowClient, name: str) -> None:

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -28,9 +28,11 @@ import condswin
 from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.errors import BadFileError, CondswinError
-from condswin.files import fingerprint, sha256
+from condswin.files import fingerprint, sha256, write_json
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model, read_spec
 from condswin.registry.aliases import aliased, find_version
+from condswin.registry.sbom import sbom
+from condswin.registry.signing import SIGNATURE, objection
 from condswin.registry.tracking import connect, tracking_errors, tracking_uri, wait_for_server, without_password
 
 #: Version tag: `package_sha256` of the files that were registered.
@@ -40,10 +42,12 @@ REQUIREMENTS = ("einops", "mlflow", "monai", "numpy", "safetensors", "scipy", "t
 
 _SERVING = "registry/serving.py"
 #: Where the saved network lies in a package.
-_NETWORK = "artifacts/model"
+NETWORK = "artifacts/model"
 _LOADER = "mlflow.pyfunc.loaders.code_model"
-#: Files that a package may hold beside `MLmodel`: text, and weights that cannot carry code.
-_KINDS = {".html", ".json", ".py", ".safetensors", ".txt", ".typed", ".yaml"}
+#: The model card in a package, with its pictures beside it.
+CARD = "README.md"
+#: Files that a package may hold beside `MLmodel`: text, pictures, and weights that cannot carry code.
+_KINDS = {".html", ".json", ".md", ".png", ".py", ".safetensors", ".txt", ".typed", ".yaml"}
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))")
 
 
@@ -72,11 +76,12 @@ def model_name(task: TaskName) -> str:
     return f"condswin-{task}"
 
 
-def log_package(folder: Path) -> Logged:
+def log_package(folder: Path, beside: Mapping[str, bytes] | None = None) -> Logged:
     """Logs a saved network to the active run.
 
     Args:
         folder: As `condswin.networks.saving.save_model` wrote it.
+        beside: Further files by path in the package: `CARD` and its pictures.
     """
     spec = read_spec(folder)
     name = f"{spec.task}-{spec.variant}"
@@ -87,6 +92,10 @@ def log_package(folder: Path) -> Logged:
     with tempfile.TemporaryDirectory(prefix="condswin-package-") as temporary:
         package = Path(temporary) / "package"
         _build(folder, spec, model, package)
+        write_json(package / "sbom.json", sbom(REQUIREMENTS))
+        for path, content in (beside or {}).items():
+            (package / path).parent.mkdir(exist_ok=True)
+            (package / path).write_bytes(content)
         refuse_pickles(package)
         digest = package_sha256(package)
         client.log_model_artifacts(logged.model_id, str(package))
@@ -113,7 +122,7 @@ def _build(folder: Path, spec: ModelSpec, model: Model, package: Path) -> None:
             package,
             mlflow_model=model,
             python_model=str(code / _SERVING),
-            artifacts={Path(_NETWORK).name: str(network)},
+            artifacts={Path(NETWORK).name: str(network)},
             code_paths=[str(code)],
             pip_requirements=requirements(),
             signature=signature,
@@ -188,9 +197,10 @@ def verified_package(uri: str, config: Config) -> Iterator[Path]:
     Raises:
         TrackingError: The server does not answer.
         ModelUnavailableError: It has no such version, or its files are gone.
-        ModelAlteredError: They are not those that were registered.
+        ModelAlteredError: They are not those that were registered, or not signed by a key that is trusted here.
+        BadFileError: A key is none.
     """
-    entry = _find(uri, config)
+    entry = find_registered(uri, config)
     name, number = entry.name, entry.version
     expected = entry.tags.get(PACKAGE)
     if expected is None:
@@ -198,6 +208,8 @@ def verified_package(uri: str, config: Config) -> Iterator[Path]:
             f"{uri}: an older condswin registered version {number} without the tag {PACKAGE}, so nobody can tell "
             "whether its files are those that were registered; register the network again, as a new version"
         )
+    if wrong := objection(name, expected, entry.tags.get(SIGNATURE)):
+        raise ModelAlteredError(f"{uri}: {wrong}; whoever holds the key registers the network again")
     with tempfile.TemporaryDirectory(prefix="condswin-load-") as temporary:
         package = fetch(f"models:/{name}/{number}", config, Path(temporary))
         (package / "registered_model_meta").unlink(missing_ok=True)  # MLflow's client writes it while fetching
@@ -214,8 +226,13 @@ def verified_package(uri: str, config: Config) -> Iterator[Path]:
         yield package
 
 
-def _find(uri: str, config: Config) -> ModelVersion:
-    """The version that an address means."""
+def find_registered(uri: str, config: Config) -> ModelVersion:
+    """The version that an address means.
+
+    Raises:
+        TrackingError: The server does not answer.
+        ModelUnavailableError: It has no such version.
+    """
     parts = _URI.fullmatch(uri.rstrip("/"))
     if parts is None:
         raise ModelUnavailableError(f"{uri}: no name of a registered version; give models:/NAME/VERSION or /NAME@ALIAS")
@@ -235,7 +252,7 @@ def exact_uri(uri: str, config: Config) -> str:
         TrackingError: The server does not answer.
         ModelUnavailableError: It has no such version.
     """
-    entry = _find(uri, config)
+    entry = find_registered(uri, config)
     return f"models:/{entry.name}/{entry.version}"
 
 
@@ -245,7 +262,7 @@ def load_package(uri: str, package: Path) -> tuple[nn.Module, ModelSpec]:
     Raises:
         ModelUnavailableError: This version of condswin cannot build it.
     """
-    folder = package / _NETWORK
+    folder = package / NETWORK
     try:
         return load_model(folder)
     except (CondswinError, ValueError, TypeError) as error:
@@ -260,7 +277,7 @@ def fetch_network(uri: str, config: Config, folder: Path) -> None:
         ModelUnavailableError: It has no such version, or its files are missing or not those that were registered.
     """
     with verified_package(uri, config) as package:
-        shutil.copytree(package / _NETWORK, folder, dirs_exist_ok=True)
+        shutil.copytree(package / NETWORK, folder, dirs_exist_ok=True)
 
 
 def load_registered(uri: str, config: Config) -> tuple[nn.Module, ModelSpec]:
@@ -288,7 +305,7 @@ def fetch(uri: str, config: Config, folder: Path, *, only: str = "") -> Path:
         TrackingError: The server does not answer.
         ModelUnavailableError: It has no such model, or the model's files are gone.
     """
-    wanted = f"{uri}/{_NETWORK}/{only}" if only else uri
+    wanted = f"{uri}/{NETWORK}/{only}" if only else uri
     try:
         # A local store is handed out in place unless a destination is given: never touch the original.
         path = Path(mlflow.artifacts.download_artifacts(wanted, dst_path=str(folder)))

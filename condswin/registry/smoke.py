@@ -54,6 +54,12 @@ def golden_batch(channels: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((2, channels, SIZE, SIZE), dtype=np.float32)
 
 
+def clean_environment(home: str) -> dict[str, str]:
+    """The environment of a process that runs a package's code, with a home of its own."""
+    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    return {**environment, **_SETTINGS, "HOME": home}
+
+
 def smoke(uri: str, package: Path, model: nn.Module, spec: ModelSpec) -> Smoke:
     """Loads a package in a clean process and compares its output for the golden batch with `model`'s.
 
@@ -74,13 +80,11 @@ def smoke(uri: str, package: Path, model: nn.Module, spec: ModelSpec) -> Smoke:
     with tempfile.TemporaryDirectory(prefix="condswin-smoke-") as temporary:
         golden, output, report = (Path(temporary) / name for name in ("golden.npy", "output.npy", "report.json"))
         np.save(golden, batch, allow_pickle=False)
-        environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-        environment |= {**_SETTINGS, "HOME": temporary}
         command = [sys.executable, "-P", str(_SCRIPT), str(package), str(golden), str(output), str(report)]
         try:
             ended = subprocess.run(
                 command,
-                env=environment,
+                env=clean_environment(temporary),
                 cwd=temporary,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

@@ -48,7 +48,12 @@ def remarks(record: Mapping[str, Any]) -> list[str]:
     generated = dict(record.get("generated", {}))
     if test := _TEST.get(generated.pop("test", "none")):
         found.append(test)
-    return found + [f"the {role} was trained on {_ORIGIN[how]}" for role, how in generated.items() if how != "none"]
+    return found + [f"the {role} was trained on {trained_on(how)}" for role, how in generated.items() if how != "none"]
+
+
+def trained_on(how: str) -> str:
+    """What kind of data a network saw, in words; `how` as `Manifest.generated` says it."""
+    return _ORIGIN.get(how, _ORIGIN["unknown"])
 
 
 def _worst(rule: Mapping[str, Any]) -> list[str]:

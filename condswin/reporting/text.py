@@ -199,3 +199,29 @@ def _cell(metric: str, summary: dict[str, Any]) -> str:
     if summary["mean"] is None:
         return "-"
     return f"{shown(metric, summary['mean'])} ± {shown(metric, summary['std'])}"
+
+
+def shadow_line(record: Mapping[str, Any]) -> str:
+    """A file that two networks predicted, in a line."""
+    apart = ("input", "unlike", "error")
+    measures = [
+        f"{name} {'–' if value is None else f'{value:.4g}'}" for name, value in record.items() if name not in apart
+    ]
+    unlike = [f"{role} is unsure: {'; '.join(why)}" for role, why in record.get("unlike", {}).items()]
+    return f"{record['input']}: " + "; ".join([", ".join(measures), *unlike] if measures else [str(record["error"])])
+
+
+def print_lineage(links: Sequence[Mapping[str, Any]]) -> None:
+    """Prints links as a tree, a line each: what it is, what is recorded of it, and what checking it found."""
+    for place, link in enumerate(links):
+        depth, later = link["depth"], [other["depth"] for other in links[place + 1 :]]
+        branches = [_goes_on(later, level) for level in range(1, depth + 1)]
+        stem = "".join("│  " if more else "   " for more in branches[:-1])
+        head = stem + ("├─ " if branches[-1] else "└─ ") if branches else ""
+        found = f"  [{link['held']}: {link['why']}]" if link["why"] else ""
+        print(plain(f"{head}{link['name']}: {link['text']}{found}"))
+
+
+def _goes_on(later: Sequence[int], level: int) -> bool:
+    """Whether another link of a level follows before one of a lower level."""
+    return next((depth == level for depth in later if depth <= level), False)

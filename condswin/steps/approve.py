@@ -1,15 +1,15 @@
 """What people do about a champion: approve or reject a challenger that was held, freeze, and look back."""
 
-import json
-
 from mlflow import MlflowClient
 
 from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.errors import GateError
 from condswin.registry import aliases
-from condswin.registry.aliases import RECORD, REJECTED, ROLLED_BACK, find_version, move_champion
-from condswin.registry.package import ModelUnavailableError, load_registered, model_name
+from condswin.registry.aliases import find_version
+from condswin.registry.approval import approve_held
+from condswin.registry.events import told
+from condswin.registry.package import model_name
 from condswin.registry.tracking import connect, tracking_errors, tracking_uri
 
 
@@ -28,21 +28,8 @@ def approve(config: Config, task_name: TaskName, version: str, *, by: str, why: 
         GateError: The version is not held, cannot be loaded, or another champion was made since it was judged.
     """
     client, name = connect(config), model_name(task_name)
-    with tracking_errors(tracking_uri(config)):
-        tags = _tags(client, name, version)
-        record = json.loads(tags.get(RECORD, "{}"))
-        if record.get("outcome") != "held" or {REJECTED, ROLLED_BACK} & set(tags):
-            raise GateError(
-                f"{name}: version {version} is not held for approval ({record.get('outcome', 'never judged')}); "
-                "`condswin history` tells what happened to it"
-            )
-        try:
-            load_registered(f"models:/{name}/{version}", config)
-        except ModelUnavailableError as error:
-            raise GateError(f"cannot approve, nothing was changed: {error}") from error
-        expected = record["champion"]
-        record |= {"promoted": True, "outcome": "promoted", "champion": version, "previous": expected}
-        move_champion(client, name, version, expected=expected, record={**record, "approved_by": by, "why": why})
+    with tracking_errors(tracking_uri(config)), told(client, name):
+        approve_held(client, config, name, version, _tags(client, name, version), by=by, why=why)
 
 
 def reject(config: Config, task_name: TaskName, version: str, *, by: str, why: str) -> None:
@@ -66,7 +53,7 @@ def freeze(config: Config, task_name: TaskName, *, by: str, why: str, lift: bool
         GateError: It is so already, or nothing was registered yet.
     """
     client, name = connect(config), model_name(task_name)
-    with tracking_errors(tracking_uri(config)):
+    with tracking_errors(tracking_uri(config)), told(client, name):
         aliases.freeze(client, name, by=by, why=why, lift=lift)
 
 

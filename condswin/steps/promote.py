@@ -39,6 +39,8 @@ from condswin.registry.aliases import (
     note_rejection,
     roll_back,
 )
+from condswin.registry.approval import APPROVAL, approval_in, approve_held
+from condswin.registry.events import told
 from condswin.registry.gate import Evidence, check_gate, decide
 from condswin.registry.package import (
     ModelAlteredError,
@@ -90,8 +92,9 @@ def promote(
     4. Challenger and champion are both evaluated now, on the same test cases; the gate decides.
     5. Under a lock: the champion is read again, `previous-champion` and `champion` move, the journal is written.
 
-    A version that was rolled back, or that a person rejected, stays refused until its tag `condswin.rolled_back` or
-    `condswin.rejected` is deleted. While the champion is frozen nothing is decided.
+    A version that is held becomes champion if somebody set the tag `condswin.approval` on it since (see
+    `registry.approval`). One that was rolled back, or that a person rejected, stays refused until its tag
+    `condswin.rolled_back` or `condswin.rejected` is deleted. While the champion is frozen nothing is decided.
 
     Args:
         config: All parameters; `<task>.gate` has the thresholds.
@@ -117,9 +120,25 @@ def promote(
     """
     check_file(out)
     name, version, key = _read_registered(registered, task_name)
-    gate, facts, judging = config.task(task_name).gate, load(Facts, task_name, config), load(Judging, task_name, config)
-    check_gate(facts, gate)
+    check_gate(load(Facts, task_name, config), config.task(task_name).gate)
     client = connect(config)
+    with told(client, name):
+        return _promote(client, config, task_name, registered, (name, version, key), prepared, out, baseline, hold)
+
+
+def _promote(
+    client: MlflowClient,
+    config: Config,
+    task_name: TaskName,
+    registered: Path,
+    known_as: tuple[str, str, str],
+    prepared: Path,
+    out: Path,
+    baseline: Path | None,
+    hold: bool,
+) -> Promotion:
+    name, version, key = known_as
+    gate, facts, judging = config.task(task_name).gate, load(Facts, task_name, config), load(Judging, task_name, config)
     uri = tracking_uri(config)
     with tracking_errors(uri):
         entry = find_version(client, name, version)
@@ -161,9 +180,14 @@ def promote(
     record["references_sha256"] = fingerprint(compared)
     cases = sorted(patients)
     if _is_known(before, record):
+        yes = approval_in(entry.tags) if before["outcome"] == "held" else None
+        if yes:
+            by, why = yes
+            with tracking_errors(uri):
+                before = approve_held(client, config, name, version, entry.tags, by=by, why=why)
         before = _named(before, cases)
         write_result(out, "promote", before)
-        return Promotion(champion=False, known=True, record=before)
+        return Promotion(champion=yes is not None, known=yes is None, record=before)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-promote-", dir=out.parent) as predictions:
@@ -173,6 +197,8 @@ def promote(
         record["decided_at"] = datetime.now(UTC).isoformat(timespec="seconds")
         if record["promoted"] and (hold or gate.hold):
             record |= {"promoted": False, "outcome": "held"}
+            if APPROVAL in entry.tags:  # of another decision
+                client.delete_model_version_tag(name, version, APPROVAL)
         if record["promoted"]:
             record |= {"champion": version, "previous": champion}
             move_champion(client, name, version, expected=champion, record=record)
@@ -195,7 +221,7 @@ def rollback(config: Config, task_name: TaskName) -> str:
     """
     client = connect(config)
     name = model_name(task_name)
-    with tracking_errors(tracking_uri(config)):
+    with tracking_errors(tracking_uri(config)), told(client, name):
         _, champion = roll_back(client, name, lambda version: _check_loads(config, name, version))
     return champion
 
@@ -226,7 +252,7 @@ def _settle(client: MlflowClient, name: str, version: str, tags: Mapping[str, st
             "outcome": "promoted",
             "reasons": reasons,
         }
-    journal(client, name, version, previous=record["previous"])
+    journal(client, name, version, previous=record["previous"], record=record)
     return record
 
 

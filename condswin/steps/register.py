@@ -1,8 +1,11 @@
 """Registers the best network of a comparison as challenger."""
 
+import json
 import math
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,48 @@ from mlflow.entities.model_registry import ModelVersion
 from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.errors import BadFileError
-from condswin.files import fingerprint, read_json, sha256
-from condswin.manifest import GENERATED
+from condswin.evaluation.results import cases_file, read_rows
+from condswin.files import MANIFEST, fingerprint, read_json, sha256
+from condswin.manifest import GENERATED, Manifest
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model
 from condswin.outputs import check_file, write_result
 from condswin.provenance import git_state
 from condswin.registry.aliases import CHALLENGER, KEY, aliased
-from condswin.registry.package import PACKAGE, ModelUnavailableError, fetch, log_package, model_name
+from condswin.registry.linked import dataset_input, send_evaluations, training_of
+from condswin.registry.package import CARD, PACKAGE, ModelUnavailableError, fetch, log_package, model_name
+from condswin.registry.signing import SIGNATURE, objection, sign
 from condswin.registry.tracking import connect, tracked_run, tracking_errors, tracking_uri
+from condswin.reporting.model_card import Card, worst_pictures
+from condswin.tasks.facts import Facts, Row
+from condswin.tasks.loading import load
+from condswin.tasks.pictures import Pictures
+from condswin.tasks.serving import Serving
+from condswin.versioned import recorded_md5
+
+#: What tells the run of a training.
+_IDENTITY = ("params_sha256", "data_sha256", "weights_sha256")
+#: Version tags that the model card shows.
+_LINEAGE = (
+    *("training_run", "hours", "device", "seed", "git_commit", "git_dirty", "code_sha256", "params_sha256"),
+    *("data_sha256", "dvc_md5", "source_md5", "weights_sha256", "libraries", "image", "pipeline_run"),
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What of a working folder tells more of a network than its comparison; folders that are not there count as none.
+
+    Attributes:
+        evaluations: One evaluation per variant.
+        prepared: The prepared data.
+        ingested: The ingested files.
+        card: The data card.
+    """
+
+    evaluations: Path
+    prepared: Path
+    ingested: Path
+    card: Path
 
 
 def register(
@@ -30,6 +67,7 @@ def register(
     model: Path,
     out: Path,
     *,
+    evidence: Evidence | None = None,
     image: str = "",
     pipeline_run: str = "",
 ) -> dict[str, Any]:
@@ -38,6 +76,10 @@ def register(
     The same weights, description, data, parameters and training code are registered once: a rerun finds the version and
     keeps it.
     A version is created together with its tags, after its files are stored: an interrupted run leaves no half version.
+    Where a key is given (`condswin.registry.signing`) its package is signed, and versions without such a signature do
+    not count as registered.
+
+    The runs that trained the compared networks get what `evidence` has of each; see `registry.linked`.
 
     Args:
         config: All parameters.
@@ -46,6 +88,7 @@ def register(
             `variants`.
         model: Folder of the best network.
         out: JSON to write: `name`, `version`, `run_id`, `uri`, `key`, `variant`. A rerun writes the same bytes.
+        evidence: For the model card and the runs of trainings.
         image: Container image that the network was trained in, for a tag; empty outside of containers.
         pipeline_run: Identifier of the pipeline run that made the network, for a tag; empty outside of pipelines.
 
@@ -53,8 +96,8 @@ def register(
         The content of `out`, `already_registered`, and `moved`: the alias pointed elsewhere.
 
     Raises:
-        BadFileError: The comparison or the network is missing, damaged or belongs to another task, or the scores are
-            those of other weights.
+        BadFileError: The comparison, the network or the signing key is missing, damaged or belongs to another task, or
+            the scores are those of other weights.
         OutputError: `out` is there and not ours; nothing was registered.
         TrackingError: MLflow cannot be reached.
     """
@@ -71,6 +114,7 @@ def register(
         )
     key = _key(model, weights, compared)
     name = model_name(task_name)
+    sign(name, "")  # a key that is none is found before any work
 
     client = connect(config)
     with tracking_errors(tracking_uri(config)):
@@ -78,11 +122,19 @@ def register(
         if known:
             chosen = known[0]
         else:
-            tags = _tags(compared, spec, key, weights, {"image": image, "pipeline_run": pipeline_run})
-            chosen = _register_new(client, config, name, model, key, tags, compared)
+            tags = _tags(compared, spec, key, weights, _origin(client, config, compared, evidence, image, pipeline_run))
+            card = _card(config, compared, spec, tags, evidence)
+            chosen = _register_new(client, config, name, model, key, tags, compared, card)
+        if not chosen.description:  # new, or of a run that died before it wrote one
+            card = _card(config, compared, spec, chosen.tags, evidence)
+            client.update_model_version(name, str(chosen.version), card.description())
+            client.update_registered_model(name, _about(card))
         moved = aliased(client, name, CHALLENGER) != str(chosen.version)
         if moved:
             client.set_registered_model_alias(name, CHALLENGER, str(chosen.version))
+        if evidence:
+            draw = partial(_draw, config, task_name, evidence)
+            send_evaluations(client, evidence.evaluations, compared["data_sha256"], evidence.card, draw)
     result = {
         "name": name,
         "version": str(chosen.version),
@@ -115,6 +167,7 @@ def _whole_versions(client: MlflowClient, config: Config, name: str, key: str, w
     """Versions with this key, oldest first, that are ready, can be verified, and whose files are still there."""
     found = client.search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
     ready = [version for version in found if version.status == "READY" and PACKAGE in version.tags]
+    ready = [each for each in ready if objection(name, each.tags[PACKAGE], each.tags.get(SIGNATURE)) is None]
     ready.sort(key=lambda version: int(version.version))
     return [version for version in ready if _is_stored(config, version, weights)]
 
@@ -138,11 +191,19 @@ def _register_new(
     key: str,
     tags: Mapping[str, str],
     compared: Mapping[str, Any],
+    card: Card,
 ) -> ModelVersion:
-    with tracked_run(config, f"register {compared['task']} {compared['best']}", {"condswin.step": "register"}):
+    with tracked_run(
+        config, f"register {compared['task']} {compared['best']}", {"condswin.step": "register"}
+    ) as run_id:
         mlflow.log_metrics(_means(compared))
-        logged = log_package(folder)
-        created = mlflow.register_model(logged.uri, name, tags={**tags, PACKAGE: logged.sha256})
+        source = {tag: tags[tag] for tag in ("dvc_md5", "source_md5", GENERATED) if tag in tags}
+        client.log_inputs(run_id, [dataset_input(compared["task"], compared["data_sha256"], "evaluation", source)])
+        beside = {CARD: card.text().encode()} | {f"pictures/{name}": png for name, png in card.pictures.items()}
+        logged = log_package(folder, beside)
+        signature = sign(name, logged.sha256)
+        signed = {} if signature is None else {SIGNATURE: signature}
+        created = mlflow.register_model(logged.uri, name, tags={**tags, PACKAGE: logged.sha256, **signed})
     # Two processes may have registered the same network at once: both take the older version, the younger one goes.
     oldest, *_ = [*_whole_versions(client, config, name, key, tags["weights_sha256"]), created]
     if int(oldest.version) >= int(created.version):
@@ -183,10 +244,87 @@ def _tags(
         "seed": str(parameters.get("seed", "unknown")),
         GENERATED: str(spec.provenance.get(GENERATED, "unknown")),
         **{tag: str(code.get(tag, "unknown")) for tag in ("git_commit", "git_dirty", "code_sha256")},
+        **({"libraries": json.dumps(code["libraries"], sort_keys=True)} if "libraries" in code else {}),
         "registered_by_commit": git_state()["git_commit"],
         **{metric: f"{mean:.6g}" for metric, mean in _means(compared).items()},
         **{tag: value for tag, value in origin.items() if value},
     }
+
+
+def _origin(
+    client: MlflowClient,
+    config: Config,
+    compared: Mapping[str, Any],
+    evidence: Evidence | None,
+    image: str,
+    pipeline_run: str,
+) -> dict[str, str]:
+    """Tags that say where a network was trained, and DVC's checksums of its data if the data is still here."""
+    trained = training_of(client, **{name: compared[name] for name in _IDENTITY})
+    found = {"image": image, "pipeline_run": pipeline_run}
+    if trained is not None:
+        hours = "" if trained.hours is None else f"{trained.hours:.4g}"
+        found |= {"training_run": trained.run_id, "device": trained.device, "hours": hours}
+    manifest = _manifest(compared, evidence)
+    if evidence and manifest:
+        known = {"dvc_md5": recorded_md5(evidence.prepared), "source_md5": recorded_md5(evidence.ingested)}
+        found |= {tag: md5 or "" for tag, md5 in known.items()}
+    return found
+
+
+def _manifest(compared: Mapping[str, Any], evidence: Evidence | None) -> Manifest | None:
+    """The manifest of the data that was compared on, if the working folder still has it."""
+    if evidence is None or not (evidence.prepared / MANIFEST).is_file():
+        return None
+    found = Manifest.read(evidence.prepared, compared["task"])
+    return found if found.fingerprint() == compared["data_sha256"] else None
+
+
+def _card(
+    config: Config,
+    compared: Mapping[str, Any],
+    spec: ModelSpec,
+    tags: Mapping[str, str],
+    evidence: Evidence | None,
+) -> Card:
+    task = compared["task"]
+    lineage = {tag: tags[tag] for tag in _LINEAGE if tag in tags}
+    card = Card(load(Facts, task, config), load(Serving, task, config), spec, compared, lineage)
+    manifest = _manifest(compared, evidence)
+    if evidence is None or manifest is None:
+        return card
+    folder = evidence.evaluations / compared["best"]
+    return replace(
+        card,
+        rows=_rows(card.facts, folder),
+        counts={str(split): count for split, count in manifest.counts().items()},
+        test_generated=manifest.generated("test"),
+        pictures=_draw(config, task, evidence, folder),
+    )
+
+
+def _rows(facts: Facts, folder: Path) -> list[Row]:
+    path = folder / cases_file("test")
+    return read_rows(path, [*facts.metrics, *facts.details]) if path.is_file() else []
+
+
+def _draw(config: Config, task_name: TaskName, evidence: Evidence, folder: Path) -> dict[str, bytes]:
+    """Pictures of the worst test cases of an evaluation."""
+    facts = load(Facts, task_name, config)
+    rows, predictions = _rows(facts, folder), folder / "predictions" / "test"
+    if not rows or not predictions.is_dir() or not (evidence.prepared / "test").is_dir():
+        return {}
+    return worst_pictures(facts, load(Pictures, task_name, config), rows, evidence.prepared / "test", predictions)
+
+
+def _about(card: Card) -> str:
+    """What the registered model is, for MLflow's page."""
+    metric = next(iter(card.facts.metrics))
+    return (
+        f"Networks for {card.facts.name}, judged by {metric} first. `champion` is the one to use: "
+        f"`condswin predict --model models:/{model_name(card.facts.name)}@champion`. It moves by `condswin promote` "
+        f"alone; `condswin history {card.facts.name}` tells when and why."
+    )
 
 
 def _means(compared: Mapping[str, Any]) -> dict[str, float]:

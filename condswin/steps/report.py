@@ -1,6 +1,9 @@
 """Step: the HTML report of a working folder."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from condswin import layout
@@ -58,21 +61,43 @@ def read_comparisons(config: Config) -> dict[TaskName, dict[str, Any]]:
     return found
 
 
-def report(config: Config, *, out: Path, overwrite: bool = False) -> Path:
+def report(
+    config: Config,
+    *,
+    out: Path,
+    overwrite: bool = False,
+    publish: Callable[[TaskName, Path], None] = lambda task, page: None,
+) -> Path:
     """Writes one HTML file from what the other steps left in the working folder.
 
     Args:
         config: Parameters.
         out: The file.
         overwrite: Replace a file that is not ours.
+        publish: Called with each task and a page on it that names no case.
 
     Raises:
         BadDataError: Nothing was compared yet.
         OutputError: The file is there and not ours.
     """
     check_file(out, overwrite=overwrite)
-    write_report(out, [_task_report(config, name, comparison) for name, comparison in read_comparisons(config).items()])
+    tasks = {name: _task_report(config, name, comparison) for name, comparison in read_comparisons(config).items()}
+    write_report(out, list(tasks.values()))
+    with TemporaryDirectory(prefix="condswin-report-") as temporary:
+        for name, task in tasks.items():
+            page = Path(temporary, name, "report.html")
+            write_report(page, [_nameless(task)])
+            publish(name, page)
     return out
+
+
+def _nameless(task: TaskReport) -> TaskReport:
+    """A report without what names cases: tables of them, their pictures, and the worst of each rule."""
+    promotion = task.promotion
+    if promotion:
+        rules = [{key: value for key, value in rule.items() if key != "worst"} for rule in promotion.get("rules", [])]
+        promotion = {**promotion, **({"rules": rules} if "rules" in promotion else {})}
+    return replace(task, cases=[], rejected=[], pictures={}, promotion=promotion)
 
 
 def _task_report(config: Config, name: TaskName, comparison: dict[str, Any]) -> TaskReport:

@@ -13,6 +13,7 @@ from torch import Tensor
 from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.config.train import TrainConfig
+from condswin.devices import described
 from condswin.files import fingerprint
 from condswin.layout import HISTORY
 from condswin.manifest import GENERATED, SYNTHETIC, Manifest, generated_of_all
@@ -263,6 +264,9 @@ def _train(
         write_history(out / HISTORY, fitted.history)
         save_model(out, fitted.network, spec)
         output.finish(OUTPUTS, key.record())
+        run.tag(
+            {"weights_sha256": read_spec(out).weights_sha256, "device": described(config.task(task_name).train.device)}
+        )
         run.finish(fitted.told)
     return Trained(spec, done_before=False, written=True, history=fitted.history)
 

@@ -79,3 +79,11 @@ class Serving(Part):
     def write_form(self, form: str, source: Path, prediction: Path, out: Path) -> list[str]:
         """Writes a prediction in one of `forms`, atomically; returns notes as in `Predicted`."""
         raise NotImplementedError(form)
+
+    def disagreement(self, first: Path, second: Path) -> dict[str, float]:
+        """How far two networks' predictions of one file are from each other, by measure; NaN where that is undefined.
+
+        Raises:
+            NotImplementedError: The task has no measure.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: no measure of disagreement")

@@ -5,6 +5,7 @@ bias, so that a bias of 0.9 gives 20 dB, 0.5 gives 6 dB, and the reference metho
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -26,6 +27,7 @@ from condswin.manifest import GENERATED, CaseRecord, FileRecord, Manifest
 from condswin.mri.config import ReconstructionConfig
 from condswin.networks.saving import WEIGHTS, ModelSpec, save_model
 from condswin.outputs import WRITTEN_BY
+from condswin.registry.events import EVENT
 from condswin.registry.tracking import connect, tracking_uri
 from condswin.steps.promote import promote
 from condswin.steps.register import register
@@ -33,6 +35,7 @@ from condswin.tasks import loading
 from condswin.tasks.facts import Facts, Row
 from condswin.tasks.judging import Judging
 from condswin.tasks.prediction import Prediction
+from condswin.tasks.serving import Origin, Predicted, Serving
 
 NAME = "condswin-reconstruction"
 #: Test cases.
@@ -74,7 +77,26 @@ class ToyJudging(Judging):
         return rows
 
 
-PARTS = {"facts": ToyFacts, "prediction": ToyPrediction, "judging": ToyJudging}
+class ToyServing(Serving):
+    subject: ClassVar[str] = "toys"
+    takes: ClassVar[str] = "arrays (.npy)"
+    suffixes: ClassVar[tuple[str, ...]] = (".npy",)
+
+    def output_names(self, source: Path) -> list[str]:
+        return [source.name]
+
+    def predict_raw(self, model: nn.Module, source: Path, folder: Path, origin: Origin) -> Predicted:
+        ToyPrediction(self.config).predict(model, source, folder / source.name)
+        return Predicted(folder / source.name, [])
+
+    def refusals(self, source: Path, seen: Mapping[str, Any]) -> list[str]:
+        return ["it is bright"] if np.load(source).mean() > 5 else []
+
+    def disagreement(self, first: Path, second: Path) -> dict[str, float]:
+        return {"difference": float(np.abs(np.load(first) - np.load(second)).mean())}
+
+
+PARTS = {"facts": ToyFacts, "prediction": ToyPrediction, "judging": ToyJudging, "serving": ToyServing}
 
 
 def install(patch: pytest.MonkeyPatch) -> None:
@@ -189,6 +211,12 @@ class World:
     def package_of(self, version: str) -> Path:
         """The stored package of a version."""
         return self.weights_of(version).parents[2]
+
+
+def plain_tags(client: MlflowClient) -> dict[str, str]:
+    """Tags of the registered model but for those that tell of events."""
+    tags = client.get_registered_model(NAME).tags
+    return {key: value for key, value in tags.items() if not key.startswith(EVENT)}
 
 
 def make_prepared(folder: Path, cases: int = CASES, *, each: int = 1, generated: bool = False) -> None:

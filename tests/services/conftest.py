@@ -142,7 +142,7 @@ def s3(services_folder: Path) -> Iterator[Bucket]:
     command = [
         *(str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder}", "-ip=127.0.0.1"),
         *("-ip.bind=127.0.0.1", "-volume.max=200", "-master.volumeSizeLimitMB=64", "-volume.preStopSeconds=0"),
-        *("-s3", f"-s3.port={port}", "-s3.port.iceberg=0", f"-s3.config={folder / 's3.json'}"),
+        *("-s3", f"-s3.port={port}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={folder / 's3.json'}"),
         *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
         *(f"-master.port.grpc={grpc[0]}", f"-volume.port.grpc={grpc[1]}", f"-filer.port.grpc={grpc[2]}"),
         f"-s3.port.grpc={grpc[3]}",

@@ -3,7 +3,9 @@ import json
 import pytest
 
 from condswin.errors import GateError
-from condswin.registry.aliases import CHALLENGER, CHAMPION, EVENT, FROZEN, PREVIOUS, RECORD
+from condswin.registry.aliases import CHALLENGER, CHAMPION, FROZEN, PREVIOUS, RECORD
+from condswin.registry.approval import APPROVAL
+from condswin.registry.events import EVENT
 from condswin.steps.approve import approve, freeze, history, reject
 from condswin.steps.promote import promote, rollback
 from tests.registry.toy import NAME, World, psnr_rules
@@ -130,3 +132,29 @@ def test_the_history_of_a_model(world: World, quick_smoke: None) -> None:
     assert by["2", "rejected"] == ("Joe", "worse")
     assert by["2", "refused"][1].startswith("psnr superior to champion: gain -")
     assert "case" not in by["2", "refused"][1].replace("cases", "")
+
+
+def test_a_tag_that_somebody_sets_in_mlflow_approves_what_was_held(world: World, quick_smoke: None) -> None:
+    registered = world.register(0.5)
+    world.client.set_model_version_tag(NAME, "1", APPROVAL, "approved by Joe")  # before anything was judged
+    assert world.promote(registered, hold=True)[1]["outcome"] == "held"
+    assert APPROVAL not in world.tags("1")
+    assert world.promote(registered, hold=True)[1]["outcome"] == "held"
+    world.client.set_model_version_tag(NAME, "1", APPROVAL, "fine")
+    with pytest.raises(GateError, match="says 'fine', not `approved by NAME`"):
+        world.promote(registered, hold=True)
+    world.client.set_model_version_tag(NAME, "1", APPROVAL, "Approved by Jane Doe: read twenty cases")
+    promoted, record = world.promote(registered, hold=True)
+    assert (promoted, record["approved_by"], record["why"]) == (True, "Jane Doe", "read twenty cases")
+    assert world.aliases()["champion"] == "1"
+    assert world.promote(registered, hold=True) == (True, record)  # nothing to do
+    (event,) = [event for event in history(world.config, TASK) if event["event"] == "promoted"]
+    assert (event["by"], event["why"]) == ("Jane Doe", "the first; read twenty cases")
+
+
+def test_a_tag_approves_nothing_that_was_refused(world: World, quick_smoke: None) -> None:
+    registered = world.register(0.5)
+    world.promote(registered, rules=psnr_rules(floor=99.0))
+    world.client.set_model_version_tag(NAME, "1", APPROVAL, "approved by Jane")
+    assert world.promote(registered, rules=psnr_rules(floor=99.0))[1]["outcome"] == "refused"
+    assert "champion" not in world.aliases()

@@ -4,6 +4,7 @@ import sqlite3
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from condswin.errors import BadFileError
 from condswin.files import read_json, sha256
@@ -46,6 +47,7 @@ def test_the_best_network_becomes_challenger_with_its_provenance(world: World, m
         "git_commit": "a" * 40,  # of the training
         "git_dirty": "true",
         "code_sha256": "b" * 64,
+        "libraries": '{"torch": "2.13.0"}',
         "registered_by_commit": "c" * 40,
         **origin,
         "test_psnr": "12.5",  # and no test_mse, which has no value
@@ -130,6 +132,24 @@ def test_a_run_that_died_before_the_version_was_made_leaves_none(world: World, m
     assert versions(world) == ["1"]
 
 
+def test_version_and_model_are_described_though_the_run_that_made_them_died(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "update_model_version", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            world.register(0.5)
+    assert not world.client.get_model_version(NAME, "1").description
+    world.register(0.5)
+    assert versions(world) == ["1"]
+    described = world.client.get_model_version(NAME, "1").description
+    assert described.startswith("### Intended use")
+    assert "| psnr | 12.5 (11 to 14) |" in described
+    assert "judged by psnr first" in world.client.get_registered_model(NAME).description
+    (given,) = world.client.get_run(world.client.get_model_version(NAME, "1").run_id).inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("reconstruction", "d" * 36)
+
+
 def test_two_processes_registering_the_same_agree_on_one_version(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     comparison, model, out = world.comparison(), world.network(0.5), world.folder / "registered.json"
     with monkeypatch.context() as patch:
@@ -139,7 +159,7 @@ def test_two_processes_registering_the_same_agree_on_one_version(world: World, m
             register(config, "reconstruction", comparison, model, world.folder / "others.json")
             return log_package(*arguments)
 
-        patch.setattr("condswin.steps.register.log_package", lambda folder: late(world.config, folder))
+        patch.setattr("condswin.steps.register.log_package", lambda folder, *_: late(world.config, folder))
         result = register(world.config, "reconstruction", comparison, model, out)
     assert result["version"] == "1"
     assert versions(world) == ["1"]

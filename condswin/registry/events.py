@@ -1,0 +1,157 @@
+"""Events of a registered model: each is a tag of its own, and a webhook is told of it.
+
+A tag is written with the move that it tells of, and says whether the webhook is still to be told. So an event outlives
+a webhook that is away, and the run that made it; the next one sends it. It may be sent twice, never under two keys.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests  # type: ignore[import-untyped]
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from condswin.errors import ConfigError
+from condswin.files import fingerprint
+
+#: Tags of the registered model that tell what was done to it, by the event's key.
+EVENT = "condswin.event."
+#: Environment variables: where events are sent, and the secret that signs them.
+WEBHOOK_URL, WEBHOOK_KEY = "CONDSWIN_WEBHOOK_URL", "CONDSWIN_WEBHOOK_KEY"
+#: Headers of a delivery: the event's key, which is the same whenever it is sent again, and the body's HMAC-SHA256.
+DELIVERY, SIGNATURE = "X-Condswin-Delivery", "X-Condswin-Signature"
+#: Seconds to wait before another attempt, and for an answer.
+PAUSES = (0.5, 2.0)
+PATIENCE = 5.0
+
+_PENDING = "pending"
+_FOR_US = (_PENDING, "delivered_at")
+
+
+def event_tag(client: MlflowClient, name: str, event: str, known_by: Any, **facts: Any) -> tuple[str, str] | None:
+    """Key and value of the tag that tells of an event; None if it is there already.
+
+    Args:
+        client: Connected.
+        name: The registered model.
+        event: `promoted`, `rolled back`, `frozen`, `lifted`.
+        known_by: JSON-able; equal for an event that is told once more, after the first attempt was interrupted.
+        facts: `version`, `previous`, `by`, `why`: no names of cases.
+    """
+    key = fingerprint([name, event, known_by])[:32]
+    if EVENT + key in client.get_registered_model(name).tags:
+        return None
+    at = datetime.now(UTC).isoformat(timespec="microseconds")
+    told = {"key": key, "event": event, "name": name, "at": at, **facts}
+    if "version" in facts:
+        told["uri"] = f"models:/{name}/{facts['version']}"
+    wanted = {_PENDING: True} if _target() else {}
+    return EVENT + key, json.dumps({**told, **wanted}, sort_keys=True)
+
+
+def events(client: MlflowClient, name: str) -> list[dict[str, Any]]:
+    """What was told of a registered model, oldest first."""
+    tags = client.get_registered_model(name).tags
+    found = [json.loads(text) for key, text in tags.items() if key.startswith(EVENT)]
+    return sorted(found, key=lambda event: str(event["at"]))
+
+
+@contextmanager
+def told(client: MlflowClient, name: str) -> Iterator[None]:
+    """Runs the block, then tells the webhook of what it did and what earlier runs could not tell.
+
+    A webhook that does not take an event fails nothing: it is kept, and a line says so.
+
+    Raises:
+        ConfigError: The webhook's key is missing; the block was not run.
+    """
+    _target()
+    yield
+    try:
+        problem = deliver(client, name)
+    except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
+        problem = f"{name}: MLflow does not say which events are to be sent ({type(error).__name__})"
+    if problem:
+        print(problem, file=sys.stderr)
+
+
+def deliver(client: MlflowClient, name: str) -> str | None:
+    """Sends what is pending, in the order in which it happened, up to the first event that is not taken.
+
+    Returns:
+        What kept it from sending all, in words.
+    """
+    target = _target()
+    if target is None:
+        return None
+    url, secret = target
+    for event in events(client, name):
+        if not event.get(_PENDING):
+            continue
+        if objection := _send(url, secret, event):
+            return (
+                f"{name}: {_place(url)} was not told of {event['event']!r} ({objection}); it is kept, and the next "
+                "command that may move the champion sends it"
+            )
+        done = {key: value for key, value in event.items() if key != _PENDING}
+        done["delivered_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        client.set_registered_model_tag(name, EVENT + event["key"], json.dumps(done, sort_keys=True))
+    return None
+
+
+def body_of(event: Mapping[str, Any]) -> bytes:
+    """What is sent of an event."""
+    return json.dumps({key: value for key, value in event.items() if key not in _FOR_US}, sort_keys=True).encode()
+
+
+def signature_of(body: bytes, secret: str) -> str:
+    """`sha256=` and the hex HMAC-SHA256 of a body."""
+    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def _send(url: str, secret: str, event: Mapping[str, Any]) -> str | None:
+    body = body_of(event)
+    headers = {"Content-Type": "application/json", DELIVERY: event["key"], SIGNATURE: signature_of(body, secret)}
+    objection = ""
+    for pause in (*PAUSES, None):
+        try:
+            # A redirect would carry the signed event to somebody who was not named.
+            answer = requests.post(url, data=body, headers=headers, timeout=PATIENCE, allow_redirects=False)
+        except requests.RequestException as error:
+            objection = type(error).__name__
+        else:
+            if answer.ok and not answer.is_redirect:
+                return None
+            objection = f"it answers {answer.status_code}"
+            if answer.status_code < 500 and answer.status_code not in (408, 429):
+                return objection
+        if pause is not None:
+            time.sleep(pause)
+    return objection
+
+
+def _target() -> tuple[str, str] | None:
+    url, secret = (os.environ.get(variable, "").strip() for variable in (WEBHOOK_URL, WEBHOOK_KEY))
+    if not url:
+        return None
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ConfigError(f"{WEBHOOK_URL}: no http:// or https:// address")
+    if not secret:
+        raise ConfigError(f"{WEBHOOK_KEY}: missing; {WEBHOOK_URL} is set, and what is sent there must be signed")
+    return url, secret
+
+
+def _place(url: str) -> str:
+    """A webhook's server; the rest of its address may be a secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

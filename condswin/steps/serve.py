@@ -1,0 +1,104 @@
+"""Step: answer requests with a registered model, which is verified before anything of it is read or run."""
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import requests  # type: ignore[import-untyped]
+
+from condswin.config.root import Config
+from condswin.errors import GateError
+from condswin.files import write_json
+from condswin.registry import serve_package
+from condswin.registry.package import exact_uri, verified_package
+from condswin.registry.smoke import clean_environment
+
+#: Seconds within which the server must answer.
+START_WITHIN = 300.0
+#: Seconds for one request: a large volume takes minutes.
+REQUEST_TIMEOUT = "3600"
+
+
+def serve(
+    config: Config,
+    model: str,
+    *,
+    host: str,
+    port: int,
+    mlserver: Path | None = None,
+    tell: Callable[[str, str], None] = lambda model, url: None,
+) -> None:
+    """Serves a registered model until the process is told to end.
+
+    The package is fetched and found to be what was registered, and signed where a key is given. Then a process of its
+    own, without this one's credentials, runs MLflow's scoring server on it.
+
+    Args:
+        config: Names the registry.
+        model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`. The version is read once: an alias that moves later
+            changes nothing here.
+        host: Address to listen on. There is no authentication.
+        port: Port; 0 for any that is free.
+        mlserver: Program of an MLServer in an environment of its own, which answers by the V2 protocol instead.
+        tell: Called with the version and the server's address once it answers.
+
+    Raises:
+        ModelUnavailableError: There is no such version.
+        ModelAlteredError: It is not what was registered.
+        GateError: The server does not start, or ended by itself.
+    """
+    exact = exact_uri(model, config)
+    number = port or _free_port(host)
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{number}"
+    with verified_package(exact, config) as package, tempfile.TemporaryDirectory(prefix="condswin-serve-") as home:
+        environment = clean_environment(home) | {"MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": REQUEST_TIMEOUT}
+        command = [sys.executable, "-P", str(Path(serve_package.__file__)), str(package), host, str(number), exact]
+        if mlserver is not None:
+            _write_settings(Path(home), package, exact, host, number)
+            command = [str(mlserver.absolute()), "start", home]
+        process = subprocess.Popen(command, env=environment, cwd=home, stdin=subprocess.DEVNULL)
+        try:
+            _wait(process, f"{url}/{'v2/health/ready' if mlserver else 'ping'}", exact)
+            tell(exact, url)
+            raise GateError(f"{exact}: its server ended (exit code {process.wait()})")
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, exact: str) -> None:
+    give_up = time.monotonic() + START_WITHIN
+    while time.monotonic() < give_up:
+        if process.poll() is not None:
+            raise GateError(f"{exact}: its server did not start (exit code {process.returncode})")
+        try:
+            if requests.get(url, timeout=2).ok:
+                return
+        except requests.RequestException:
+            pass
+        time.sleep(0.2)
+    raise GateError(f"{exact}: its server did not answer within {START_WITHIN:.0f} s")
+
+
+def _write_settings(home: Path, package: Path, exact: str, host: str, port: int) -> None:
+    """What MLServer reads: the package as a model of the registered model's name and version."""
+    _, name, version = exact.split("/")
+    ports = {"http_port": port, "grpc_port": _free_port(host), "metrics_port": _free_port(host)}
+    write_json(home / "settings.json", {"host": host, "parallel_workers": 0, **ports})
+    parameters = {"uri": str(package), "version": version}
+    runtime = "mlserver_mlflow.MLflowRuntime"
+    write_json(home / "model-settings.json", {"name": name, "implementation": runtime, "parameters": parameters})
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as one:
+        one.bind((host, 0))
+        return int(one.getsockname()[1])
