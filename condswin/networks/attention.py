@@ -1,6 +1,7 @@
 """Window attention: a light branch for all patches, a heavy one for the routed (slides, "Conditional W-MSA").
 
-Axes: B batch, M windows, N patches of a window, k routed ones, C channels, h heads, d channels of a head.
+Axes: B batch, M windows, m attended ones, N patches of a window, k routed ones, C channels, h heads, d channels of a
+head.
 """
 
 from collections.abc import Iterator
