@@ -1,6 +1,7 @@
 """Window attention: a light branch for all patches, a heavy one for the routed (slides, "Conditional W-MSA").
 
-Axes: B batch, M windows, N patches of a window, k routed ones, C channels, h heads, d channels of a head.
+Axes: B batch, M windows, m attended ones, N patches of a window, k routed ones, C channels, h heads, d channels of a
+head.
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from condswin.networks.routers import Router, rows
-from condswin.networks.windows import WindowPlan, relative_position_index
+from condswin.networks.windows import MASKED, Sides, WindowPlan, pair, relative_position_index
 
 #: Numbers of attention scores that fit the cache beside their queries, keys and values.
 CACHED = 1 << 18
@@ -23,14 +24,16 @@ class RelativePositionBias(nn.Module):
     """A trained number per head and offset between query and key.
 
     Args:
-        window: Largest window side; smaller windows use the offsets that they have.
+        window: Largest window's rows and columns, one number for a square; smaller windows use the offsets that they
+            have.
         heads: Heads h.
     """
 
-    def __init__(self, window: int, heads: int) -> None:
+    def __init__(self, window: Sides, heads: int) -> None:
         super().__init__()
-        self.window = window
-        self.table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
+        self.window = pair(window)
+        rows, columns = self.window
+        self.table = nn.Parameter(torch.empty((2 * rows - 1) * (2 * columns - 1), heads))
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self, plan: WindowPlan) -> Tensor:
@@ -129,11 +132,11 @@ class WindowAttention(nn.Module):
     Args:
         dim: Channels C.
         heads: Heads h; divides `dim`.
-        window: Largest window side.
+        window: Largest window's rows and columns; one number for a square.
         dropout: Probability on the projected output.
     """
 
-    def __init__(self, dim: int, *, heads: int, window: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, *, heads: int, window: Sides, dropout: float = 0.0) -> None:
         super().__init__()
         self.bias = RelativePositionBias(window, heads)
         self.qkv = nn.Linear(dim, 3 * dim)
@@ -146,6 +149,99 @@ class WindowAttention(nn.Module):
         return output
 
 
+class BiLevelAttention(WindowAttention):
+    """Attention of every window to itself and to the windows that it has most in common with.
+
+    The mean of a window's queries times the mean of each window's keys, over real patches, says how much they have in
+    common. The patches of the chosen windows are gathered once, for all queries and heads. The own window is always
+    among them, and counts as in `WindowAttention`, by relative positions and mask; so a single one is window attention.
+
+    Other windows are chosen by what they show and may lie anywhere, so the table, which holds offsets within a window,
+    has no row for them: every head has one trained number for all their patches, beside the table's for near ones. What
+    a shifted window's mask keeps apart is apart in the own window only, where it would pass for neighbours; of others
+    only padding is hidden.
+
+    Choosing has no gradient; queries and keys learn by the attention that they make.
+
+    Source: Zhu et al. 2023 (arXiv:2303.08810, section 3.2); bias and own window are ours, its convolution of values is
+    left out.
+
+    Args:
+        dim: Channels C.
+        heads: Heads h; divides `dim`.
+        window: Largest window's rows and columns; one number for a square.
+        attended: Windows m that a window attends to, itself among them; all where there are fewer.
+        dropout: Probability on the projected output.
+    """
+
+    def __init__(self, dim: int, *, heads: int, window: Sides, attended: int, dropout: float = 0.0) -> None:
+        super().__init__(dim, heads=heads, window=window, dropout=dropout)
+        self.attended = attended
+        self.far = nn.Parameter(torch.zeros(heads))
+
+    def forward(self, windows: Tensor, plan: WindowPlan) -> Tensor:
+        """Attends from windows (B, M, N, C) to the chosen ones."""
+        count, dim, heads = windows.shape[1], windows.shape[3], len(self.far)
+        qkv = self.qkv(windows)
+        chosen = self.choose(qkv, plan)
+        q = rearrange(qkv[..., :dim], "b m n (h d) -> (b m) h n d", h=heads)
+        gathered = qkv[..., dim:].flatten(0, 1).index_select(0, rows(chosen.flatten(1), count))
+        k, v = rearrange(
+            gathered, "(bm m) n (two h d) -> two bm h (m n) d", m=chosen.shape[-1], two=2, h=heads
+        ).unbind()
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias(chosen, plan).to(q.dtype))
+        if torch.compiler.is_exporting():
+            out = out.contiguous()  # as in `attend`
+        attended = rearrange(out, "(b m) h n d -> b m n (h d)", m=count)
+        output: Tensor = self.dropout(self.projection(attended))
+        return output
+
+    def choose(self, qkv: Tensor, plan: WindowPlan) -> Tensor:
+        """The windows (B, M, m) that each window attends to, itself first.
+
+        Args:
+            qkv: (B, M, N, 3C).
+            plan: Of the windows.
+        """
+        with torch.autocast(qkv.device.type, enabled=False):
+            patches = qkv.detach()[..., : 2 * qkv.shape[-1] // 3].float()
+            if plan.real is None:
+                means = patches.mean(2)
+            else:
+                means = (patches * plan.real[..., None]).sum(2) / plan.real.sum(1)[:, None]
+            query, key = means.chunk(2, dim=-1)
+            affinity = query @ key.transpose(1, 2)
+        count = qkv.shape[1]
+        own = torch.eye(count, dtype=torch.bool, device=qkv.device)
+        return affinity.masked_fill(own, torch.inf).topk(min(self.attended, count)).indices
+
+    def _bias(self, chosen: Tensor, plan: WindowPlan) -> Tensor:
+        """What is added to scores: (B*M, h, N, m*N), or (1, h, N, m*N) where all windows have the same."""
+        batch, count, attended = chosen.shape
+        own, far = self.bias(plan), self.far[:, None, None]
+        heads, size, _ = own.shape
+        if plan.mask is None:
+            batch = count = 1
+        else:
+            own = own + plan.mask[:, None]
+        if plan.real is not None:
+            hidden = torch.where(plan.real, 0.0, MASKED)
+            others = hidden.index_select(0, chosen[..., 1:].flatten())
+            far = far + others.view(batch, count, 1, 1, -1)
+        own = own.expand(batch, count, heads, size, size)
+        far = far.expand(batch, count, heads, size, (attended - 1) * size)
+        return torch.cat([own, far], dim=-1).flatten(0, 1)
+
+
+def window_attention(
+    dim: int, *, heads: int, window: Sides, attended: int = 1, dropout: float = 0.0
+) -> WindowAttention:
+    """Attention of windows to themselves, or to so many windows, themselves among them."""
+    if attended == 1:
+        return WindowAttention(dim, heads=heads, window=window, dropout=dropout)
+    return BiLevelAttention(dim, heads=heads, window=window, attended=attended, dropout=dropout)
+
+
 class RoutedWindowAttention(nn.Module):
     """Every query of a window attends to the window's routed patches only (HeavyW-MSA), and is weighted by its score.
 
@@ -155,10 +251,10 @@ class RoutedWindowAttention(nn.Module):
     Args:
         dim: Channels C.
         heads: Heads h; divides `dim`.
-        window: Largest window side.
+        window: Largest window's rows and columns; one number for a square.
     """
 
-    def __init__(self, dim: int, *, heads: int, window: int) -> None:
+    def __init__(self, dim: int, *, heads: int, window: Sides) -> None:
         super().__init__()
         self.heads = heads
         self.bias = RelativePositionBias(window, heads)
@@ -217,9 +313,10 @@ class ConditionalWindowAttention(nn.Module):
     Args:
         dim: Channels C.
         heads: Heads of the heavy branch; the light branch has half as many.
-        window: Largest window side.
+        window: Largest window's rows and columns; one number for a square.
         query_router: Scores every patch as a query of its window.
         key_value_router: Picks the patches of a window that are attended to.
+        attended: Windows that the light branch attends to; see `window_attention`.
         dropout: Probability on each branch's output.
     """
 
@@ -228,13 +325,14 @@ class ConditionalWindowAttention(nn.Module):
         dim: int,
         *,
         heads: int,
-        window: int,
+        window: Sides,
         query_router: Router,
         key_value_router: Router,
+        attended: int = 1,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.light = WindowAttention(dim, heads=heads // 2, window=window, dropout=dropout)
+        self.light = window_attention(dim, heads=heads // 2, window=window, attended=attended, dropout=dropout)
         self.heavy = RoutedWindowAttention(dim, heads=heads, window=window)
         self.query_router = query_router
         self.key_value_router = key_value_router

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from condswin.networks.attention import ConditionalWindowAttention, WindowAttention
 from condswin.networks.routers import Router, rows
-from condswin.networks.windows import partition, unpartition, window_plan
+from condswin.networks.windows import Sides, pair, partition, unpartition, window_plan
 
 
 class FeedForward(nn.Sequential):
@@ -60,8 +60,8 @@ class SwinBlock(nn.Module):
 
     Args:
         dim: Channels C.
-        window: Largest window side.
-        shift: Displacement of the windows; 0 or half a window.
+        window: Largest window's rows and columns; one number for a square.
+        shifted: Displace the windows by half of each side.
         attention: Attention over windows (B, M, N, C).
         feed_forward: Feed-forward over (B, H, W, C).
     """
@@ -70,14 +70,14 @@ class SwinBlock(nn.Module):
         self,
         dim: int,
         *,
-        window: int,
-        shift: int,
+        window: Sides,
+        shifted: bool,
         attention: WindowAttention | ConditionalWindowAttention,
         feed_forward: FeedForward | ConditionalFeedForward,
     ) -> None:
         super().__init__()
-        self.window = window
-        self.shift = shift
+        self.window = pair(window)
+        self.shift = (self.window[0] // 2, self.window[1] // 2) if shifted else (0, 0)
         self.norm_attention = nn.LayerNorm(dim)
         self.attention = attention
         self.norm_feed_forward = nn.LayerNorm(dim)
@@ -92,13 +92,13 @@ class SwinBlock(nn.Module):
         return result
 
 
-#: Makes the block of one stage: (channels, heads, shift) -> block.
-BlockFactory = Callable[[int, int, int], SwinBlock]
+#: Makes the block of one stage: (channels, heads, whether windows are shifted) -> block.
+BlockFactory = Callable[[int, int, bool], SwinBlock]
 
 
-def two_blocks(make_block: BlockFactory, dim: int, heads: int, window: int) -> nn.Sequential:
-    """A stage: regular windows, then windows shifted by half."""
-    return nn.Sequential(make_block(dim, heads, 0), make_block(dim, heads, window // 2))
+def two_blocks(make_block: BlockFactory, dim: int, heads: int) -> nn.Sequential:
+    """A stage: regular windows, then shifted ones."""
+    return nn.Sequential(make_block(dim, heads, False), make_block(dim, heads, True))
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -24,7 +24,8 @@ class Flops:
     """Floating point operations of one forward pass of a batch; a multiplication and an addition are two.
 
     Attributes:
-        light: Light branches: attention and feed-forward that every patch gets (of the plain variant, all of them).
+        light: Light branches: attention and feed-forward that every patch gets (of the plain variant, all of them), and
+            the choice of attended windows.
         heavy: Heavy branches: attention to routed patches, the feed-forward of routed patches, wide convolutions on
             routed tiles.
         router: Products of patches with router vectors; choosing is no product and is not counted.

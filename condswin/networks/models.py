@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import nn
 
 from condswin.networks import rivals
-from condswin.networks.attention import ConditionalWindowAttention, WindowAttention
+from condswin.networks.attention import ConditionalWindowAttention, window_attention
 from condswin.networks.blocks import ConditionalFeedForward, FeedForward, SwinBlock
 from condswin.networks.gates import BoundedRouter, Gated, RandomRouter
 from condswin.networks.presets import (
@@ -26,21 +26,27 @@ from condswin.networks.unet import SwinUNet
 from condswin.networks.unrolled import CONDITIONS, UnrolledNetwork
 
 
-def _swin_block(settings: Settings, dim: int, heads: int, shift: int) -> SwinBlock:
+def _swin_block(settings: Settings, dim: int, heads: int, shifted: bool) -> SwinBlock:
     wide = settings.feed_forward
     return SwinBlock(
         dim,
         window=settings.window,
-        shift=shift,
-        attention=WindowAttention(dim, heads=heads, window=settings.window, dropout=settings.dropout),
+        shifted=shifted,
+        attention=window_attention(
+            dim,
+            heads=heads,
+            window=settings.window,
+            attended=settings.attended_windows,
+            dropout=settings.dropout,
+        ),
         feed_forward=FeedForward(
             dim, hidden=wide if isinstance(wide, int) else round(wide * dim), dropout=settings.dropout
         ),
     )
 
 
-def _gated_block(settings: Settings, dim: int, heads: int, shift: int) -> SwinBlock:
-    block = _swin_block(settings, dim, heads, shift)
+def _gated_block(settings: Settings, dim: int, heads: int, shifted: bool) -> SwinBlock:
+    block = _swin_block(settings, dim, heads, shifted)
     for name in ("attention", "feed_forward"):
         setattr(block, name, Gated(getattr(block, name), dim))
     return block
@@ -54,16 +60,17 @@ def _wide_pixels(settings: Settings, in_channels: int, out_channels: int) -> Wid
 
 
 def _conditional_block(
-    make_router: Callable[[Settings, int, int | float], Router], settings: Settings, dim: int, heads: int, shift: int
+    make_router: Callable[[Settings, int, int | float], Router], settings: Settings, dim: int, heads: int, shifted: bool
 ) -> SwinBlock:
     block = SwinBlock(
         dim,
         window=settings.window,
-        shift=shift,
+        shifted=shifted,
         attention=ConditionalWindowAttention(
             dim,
             heads=heads,
             window=settings.window,
+            attended=settings.attended_windows,
             query_router=make_router(settings, dim, settings.queries),
             key_value_router=make_router(settings, dim, settings.key_values),
             dropout=settings.dropout,
@@ -98,7 +105,7 @@ def _iterative_router(settings: Settings, dim: int, k: int | float) -> Router:
     )
 
 
-_BLOCKS: dict[str, Callable[[Settings, int, int, int], SwinBlock]] = {
+_BLOCKS: dict[str, Callable[[Settings, int, int, bool], SwinBlock]] = {
     "swin": _swin_block,
     "swin-gated": _gated_block,
     "conditional-iterative": partial(_conditional_block, _iterative_router),
@@ -114,7 +121,6 @@ def _swin_unet(
         out_channels=out_channels,
         embedding=settings.embedding,
         patch=settings.patch,
-        window=settings.window,
         heads=settings.heads,
         make_block=partial(_BLOCKS[variant], settings),
         stem_channels=settings.stem_channels,

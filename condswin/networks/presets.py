@@ -27,7 +27,9 @@ class Settings:
     Attributes:
         embedding: Channels of the first stage.
         patch: Patch side, pixels.
-        window: Window side, patches.
+        window: Window side, patches; or its rows and columns, of which columns go along phase encoding.
+        attended_windows: Windows whose patches a window attends to in plain and light attention: itself, and those that
+            it has most in common with; 1 for window attention.
         heads: Heads per stage, the bottleneck's last.
         feed_forward: Hidden channels of the plain variant's feed-forward: an integer for all stages alike (the
             thesis's), a float as a multiple of the stage's channels.
@@ -55,7 +57,8 @@ class Settings:
 
     embedding: int = 128
     patch: int = 4
-    window: int = 8
+    window: int | tuple[int, int] = 8
+    attended_windows: int = 1
     heads: tuple[int, ...] = (4, 8)
     feed_forward: int | float = 256
     key_values: int | float = 7
@@ -155,7 +158,8 @@ SWIN_UNETR_PRESETS = {
 
 def _check_ours(settings: Settings) -> None:
     for name, value in asdict(settings).items():
-        if name in ("embedding", "patch", "window", "tile") and value < 1:
+        smallest = min(value) if isinstance(value, tuple) and value else value
+        if name in ("embedding", "patch", "window", "attended_windows", "tile") and smallest < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
         if name in ("key_values", "queries", "heavy_patches", "feed_forward", "wide_tiles") and value <= 0:
             raise ValueError(f"{name}={value}: must be positive")
@@ -336,7 +340,10 @@ def _fits(value: object, kind: Any) -> bool:
     if isinstance(kind, types.UnionType):
         return any(_fits(value, part) for part in get_args(kind))
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_fits(each, get_args(kind)[0]) for each in value)
+        part, *others = get_args(kind)
+        if not isinstance(value, tuple) or not (Ellipsis in others or len(value) == 1 + len(others)):
+            return False
+        return all(_fits(each, part) for each in value)
     if kind is float:
         return type(value) in (int, float)
     return type(value) is kind
@@ -346,5 +353,5 @@ def _words(kind: Any) -> str:
     if isinstance(kind, types.UnionType):
         return " or ".join(_words(part) for part in get_args(kind))
     if get_origin(kind) is tuple:
-        return "a list of integers"
+        return "a list of integers" if get_args(kind)[-1] is Ellipsis else "a list of two integers"
     return {int: "an integer", float: "a number", bool: "true or false", types.NoneType: "null"}[kind]

@@ -163,7 +163,6 @@ class SwinUNet(nn.Module):
         out_channels: Channels of the output image.
         embedding: Channels C of the first stage; doubles per stage.
         patch: Side of a patch in pixels.
-        window: Largest window side in patches.
         heads: Heads per stage, the bottleneck's last; their number less one is the number of stages ("basic layers").
         make_block: Makes one block.
         stem_channels: Channels of a stem of convolutions whose features are joined again before the output; 0 for the
@@ -183,7 +182,6 @@ class SwinUNet(nn.Module):
         out_channels: int,
         embedding: int,
         patch: int,
-        window: int,
         heads: tuple[int, ...],
         make_block: BlockFactory,
         stem_channels: int = 0,
@@ -204,14 +202,12 @@ class SwinUNet(nn.Module):
         self.wide = wide
         seen = stem_channels + (wide.channels if wide else 0)
         self.embedding = PatchEmbedding(seen or in_channels, embedding, patch=folded_patch)
-        self.encoder = nn.ModuleList(
-            two_blocks(make_block, dims[stage], heads[stage], window) for stage in range(stages)
-        )
+        self.encoder = nn.ModuleList(two_blocks(make_block, dims[stage], heads[stage]) for stage in range(stages))
         self.merging = nn.ModuleList(PatchMerging(dims[stage]) for stage in range(stages))
-        self.bottleneck = two_blocks(make_block, dims[-1], heads[-1], window)
+        self.bottleneck = two_blocks(make_block, dims[-1], heads[-1])
         self.bottleneck_norm = nn.LayerNorm(dims[-1])
         self.decoder = nn.ModuleList(
-            DecoderStage(dims[stage], blocks=two_blocks(make_block, dims[stage], heads[stage], window))
+            DecoderStage(dims[stage], blocks=two_blocks(make_block, dims[stage], heads[stage]))
             for stage in reversed(range(stages))
         )
         self.output_norm = nn.LayerNorm(embedding)

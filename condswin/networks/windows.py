@@ -13,6 +13,9 @@ from torch import Tensor
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+#: Rows and columns; one number is both.
+Sides = int | tuple[int, int]
+
 #: Added to the score of a key that a query must not see: large enough to vanish in a softmax, and held by fp16.
 MASKED = -1e4
 
@@ -51,16 +54,23 @@ def _constant(function: _F) -> _F:
     return function
 
 
+def pair(sides: Sides) -> tuple[int, int]:
+    """Rows and columns of what is square or not."""
+    return (sides, sides) if isinstance(sides, int) else sides
+
+
 @_constant
-def window_plan(height: int, width: int, window: int, shift: int, device: torch.device) -> WindowPlan:
+def window_plan(height: int, width: int, window: Sides, shift: Sides, device: torch.device) -> WindowPlan:
     """The plan for a feature map of `height` x `width` patches, made once per size and device."""
-    return _window_plan(height, width, window, shift, device)
+    return _window_plan(height, width, pair(window), pair(shift), device)
 
 
 @lru_cache(maxsize=256)
-def _window_plan(height: int, width: int, window: int, shift: int, device: torch.device) -> WindowPlan:
-    sizes = min(window, height), min(window, width)
-    shifts = shift if height > window else 0, shift if width > window else 0
+def _window_plan(
+    height: int, width: int, window: tuple[int, int], shift: tuple[int, int], device: torch.device
+) -> WindowPlan:
+    sizes = min(window[0], height), min(window[1], width)
+    shifts = shift[0] if height > window[0] else 0, shift[1] if width > window[1] else 0
     padding = -height % sizes[0], -width % sizes[1]
     # A plan first made in inference mode must still serve a later training step.
     with torch.inference_mode(False), torch.no_grad():
@@ -85,30 +95,38 @@ def _window_plan(height: int, width: int, window: int, shift: int, device: torch
     )
 
 
-def relative_position_index(window: int, rows: int, columns: int, device: torch.device) -> Tensor:
-    """Row of a bias table of (2 * window - 1)^2 rows for each query and key of a `rows` x `columns` window.
+def relative_position_index(window: Sides, rows: int, columns: int, device: torch.device) -> Tensor:
+    """Row of a bias table for each query and key of a `rows` x `columns` window.
+
+    Args:
+        window: Height and width of the largest window, whose offsets are the table's
+            (2 * height - 1) * (2 * width - 1) rows.
+        rows: Of the window at hand.
+        columns: Likewise.
+        device: Where the result is.
 
     Returns:
-        (N, N) integers; row offset times 2 * window - 1 plus column offset, both counted from -(window - 1).
+        (N, N) integers; row offset times 2 * width - 1 plus column offset, counted from -(height - 1) and
+        -(width - 1).
     """
-    return _constant_index(window, rows, columns, device)[0]
+    return _constant_index(pair(window), rows, columns, device)[0]
 
 
 @_constant
-def _constant_index(window: int, rows: int, columns: int, device: torch.device) -> tuple[Tensor]:
+def _constant_index(window: tuple[int, int], rows: int, columns: int, device: torch.device) -> tuple[Tensor]:
     """In a tuple: compilers take a bare tensor for one of the network's own, and refuse a second of its name."""
     return (_relative_position_index(window, rows, columns, device),)
 
 
 @lru_cache(maxsize=64)
-def _relative_position_index(window: int, rows: int, columns: int, device: torch.device) -> Tensor:
+def _relative_position_index(window: tuple[int, int], rows: int, columns: int, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         row, column = (axis.reshape(-1) for axis in torch.meshgrid(
             torch.arange(rows), torch.arange(columns), indexing="ij"
         ))  # fmt: skip
-        row_offset = row[:, None] - row[None, :] + window - 1
-        column_offset = column[:, None] - column[None, :] + window - 1
-        return (row_offset * (2 * window - 1) + column_offset).to(device)
+        row_offset = row[:, None] - row[None, :] + window[0] - 1
+        column_offset = column[:, None] - column[None, :] + window[1] - 1
+        return (row_offset * (2 * window[1] - 1) + column_offset).to(device)
 
 
 def partition(x: Tensor, plan: WindowPlan) -> Tensor:

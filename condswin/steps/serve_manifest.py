@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from condswin.config.reading import read_yaml
 from condswin.config.pools import load_pools
+from condswin.config.reading import read_yaml
 from condswin.config.root import Config
 from condswin.errors import BadFileError, ConfigError, StaleError
 from condswin.files import write_json

@@ -1,5 +1,7 @@
 """What routers decide is seen where it is decided, and seeing changes nothing."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -35,8 +37,15 @@ def test_watching_changes_nothing_and_leaves_nothing_behind(network: torch.nn.Mo
     assert not [module for module in network.modules() if module._forward_hooks or module._forward_pre_hooks]
 
 
-def test_choices_are_put_where_they_are_in_the_image(network: torch.nn.Module) -> None:
+@pytest.mark.parametrize(
+    ("overrides", "shift"),
+    [({}, (4, 4)), ({"window": (3, 6)}, (1, 3)), ({"window": (3, 6), "attended_windows": 3}, (1, 3))],
+)
+def test_choices_are_put_where_they_are_in_the_image(overrides: dict[str, Any], shift: tuple[int, int]) -> None:
     """Of windows, shifted and padded ones too, by the coordinates that go the way of the patches."""
+    torch.manual_seed(0)
+    network = create_model("conditional-light", **SMALL, key_values=3, **overrides).eval()
+    window = overrides.get("window", 8)
     routings = []
     for module in network.modules():
         if isinstance(module, ConditionalWindowAttention):
@@ -44,11 +53,11 @@ def test_choices_are_put_where_they_are_in_the_image(network: torch.nn.Module) -
     with torch.no_grad(), watched(network) as decisions:
         network(torch.randn(1, 1, 52, 44))
     found = [each for each in decisions if each.kind == "key_value"]
-    for decision, routing, shift in zip(found, routings, [0, 4] * 3, strict=True):
+    for decision, routing, displaced in zip(found, routings, [0, shift] * 3, strict=True):
         assert decision.chosen is not None
         height, width = decision.chosen.shape[1:]
         number = torch.arange(1, height * width + 1).view(1, height, width, 1)
-        windows = partition(number, window_plan(height, width, 8, shift, number.device))[..., 0]
+        windows = partition(number, window_plan(height, width, window, displaced, number.device))[..., 0]
         places = windows.gather(-1, routing.indices)
         wanted = places[places > 0].unique()  # 0 is padding
         assert torch.equal((decision.chosen.flatten().nonzero()[:, 0] + 1).sort().values, wanted)
