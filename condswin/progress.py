@@ -24,6 +24,15 @@ LOG_EVERY = 10.0
 BAR = 20
 
 
+_hushed = False
+
+
+def hush() -> None:
+    """Shows no progress from here on; what is said beside it stays."""
+    global _hushed
+    _hushed = True
+
+
 class Advance(Protocol):
     """Counts one piece of work as done; `note` is shown behind the bar."""
 
@@ -57,6 +66,9 @@ def progress(label: str, total: int, *, done: int = 0, at_most: bool = False) ->
         at_most: It may end before all is done, and so may the time left.
     """
     label = plain(label)
+    if _hushed:
+        yield lambda note="": None
+        return
     if sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}", markup=False),

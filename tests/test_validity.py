@@ -105,7 +105,7 @@ def test_edits_of_code_redo_what_uses_it_and_nothing_else(tree: Tree) -> None:
     assert "starts anew, since the last checkpoint: code changed: condswin/networks/routers.py" in tree.said
     assert tree.edit("mri/masks.py") == {"prepare", "train", "evaluate", "ablate", "baseline"}
     assert tree.edit("mri/source.py") == {"ingest", "ablate"}
-    unused = ("cli.py", "config/profiles.py", "mri/card.py", "reporting/text.py", "ct/learning.py", "mri/guard.py")
+    unused = ("cli/data.py", "config/profiles.py", "mri/card.py", "reporting/text.py", "ct/learning.py", "mri/guard.py")
     for module in unused:
         path = tree.code / "condswin" / module
         path.write_text(path.read_text() + "\n\nEDITED = True\n")

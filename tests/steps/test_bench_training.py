@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from condswin.cli import _combinations
+from condswin.cli.learning import _combinations
 from condswin.config.root import Config
 from condswin.errors import ConfigError
 from condswin.mri.dataset import SliceDataset

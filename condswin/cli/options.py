@@ -1,0 +1,50 @@
+"""What commands have in common: their options, and how they read parameters."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from condswin.config.names import TASKS, TaskName
+from condswin.config.profiles import compose
+from condswin.config.reading import load_config
+from condswin.config.root import Config
+from condswin.suggest import unknown
+
+
+def known_task(name: str) -> str:
+    """The name of a task; refuses any other."""
+    if name not in TASKS:
+        raise typer.BadParameter(unknown("task", name, TASKS))
+    return name
+
+
+Params = Annotated[Path, typer.Option("--params", help="Parameters file.", show_default=True)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Instead of the file's value; may be repeated: seed=3."),
+]
+Task = Annotated[str, typer.Argument(callback=known_task, help=" or ".join(TASKS))]
+Variant = Annotated[str, typer.Argument(help="A variant named in the parameters.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Write beside files that are not condswin's; replace those of equal names.")
+]
+OptionalPath = Annotated[Path | None, typer.Option(help="Default: the place in dvc.yaml.")]
+DEFAULT_PARAMS = Path("params.yaml")
+Prepared = Annotated[Path | None, typer.Option(help="Output of prepare. Default: the place in dvc.yaml.")]
+Registered = Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")]
+
+
+def read(task: str, params: Path, settings: list[str] | None) -> Config:
+    """The parameters, which must have the task: called before a step's slow imports."""
+    config = load_config(params, settings or [])
+    config.task(task)
+    return config
+
+
+def read_or_demo(task: TaskName | None, params: Path, settings: list[str] | None) -> Config:
+    """The parameters, or the demo's for what needs none of its own: scoring and predicting anybody's files."""
+    config = load_config(params, settings or []) if params.exists() else compose(["demo"], settings or [])
+    if task is not None and task not in config.present:
+        return compose(["demo"])
+    return config
