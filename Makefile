@@ -10,7 +10,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro test test-services test-containers chaos lint types format pipelines pipeline-local image pin lock clean
+.PHONY: help repro test test-services test-containers test-browser chaos lint types format pipelines pipeline-local image pin lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -51,6 +51,9 @@ test-services: .venv/installed  ## Run the tests against real PostgreSQL, S3 and
 
 test-containers: .venv/installed  ## Build the image on a real Docker daemon and run the pipeline in it
 	pytest -m containers tests/containers
+
+test-browser: .venv/installed  ## Open the report in Debian's Chromium: what it shows, does and asks for
+	pytest -m browser tests/browser
 
 chaos: .venv/installed  ## Kill trainings, damage their checkpoints and fill their disk, CHAOS times each (20)
 	pytest -m chaos tests/chaos

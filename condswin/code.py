@@ -12,12 +12,14 @@ from condswin.files import sha256
 PACKAGE = __name__.partition(".")[0]
 #: A module of this package stands for the task's module of the same name, which `tasks.loading` imports by name.
 PARTS = f"{PACKAGE}.tasks"
+#: What templates of pages are made of.
+TEMPLATES = ("html", "css", "js")
 
 
 def closure(step: str, task: TaskName) -> dict[str, str]:
     """Checksums of all files, condswin's and those of tasks' packages, that a step may run for a task.
 
-    Imports inside of functions count as well. A package's HTML templates belong to its modules.
+    Imports inside of functions count as well. A package's templates of pages belong to its modules.
 
     Args:
         step: A module of `condswin.steps`.
@@ -86,5 +88,5 @@ def _files(module: str) -> Iterator[tuple[str, Path]]:
     """A module's files by their path relative to the folder that holds its package."""
     path, root = _path(module), _root(_top(module))
     if path is not None and root is not None:
-        for file in (path, *path.parent.glob("*.html")):
+        for file in (path, *(found for kind in TEMPLATES for found in sorted(path.parent.glob(f"*.{kind}")))):
             yield file.relative_to(root).as_posix(), file

@@ -19,6 +19,7 @@ from condswin.config.gate import RuleConfig
 from condswin.config.names import TASKS
 from condswin.config.profiles import compose, write_config
 from condswin.outputs import RECORD
+from tests.reporting.pages import missing
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,15 +106,11 @@ def test_an_up_to_date_registry_leaves_nothing_to_do_and_an_empty_one_everything
 def test_the_report_is_one_file_with_the_tables_numbers(pipeline: tuple[str, Path]) -> None:
     task, folder = pipeline
     html = (folder / "report/report.html").read_text()
-    comparison = json.loads((folder / f"comparison/{task}.json").read_text())
-    mean = comparison["variants"]["swin"]["test"][comparison["metric"]]["mean"]
-    assert f"{mean:.{2 if task == 'reconstruction' else 3}f}" in html
+    assert not missing(html, folder, task)
     generated = "the challenger was trained on generated data alone"
-    for said in ("promoted: version 1 is champion", "it lets everything through", generated, "worst first"):
+    for said in ("promoted: version 1 is champion", "it lets everything through", generated, "Worst cases of"):
         assert said in html
-    assert html.count("data:image/png;base64,") >= 3
-    assert "http://" not in html
-    assert "https://" not in html
+    assert html.count("data:image/png;base64,") >= 12
     assert str(folder) not in html
 
 

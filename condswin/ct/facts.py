@@ -26,6 +26,12 @@ class SegmentationFacts(Facts):
     reference_method: ClassVar[str] = SegmentationConfig.reference_method
     further: ClassVar[Mapping[str, bool]] = SegmentationConfig.further
     traits: ClassVar[Mapping[str, type]] = SegmentationConfig.traits
+    units: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("liver_hd95", "tumour_hd95"), "mm"),
+        **dict.fromkeys(("lesions_found", "lesions_missed", "lesions_false"), "per case"),
+        **dict.fromkeys(("liver_volume_error", "tumour_volume_error"), "share"),
+        **dict.fromkeys(("liver_ml", "tumour_ml"), "ml"),
+    }
 
     @property
     def monitor(self) -> tuple[str, bool]:

@@ -1,29 +1,34 @@
 """The slices of a case that show most, with the outlines of target and prediction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from condswin.ct.cases import target_stem
 from condswin.ct.config import SegmentationConfig
 from condswin.ct.geometry import Geometry
 from condswin.ct.judging import label_files, read_prediction
-from condswin.ct.nifti import SUFFIXES, read_image, read_labels
+from condswin.ct.nifti import SUFFIXES, Volume, read_image, read_labels
 from condswin.ct.prepared import open_prepared, read_slices
 from condswin.ct.resampling import apply_window
 from condswin.errors import BadDataError
 from condswin.plain import label
-from condswin.tasks.pictures import Pictures
+from condswin.tasks.pictures import CasePanels, Panel, Pictures, pixels
 from condswin.tasks.slices import Batch, Shown
 
 Mask = NDArray[np.bool_]
 
-_TARGET, _PREDICTION = "#37d67a", "#ff4fd8"
+#: Of the palette of Okabe and Ito (2008), which the colour-blind tell apart; and lines that differ without any colour.
+_TARGET, _PREDICTION = ("#f0e442", "solid"), ("#56b4e9", "dashed")
+_MISSED, _FALSE = (0.90, 0.62, 0.0, 0.75), (0.0, 0.45, 0.85, 0.75)
+#: Pixels of the longer side of a picture on a page, about.
+_SIDE = 360
 _MARGIN = 0.12  # around the liver, of its size
 _ROWS = 3
 
@@ -83,18 +88,14 @@ def _draw_slice(
     for panel, value in ((panels[1], 1), (panels[2], 2)):
         _outline(panel, target >= value, _TARGET)
         _outline(panel, prediction >= value, _PREDICTION)
-    # Any wrong class is an error: pixels called less than they are, and more than they are.
-    overlay = np.zeros((*target.shape, 4), np.float32)
-    overlay[target > prediction] = (1, 0.2, 0.2, 0.7)
-    overlay[target < prediction] = (0.2, 0.5, 1, 0.7)
-    panels[3].imshow(overlay, **frame)
+    panels[3].imshow(_errors(target, prediction), **frame)
 
 
 def _title(figure: matplotlib.figure.Figure, panels: Sequence[Axes], case: str) -> None:
-    titles = ("CT", "liver", "tumour", "missed (red), false (blue)")
+    titles = ("CT", "liver", "tumour", "missed (orange), false (blue)")
     for panel, title in zip(panels, titles, strict=True):
         panel.set_title(title, fontsize=9)
-    figure.suptitle(f"{case}outlines of target (green) and prediction (magenta)", fontsize=10)
+    figure.suptitle(f"{case}outlines of target (yellow) and prediction (blue, dashed)", fontsize=10)
 
 
 def telling_slices(target: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> list[int]:
@@ -109,9 +110,29 @@ def telling_slices(target: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> 
     return sorted(found)
 
 
-def _outline(panel: Axes, mask: Mask, colour: str) -> None:
+def _blank(view: tuple[float, float, float, float], stretch: float) -> Axes:
+    """Axes without a frame that fill a figure, and show a part of a slice in true proportions."""
+    top, bottom, left, right = view
+    height, width = (bottom - top) * stretch, right - left
+    scale = _SIDE / max(height, width) / 100
+    figure = matplotlib.figure.Figure(figsize=(width * scale, height * scale), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(left, right), ylim=(bottom, top), autoscale_on=False)
+    axes.axis("off")
+    return axes
+
+
+def _outline(panel: Axes, mask: Mask, style: tuple[str, str]) -> None:
     if mask.any() and not mask.all():
-        panel.contour(mask, levels=[0.5], colors=colour, linewidths=1)
+        lines = panel.contour(mask, levels=[0.5], colors=style[0], linestyles=style[1], linewidths=1)
+        # A dark rim: yellow is lost on bright tissue, blue on bone.
+        lines.set(path_effects=[withStroke(linewidth=1.8, foreground="black")])
+
+
+def _errors(target: NDArray[Any], prediction: NDArray[Any]) -> NDArray[np.float32]:
+    """Any wrong class, (H, W, RGBA): pixels called less than they are, and more than they are."""
+    overlay = np.zeros((*target.shape, 4), np.float32)
+    overlay[target > prediction], overlay[target < prediction] = _MISSED, _FALSE
+    return overlay
 
 
 def _view(mask: Mask) -> tuple[float, float, float, float]:
@@ -138,17 +159,52 @@ class SegmentationPictures(Pictures):
             BadDataError: Target or prediction of the case is missing.
             BadFileError: A file is unusable.
         """
-        paths = []
-        for folder in (targets, predictions):
-            files = label_files(folder)
-            if (key := case.removeprefix("volume-")) not in files:
-                raise BadDataError(f"{folder}: no segmentation of {case} ({target_stem(case)}.nii.gz)")
-            paths.append(files[key])
-        rules = self.config.section(SegmentationConfig).ingest
-        target = read_labels(paths[0], rules=rules)
-        prediction = read_prediction(target, paths[0], paths[1], rules)
+        target, prediction = self._read(targets, predictions, case)
         slices = self._slices(targets, case, target.geometry)
         return draw_case(case, target.geometry, target.data, prediction.data, slices)
+
+    def panels(self, targets: Path, predictions: Mapping[str, Path], case: str) -> CasePanels:
+        """CT, and outlines and errors by method, in the slices that tell most of the first method."""
+        read = {name: self._read(targets, folder, case) for name, folder in predictions.items()}
+        target = next(iter(read.values()))[0]
+        geometry, slices = target.geometry, self._slices(targets, case, target.geometry)
+        truth = geometry.to_canonical(target.data)
+        masks = {name: geometry.to_canonical(prediction.data) for name, (_, prediction) in read.items()}
+        places = telling_slices(truth, next(iter(masks.values())))
+        view = _view(np.any([truth > 0, *(mask > 0 for mask in masks.values())], axis=0))
+        _, row_step, column_step = geometry.spacing
+        frame: dict[str, Any] = {"extent": (-0.5, truth.shape[2] - 0.5, truth.shape[1] - 0.5, -0.5), "aspect": "auto"}
+        shown = [slices(place) if slices else np.full((1, 1), -1, np.float32) for place in places]
+
+        def panel(name: str, *outlined: NDArray[np.uint8], wrong: NDArray[np.uint8] | None = None) -> Panel:
+            pictures = []
+            for ct, place in zip(shown, places, strict=True):
+                axes = _blank(view, row_step / column_step)
+                axes.imshow(ct, cmap="gray", vmin=-1, vmax=1, **frame)
+                for labels, style in zip(outlined, (_TARGET, _PREDICTION), strict=False):
+                    _outline(axes, labels[place] >= 1, style)
+                    _outline(axes, labels[place] >= 2, style)
+                if wrong is not None:
+                    axes.imshow(_errors(truth[place], wrong[place]), **frame)
+                pictures.append(pixels(cast(matplotlib.figure.Figure, axes.figure)))
+            return Panel(name, pictures, wrong is not None)
+
+        low, high = self.config.section(SegmentationConfig).prepare.windows[0]
+        return CasePanels(
+            places=places,
+            total=len(truth),
+            panels=[
+                panel("CT"),
+                panel("target", truth),
+                *(panel(name, truth, mask) for name, mask in masks.items()),
+                *(panel(f"error of {name}", wrong=mask) for name, mask in masks.items()),
+            ],
+            unit="HU",
+            window=(low, high),
+            errors=None,
+            legend="Outlines of liver and tumours: target yellow and solid, prediction blue and dashed. "
+            "Errors: missed orange (light), false blue (dark).",
+        )
 
     def slices(self, shown: Sequence[Shown]) -> matplotlib.figure.Figure:
         """CT, outlines of target against output in the part that is liver, and errors of each slice."""
@@ -170,6 +226,18 @@ class SegmentationPictures(Pictures):
         """The first window that the network sees."""
         shades: NDArray[np.float32] = np.float32(0.5) * (self._middle(batch) + 1)
         return shades
+
+    def _read(self, targets: Path, predictions: Path, case: str) -> tuple[Volume, Volume]:
+        """Labels of a case: the target and the prediction in its geometry."""
+        paths = []
+        for folder in (targets, predictions):
+            files = label_files(folder)
+            if (key := case.removeprefix("volume-")) not in files:
+                raise BadDataError(f"{folder}: no segmentation of {case} ({target_stem(case)}.nii.gz)")
+            paths.append(files[key])
+        rules = self.config.section(SegmentationConfig).ingest
+        target = read_labels(paths[0], rules=rules)
+        return target, read_prediction(target, paths[0], paths[1], rules)
 
     def _middle(self, batch: Batch) -> NDArray[np.float32]:
         """The slice itself, (H, W) in -1..1, among its neighbours, in the first window."""

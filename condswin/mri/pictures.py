@@ -16,11 +16,13 @@ from condswin.mri.inputs import magnitude
 from condswin.mri.metrics import psnr, ssim
 from condswin.mri.scoring import read_case, score_pairs
 from condswin.plain import label, plain
-from condswin.tasks.pictures import Pictures, between
+from condswin.tasks.pictures import CasePanels, Panel, Pictures, between, shades
 from condswin.tasks.slices import Batch, Shown
 
 #: Error maps are shown this many times brighter than the images.
 ERROR_GAIN = 5
+# Slices of a volume on a page.
+_SLICES = 5
 
 
 class ReconstructionPictures(Pictures):
@@ -32,6 +34,34 @@ class ReconstructionPictures(Pictures):
         if case not in pairs:
             raise BadDataError(f"{predictions}: no prediction of {case!r}; there are: {', '.join(list(pairs)[:9])}")
         return picture_case(case, *pairs[case])
+
+    def panels(self, targets: Path, predictions: Mapping[str, Path], case: str) -> CasePanels:
+        """Target, zero-filled image, reconstructions and errors of the middle slice and of some beside it."""
+        read = {name: read_case(*score_pairs(targets, folder)[case]) for name, folder in predictions.items()}
+        truth = next(iter(read.values()))[0]
+        images = {"zero-filled": truth.zero_filled, **{name: prediction for name, (_, prediction, _) in read.items()}}
+        shown = {name: volume for name, volume in images.items() if volume is not None}
+        slices = len(truth.target)
+        spread = {round(place) for place in np.linspace(0, slices - 1, min(slices, _SLICES))}
+        places = sorted(spread | {slices // 2}, key=lambda place: (abs(place - slices // 2), place))[:_SLICES]
+        white = float(np.quantile(truth.target, 0.998)) or float(truth.target.max())
+
+        def panel(name: str, volume: FloatArray, brightest: float, error: bool) -> Panel:
+            return Panel(name, [shades(volume[place], 0, brightest) for place in places], error)
+
+        errors = {f"error of {name}": np.abs(volume - truth.target) for name, volume in shown.items()}
+        return CasePanels(
+            places=places,
+            total=slices,
+            panels=[
+                *(panel(name, volume, white, False) for name, volume in {"target": truth.target, **shown}.items()),
+                *(panel(name, volume, white / ERROR_GAIN, True) for name, volume in errors.items()),
+            ],
+            unit="the scanner's units",
+            window=(0.0, white),
+            errors=(0.0, white / ERROR_GAIN),
+            legend="Errors are absolute differences from the target, on a scale of their own.",
+        )
 
     def slices(self, shown: Sequence[Shown]) -> matplotlib.figure.Figure:
         """Zero-filled image, target, reconstruction and its error of each slice; PSNR as in validation.

@@ -54,7 +54,3 @@ def remarks(record: Mapping[str, Any]) -> list[str]:
 def trained_on(how: str) -> str:
     """What kind of data a network saw, in words; `how` as `Manifest.generated` says it."""
     return _ORIGIN.get(how, _ORIGIN["unknown"])
-
-
-def _worst(rule: Mapping[str, Any]) -> list[str]:
-    return [", ".join(rule["worst"])] if rule.get("worst") else []

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from condswin.files import atomic_file
+from condswin.reporting.cases import ShownCase
+from condswin.reporting.page import Grid
 
 
 @dataclass(frozen=True)
@@ -16,30 +19,50 @@ class TaskReport:
 
     Attributes:
         name: The task.
-        table: Rows of cells by column.
         best: Name of the best variant.
         metric: The metric that decides.
-        chosen_on: The split that decided which is best.
-        splits: Cases per split.
+        data: What data this is.
+        headline: What became of the best variant.
+        outcome: The same in a word.
+        answers: Sentences by question, the first that a reader has.
+        rules: The gate's, if it has decided.
+        remarks: What to know beside them.
+        scores: Methods by metric; the first table has what is reported.
+        forests: Gains as figures.
+        gains: Gains in numbers.
+        groups: Scores by kind of case.
+        cases: The worst ones in pictures.
+        every_case: All of them in numbers; None for a page that names none.
+        maps: What routers chose, by variant.
+        shares: Which patches they chose.
+        trends: Scores of cases over what describes them.
+        curves: Of the trainings.
+        costs: Of the networks.
         rejected: Cases that ingestion left out, with reasons.
-        figures: Data URIs by caption.
-        cases: Rows of cells by column, the best variant's test cases, worst first.
-        pictures: Data URIs by caption, of the best variant's cases.
-        promotion: The gate's decision with a `headline` and `remarks`, or None if there is none yet.
         facts: Lines of provenance by name.
     """
 
     name: str
-    table: list[dict[str, str]]
     best: str
     metric: str
-    chosen_on: str
-    splits: Mapping[str, int]
+    data: str
+    headline: str
+    outcome: str
+    answers: Mapping[str, list[str]]
+    rules: Grid | None
+    remarks: list[str]
+    scores: list[Grid]
+    forests: list[Markup]
+    gains: Grid
+    groups: list[Grid]
+    cases: list[ShownCase]
+    every_case: Grid | None
+    maps: Mapping[str, Markup]
+    shares: Grid | None
+    trends: list[Markup]
+    curves: list[Markup]
+    costs: Grid | None
     rejected: list[dict[str, str]]
-    figures: Mapping[str, str]
-    cases: list[dict[str, str]]
-    pictures: Mapping[str, str]
-    promotion: Mapping[str, Any] | None
     facts: Mapping[str, str]
 
 

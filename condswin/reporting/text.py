@@ -81,7 +81,7 @@ def print_summary(split: dict[str, Any]) -> None:
     for part, summaries in parts:
         for name, value in summaries.items():
             if "mean" in value:
-                interval = f"{shown(name, value['low'])} to {shown(name, value['high'])}"
+                interval = span(name, value["low"], value["high"]) or "-"
                 # Reference methods have no details.
                 means = [summaries[baseline].get(name, {"mean": None})["mean"] for baseline in baselines]
                 others = [shown(name, mean) for mean in means]
@@ -164,7 +164,7 @@ def table_rows(task: Facts, comparison: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def case_rows(task: Facts, rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Cells of the per-case table: text columns, metrics and details of each case, worst first by the first metric.
+    """Cells of the per-case table: traits, metrics and details of each case, worst first by the first metric.
 
     Args:
         task: Names the columns.
@@ -173,8 +173,13 @@ def case_rows(task: Facts, rows: Sequence[Mapping[str, str]]) -> list[dict[str, 
     metric, higher_is_better = next(iter(task.metrics.items()))
     values = [float(row[metric]) * (1 if higher_is_better else -1) for row in rows]
     order = sorted(range(len(rows)), key=lambda place: (math.isnan(values[place]), values[place], rows[place]["case"]))
-    columns = [name for name in (*_TEXTS, *task.metrics, *task.details) if rows and name in rows[0]]
-    return [{column: _case_cell(column, rows[place][column]) for column in columns} for place in order]
+    texts = {*_TEXTS, *(trait for trait, kind in task.traits.items() if kind is str)}
+    wanted = dict.fromkeys((*_TEXTS, *task.traits, *task.metrics, *task.details))
+    columns = [name for name in wanted if rows and name in rows[0]]
+    return [
+        {name: rows[place][name] if name in texts else _case_cell(name, rows[place][name]) for name in columns}
+        for place in order
+    ]
 
 
 def shown(metric: str, value: float | None) -> str:
@@ -184,15 +189,25 @@ def shown(metric: str, value: float | None) -> str:
     return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.{DECIMALS.get(metric, 3)}f}"
 
 
+def span(metric: str, low: float | None, high: float | None) -> str:
+    """An interval with as many decimals as its ends differ in; nothing if it has no ends, or they do not differ."""
+    if low is None or high is None or not math.isfinite(low) or not math.isfinite(high):
+        return ""
+    ends = shown(metric, low), shown(metric, high)
+    decimals = DECIMALS.get(metric, 3)
+    while ends[0] == ends[1] and (decimals := decimals + 1) < 12:
+        ends = f"{low:.{decimals}f}", f"{high:.{decimals}f}"
+    return f"{ends[0]} to {ends[1]}" if ends[0] != ends[1] else ""
+
+
 def _case_cell(column: str, text: str) -> str:
-    if column in _TEXTS:
-        return text
     value = float(text)
     return shown(column, None if math.isnan(value) else value)
 
 
 def _gain(metric: str, gain: Mapping[str, Any]) -> str:
-    return f"{shown(metric, gain['mean'])} ({shown(metric, gain['low'])} to {shown(metric, gain['high'])})"
+    ends = span(metric, gain["low"], gain["high"])
+    return shown(metric, gain["mean"]) + (f" ({ends})" if ends else "")
 
 
 def _cell(metric: str, summary: dict[str, Any]) -> str:

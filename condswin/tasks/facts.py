@@ -29,6 +29,8 @@ class Facts(Part):
     ceilings: ClassVar[Mapping[str, float]] = {}
     #: Columns that describe a case: `str` or `float`.
     traits: ClassVar[Mapping[str, type]] = {}
+    #: Units of columns; those without one have none.
+    units: ClassVar[Mapping[str, str]] = {}
 
     @property
     @abstractmethod

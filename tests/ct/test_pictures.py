@@ -23,7 +23,7 @@ def test_outlines_lie_where_the_labels_are():
     figure = draw_case("volume-0", position, labels, np.roll(labels, 3, 0), None)
     canonical = position.to_canonical(labels)
     panels = np.array(figure.axes).reshape(-1, 4)
-    assert [panel.get_title() for panel in panels[0]] == ["CT", "liver", "tumour", "missed (red), false (blue)"]
+    assert [panel.get_title() for panel in panels[0]] == ["CT", "liver", "tumour", "missed (orange), false (blue)"]
     for row in panels:
         index = int(row[0].get_ylabel().split()[1]) - 1
         for panel, value in ((row[1], 1), (row[2], 2)):

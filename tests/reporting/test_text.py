@@ -87,6 +87,12 @@ def test_details_stand_in_the_summary_without_a_reference(capsys: pytest.Capture
     assert line.rstrip("│ ").endswith("-")
 
 
+def test_one_case_and_none_have_no_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    one, none = summarise([{"a": 24.04, "b": float("nan")}], ["a", "b"]).values()
+    print_summary({"psnr": one, "ssim": none, "zero-filled": {"psnr": one, "ssim": none}})
+    assert " to " not in capsys.readouterr().out
+
+
 def test_progress_has_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
