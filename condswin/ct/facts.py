@@ -26,6 +26,10 @@ class SegmentationFacts(Facts):
     reference_method: ClassVar[str] = SegmentationConfig.reference_method
     further: ClassVar[Mapping[str, bool]] = SegmentationConfig.further
     traits: ClassVar[Mapping[str, type]] = SegmentationConfig.traits
+    shares: ClassVar[tuple[str, ...]] = (
+        *("liver_dice", "liver_iou", "liver_sensitivity", "liver_precision"),
+        *("tumour_dice", "tumour_iou", "lesion_recall", "lesion_precision"),
+    )
     units: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("liver_hd95", "tumour_hd95"), "mm"),
         **dict.fromkeys(("lesions_found", "lesions_missed", "lesions_false"), "per case"),

@@ -19,6 +19,7 @@ class ReconstructionFacts(Facts):
     details: ClassVar[tuple[str, ...]] = ("fallback",)
     #: A network that is set aside more often than not is no better than what replaces it.
     ceilings: ClassVar[Mapping[str, float]] = {"fallback": 0.5}
+    shares: ClassVar[tuple[str, ...]] = ("fallback",)
     units: ClassVar[Mapping[str, str]] = {"psnr": "dB", "mae": "scanner's units", "fallback": "share of volumes"}
 
     @property

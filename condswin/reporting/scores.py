@@ -52,7 +52,8 @@ class Scores:
     def mean(self, method: str, column: str, cases: Sequence[str] | None = None) -> Interval | None:
         """Mean over patients with its interval, of some cases or of all."""
         values = self.values(method, column)
-        return self._over_patients({case: values[case] for case in values if cases is None or case in cases})
+        chosen = self._by_patient({case: values[case] for case in values if cases is None or case in cases})
+        return self._interval(column, list(chosen.values()), least=0.0)
 
     def gains(self, other: str, column: str, cases: Sequence[str] | None = None) -> dict[str, float]:
         """By patient, what the best variant gains on another method: positive where it is better."""
@@ -63,8 +64,7 @@ class Scores:
 
     def gain(self, other: str, column: str, cases: Sequence[str] | None = None) -> Interval | None:
         """Mean of `gains` with its interval."""
-        found = self.gains(other, column, cases)
-        return interval(np.array(list(found.values()))) if found else None
+        return self._interval(column, list(self.gains(other, column, cases).values()), least=-1.0)
 
     def kinds(self) -> dict[str, dict[str, list[str]]]:
         """By trait that differs among the cases, the cases by its value, or by the third of the values they are in."""
@@ -88,8 +88,13 @@ class Scores:
             grouped.setdefault(self.patients[case], []).append(values[case])
         return {patient: float(np.mean(group)) for patient, group in grouped.items()}
 
-    def _over_patients(self, values: Mapping[str, float]) -> Interval | None:
-        return interval(np.array(list(self._by_patient(values).values()))) if values else None
+    def _interval(self, column: str, values: Sequence[float], *, least: float) -> Interval | None:
+        if not values:
+            return None
+        found = interval(np.array(values))
+        if column not in self.facts.shares:
+            return found
+        return found._replace(low=max(found.low, least), high=min(found.high, 1.0))
 
 
 class Verdict(NamedTuple):

@@ -29,6 +29,8 @@ class Facts(Part):
     ceilings: ClassVar[Mapping[str, float]] = {}
     #: Columns that describe a case: `str` or `float`.
     traits: ClassVar[Mapping[str, type]] = {}
+    #: Columns that are between 0 and 1, which intervals of few patients need not be.
+    shares: ClassVar[tuple[str, ...]] = ()
     #: Units of columns; those without one have none.
     units: ClassVar[Mapping[str, str]] = {}
 

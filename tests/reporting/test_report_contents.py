@@ -50,6 +50,25 @@ def test_values_that_one_method_lacks_are_left_out_of_its_gains() -> None:
     assert changed.gain("swin", "fallback") is None
 
 
+def test_intervals_of_shares_stay_where_shares_can_be() -> None:
+    """Those of few patients, of which one differs a lot, reach far beyond."""
+    found = scores()
+    facts = type("Of", (), {"metrics": {"dice": True}, "further": {}, "ceilings": {}, "shares": ("dice",)})
+    dice = [0.0, 0.9, 0.95, 0.93, 0.92, 0.94]
+    rows = {
+        name: [{"case": f"case-{number}", "dice": value} for number, value in enumerate(values, start=1)]
+        for name, values in (("ours", dice), ("theirs", [0.9, 0.91, 0.92, 0.93, 0.94, 0.95]))
+    }
+    within = Scores(facts, PATIENTS, rows, ["theirs"])  # type: ignore[arg-type]
+    unbounded = interval(np.array(dice))
+    assert unbounded.low < -0.5
+    assert unbounded.high > 1
+    assert within.mean("ours", "dice") == unbounded._replace(low=0.0, high=1.0)
+    assert within.gain("theirs", "dice").low == -1.0
+    # Decibels have no ends.
+    assert found.mean("unrolled-swin", "psnr").high > 1
+
+
 def test_methods_are_told_apart_by_their_intervals() -> None:
     found = verdict(scores(), "psnr")
     assert found.beaten == ["compressed-sensing", "zero-filled"]
