@@ -1,3 +1,4 @@
+import inspect
 import json
 import re
 from pathlib import Path
@@ -5,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 from google.protobuf.json_format import ParseDict
-from kfp import compiler
+from kfp import compiler, dsl
+from kfp.dsl import pipeline_task
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec import pipeline_spec_pb2
 from typer.testing import CliRunner
@@ -22,6 +24,7 @@ from pipelines.__main__ import COMPILED, app
 from pipelines.catalogue import PIPELINES
 from pipelines.placing import CHECKPOINTS, LABEL
 from pipelines.retraining import build
+from pipelines.tasks import _callers_by_name
 from tests.pipelines.backend import platform_violations, tasks_of
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +69,19 @@ def test_committed_yaml_is_what_the_parameters_compile_to(tmp_path: Path) -> Non
         assert (tmp_path / "pipeline.yaml").read_text() == (COMPILED / f"{pipeline.name}.yaml").read_text()
 
 
+def test_kfp_is_left_as_it_was() -> None:
+    """While a pipeline is made it is spared reading the source of its callers; it still knows their names."""
+    graph = build(compose(["demo"]), ("reconstruction",))
+    assert pipeline_task.inspect is inspect
+
+    def outer() -> None:
+        with _callers_by_name():
+            graph().set_cpu_limit("1")
+
+    with pytest.raises(ValueError, match="set_cpu_limit can only be used on single-step components"):
+        dsl.pipeline(outer, name="outer")
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_parameters_of_one_task_compile_to_its_pipeline_alone(task: str, tmp_path: Path) -> None:
     values = compose(["demo", "tiny"]).values()
@@ -78,7 +94,7 @@ def test_parameters_of_one_task_compile_to_its_pipeline_alone(task: str, tmp_pat
     assert done.exit_code == 0, done.output
     drift = {"drift.yaml"} if config.task(task).data_card else set()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *(f"{task}.yaml", "evaluation.yaml", "batch-predict.yaml"),
+        *(f"{task}.yaml", "evaluation.yaml", "batch-predict.yaml", "search.yaml"),
         *drift,
     }
     for written in (tmp_path / "out").iterdir():
