@@ -85,9 +85,8 @@ def test_networks_are_saved_exported_and_built_again(tmp_path: Path) -> None:
     assert read == spec
     with torch.inference_mode():
         assert torch.equal(loaded(torch.ones(1, 1, 36, 36)), network(torch.ones(1, 1, 36, 36)))
-    for kind in ("pt2", "onnx"):
-        # Which compares, at another batch, what the file computes.
-        assert export_model(tmp_path / "model", tmp_path / f"model.{kind}", kind=kind, size=36) < 1e-4
+    # Which compares, at another batch, what the file computes. ONNX is made of what a .pt2 holds.
+    assert export_model(tmp_path / "model", tmp_path / "model.onnx", kind="onnx", size=36) < 1e-4
 
 
 def test_networks_compile_to_one_graph() -> None:
