@@ -29,6 +29,10 @@ WORST = "worst"
 _ARROWS = {True: "↑", False: "↓"}
 
 
+#: Patients of a kind of cases from which on an interval is shown; that of fewer says nothing but that they are few.
+FEW = 8
+
+
 class Cell(NamedTuple):
     """A cell of a table: a text, a smaller one below it, and what rows are sorted by."""
 
@@ -193,7 +197,7 @@ def group_tables(scores: Scores) -> list[Grid]:
         rows = []
         for place, (name, cases) in enumerate(groups.items()):
             patients = len({scores.patients[case] for case in cases})
-            means = [_cell(metric, scores.mean(method, metric, cases)) for method in scores.methods]
+            means = [_cell(metric, scores.mean(method, metric, cases), few=FEW) for method in scores.methods]
             rows.append([Cell(name, f"{len(cases)} cases, {patients} patients", place), *means])
         unit = scores.facts.units.get(trait, "")
         caption = f"{metric} {_ARROWS[scores.better[metric]]} by {trait}{f' ({unit})' if unit else ''}"
@@ -331,9 +335,11 @@ def _gain(scores: Scores, promotion: Mapping[str, Any] | None, method: str, metr
     return scores.gain(method, metric) if method in scores.methods else _ruled(promotion, metric)
 
 
-def _cell(metric: str, mean: Interval | None, *, sign: bool = False) -> Cell:
+def _cell(metric: str, mean: Interval | None, *, sign: bool = False, few: int = 0) -> Cell:
     if mean is None:
         return Cell("none", "")
+    if mean.patients < few:
+        return Cell(shown(metric, mean.mean), "", mean.mean)
     plus = "+" if sign and mean.mean > 0 else ""
     mark = "" if not sign else "holds" if mean.low > 0 else "broken" if mean.high < 0 else ""
     return Cell(f"{plus}{shown(metric, mean.mean)}", interval_text(metric, mean), mean.mean, mark)

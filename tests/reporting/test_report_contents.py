@@ -113,6 +113,9 @@ def test_kinds_of_cases_are_values_or_thirds_and_hold_each_case_once() -> None:
         assert sorted(case for cases in groups.values() for case in cases) == sorted(PATIENTS)
     table = group_tables(scores())[0]
     assert (table.rows[0][0].text, table.rows[0][0].below) == ("<b>T1</b>", "5 cases, 5 patients")
+    # Of so few no interval is told.
+    mean = scores().mean("unrolled-swin", "psnr", kinds["acquisition"]["<b>T1</b>"])
+    assert (table.rows[0][1].text, table.rows[0][1].below) == (shown("psnr", mean.mean), "")
 
 
 @pytest.mark.parametrize(
