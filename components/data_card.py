@@ -20,7 +20,7 @@ def data_card(
 
     Args:
         params: What this task reads of the parameters, as JSON.
-        task: `reconstruction`, as yet.
+        task: `reconstruction`; CT has no data card.
         code: Checksum of the code that this task runs; empty for whatever the image holds.
         ingested: Folder that the ingest component wrote.
         card: Folder with `card.html` and `card.json`.

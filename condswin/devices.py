@@ -7,7 +7,7 @@ from typing import Literal, TypeVar, cast
 
 import torch
 
-from condswin.errors import ConfigError
+from condswin.errors import MachineError
 
 T = TypeVar("T", bound=Callable[..., object])
 
@@ -16,12 +16,12 @@ def device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """The device that a parameter names: `auto` is a GPU where there is one.
 
     Raises:
-        ConfigError: There is none.
+        MachineError: There is none.
     """
     found = torch.cuda.is_available()
     if wanted == "cuda" and not found:
         built = "" if torch.version.cuda else ": this build of torch is for processors alone"
-        raise ConfigError(f"device: cuda, but torch finds no GPU here{built}; set it to auto, or see nvidia-smi")
+        raise MachineError(f"device: cuda, but torch finds no GPU here{built}; set it to auto, or see nvidia-smi")
     return torch.device("cuda" if found and wanted != "cpu" else "cpu")
 
 
@@ -35,11 +35,11 @@ def compiled(run: T) -> T:
     """What `torch.compile` makes of a network or its forward pass; it takes minutes when that is first called.
 
     Raises:
-        ConfigError: There is no C++ compiler, which kernels for processors and those for GPUs are built with.
+        MachineError: There is no C++ compiler, which kernels for processors and those for GPUs are built with.
     """
     compiler = os.environ.get("CXX", "g++")  # as torch has it
     if shutil.which(compiler) is None:
-        raise ConfigError(
+        raise MachineError(
             f"compile: true needs a C++ compiler, and {compiler} is not on PATH; install it, or set false"
         )
     return cast(T, torch.compile(run))

@@ -47,6 +47,10 @@ class SourceError(BadDataError):
     """A source does not answer as it should; another try may find it well."""
 
 
+class MachineError(CondswinError):
+    """A machine lacks what the parameters ask of it; another may have it."""
+
+
 class ImageError(CondswinError):
     """A task runs in another image than its pipeline was compiled for."""
 

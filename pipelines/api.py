@@ -119,7 +119,7 @@ class Backend:
             body = kfp.V2beta1Experiment(display_name=name, **self._of())
             found = [
                 self._once(
-                    lambda: self._experiments.experiment_service_create_experiment(body),
+                    lambda: self._experiments.experiment_service_create_experiment(body, _request_timeout=TIMEOUT),
                     find,
                     known=(),
                     what=f"the experiment {name!r}",

@@ -19,7 +19,7 @@ from condswin.suggest import unknown
 from pipelines.api import ACTIVE, Backend, token_from
 from pipelines.catalogue import PIPELINES, Pipeline
 from pipelines.common import Params, Settings, Tasks, chosen
-from pipelines.images import IMAGES, pinned, read_images
+from pipelines.images import IMAGES, pinned, read_images, tasks_of
 from pipelines.schedules import SCHEDULES, Change, Schedule, changes, read_schedules, wanted
 
 Host = Annotated[str, typer.Option(help="Address of Kubeflow Pipelines.", envvar="KFP_HOST")]
@@ -56,6 +56,9 @@ def submit(
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Kept in the run's description; may be repeated.")
     ] = None,
+    cache: Annotated[
+        bool, typer.Option(help="Take what earlier runs made of the same; without, what stopped a run is tried anew.")
+    ] = True,
     wait: Annotated[bool, typer.Option("--wait", help="Until it ends; status 1 unless it succeeds.")] = False,
     images: Images = IMAGES,
     pipeline: Pipeline = "retraining",
@@ -69,7 +72,7 @@ def submit(
     """
     backend = Backend(host, token=token_from(token_file), namespace=namespace)
     labels = dict(map(_label, label or []))
-    name, spec = _compiled(pipeline, params, settings, task, images)
+    name, spec = _compiled(pipeline, params, settings, task, images, cache=cache)
     key = fingerprint([spec, service_account])
     run, under_way = backend.start(
         kfp.V2beta1Run(
@@ -205,7 +208,13 @@ def _said(change: Change) -> str:
 
 
 def _compiled(
-    called: str, params: Path, settings: list[str] | None, tasks: list[str] | None, images: Path
+    called: str,
+    params: Path,
+    settings: list[str] | None,
+    tasks: list[str] | None,
+    images: Path,
+    *,
+    cache: bool = True,
 ) -> tuple[str, dict[str, Any]]:
     """A pipeline's name, and what the backend takes: every image by digest, beside what Kubernetes is asked for."""
     if called not in PIPELINES:
@@ -213,6 +222,8 @@ def _compiled(
     config = load_config(params, settings or [])
     pipeline = PIPELINES[called](config, chosen(config, tasks))
     spec = pinned(MessageToDict(pipeline.pipeline_spec), read_images(images), origin=images)
+    for task in () if cache else tasks_of(spec):
+        task.pop("cachingOptions", None)
     platform = MessageToDict(pipeline.platform_spec)
     return pipeline.name, {"pipeline_spec": spec, "platform_spec": platform} if platform else spec
 

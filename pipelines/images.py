@@ -1,5 +1,6 @@
 """Images by digest: what `infra/images.yaml` records, put in the place of tags in pipelines and manifests."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,12 @@ def record(called: str, image: Image, path: Path = IMAGES) -> None:
             temporary.write_text(text)
 
 
+def tasks_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """All tasks of a compiled pipeline, those within others too."""
+    dags = [spec["root"]["dag"], *(each["dag"] for each in spec["components"].values() if "dag" in each)]
+    return [task for dag in dags for task in dag["tasks"].values()]
+
+
 def pinned(spec: dict[str, Any], images: dict[str, str], *, origin: Path = IMAGES) -> dict[str, Any]:
     """A pipeline whose images are all named by digest.
 
@@ -117,4 +124,10 @@ def pinned(spec: dict[str, Any], images: dict[str, str], *, origin: Path = IMAGE
                 )
             executor = {**executor, "container": {**executor["container"], "image": images.get(image, image)}}
         executors[label] = executor
+    spec = copy.deepcopy(spec)
+    for task in tasks_of(spec):
+        # What `register` tags a version with.
+        given = task.get("inputs", {}).get("parameters", {}).get("image", {}).get("runtimeValue", {})
+        if "constant" in given:
+            given["constant"] = images.get(given["constant"], given["constant"])
     return {**spec, "deploymentSpec": {**spec["deploymentSpec"], "executors": executors}}

@@ -14,6 +14,7 @@ from condswin.errors import (
     ConfigError,
     DivergedError,
     ImageError,
+    MachineError,
     OutputError,
     SourceError,
 )
@@ -66,6 +67,7 @@ def test_what_no_try_would_mend_is_told(error: Exception) -> None:
         OutputError("/data: no room"),
         CheckpointError("cannot be written"),
         ImageError("other code"),
+        MachineError("device: cuda, but torch finds no GPU here"),
         RuntimeError("CUDA out of memory"),
         from_none(OSError(errno.EIO, "Input/output error")),
     ],

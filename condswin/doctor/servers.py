@@ -37,7 +37,11 @@ def stays_near(url: str) -> bool:
     """Whether what is sent to an address is read on its way by none but this machine and the own cluster."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    return parts.scheme == "https" or host in ("localhost", "127.0.0.1", "::1") or host.endswith((".svc", ".local"))
+    return (
+        parts.scheme == "https"
+        or host in ("localhost", "127.0.0.1", "::1")
+        or host.endswith((".svc", ".svc.cluster.local"))
+    )
 
 
 def tracking(config: Config) -> Iterator[Finding]:

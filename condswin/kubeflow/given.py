@@ -12,7 +12,7 @@ from condswin.code import closure
 from condswin.config.names import TaskName
 from condswin.config.parts import whole
 from condswin.config.root import Config
-from condswin.errors import BadDataError, ImageError
+from condswin.errors import ImageError, SourceError
 from condswin.files import fingerprint
 
 Log = Callable[[str, float], None]
@@ -62,7 +62,7 @@ def version_of(config: Config, task: TaskName) -> str:
 def require_version(config: Config, task: TaskName, version: str) -> None:
     """Refuses other data than the run was started for."""
     if (found := version_of(config, task)) != version:
-        raise BadDataError(
+        raise SourceError(
             f"{config.task(task).source}: holds {found}, and the run was started for {version}: it changed meanwhile; "
             "start another run"
         )

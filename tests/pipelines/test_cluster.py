@@ -18,7 +18,7 @@ from condswin.config.root import Config
 from condswin.errors import CondswinError, ConfigError
 from pipelines import api, cluster
 from pipelines.__main__ import app
-from pipelines.images import read_images
+from pipelines.images import read_images, tasks_of
 from pipelines.retraining import build
 from pipelines.schedules import OURS, cron_problem
 
@@ -87,6 +87,25 @@ def fails(stub: Stub | str, *arguments: str) -> str:
         pipelines(stub, *arguments)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def test_a_version_is_tagged_with_the_digest_that_it_was_made_in(stub: Stub) -> None:
+    pipelines(stub, "submit", "--task", "reconstruction")
+    (run,) = stub.runs.values()
+    (register,) = [
+        task
+        for task in tasks_of(run["pipeline_spec"]["pipeline_spec"])
+        if task["componentRef"]["name"].startswith("comp-register")
+    ]
+    assert register["inputs"]["parameters"]["image"]["runtimeValue"]["constant"] == DIGEST
+
+
+def test_a_run_may_take_nothing_from_earlier_ones(stub: Stub) -> None:
+    pipelines(stub, "submit", "--task", "reconstruction")
+    pipelines(stub, "submit", "--task", "reconstruction", "--no-cache")
+    cached, anew = (tasks_of(run["pipeline_spec"]["pipeline_spec"]) for run in stub.runs.values())
+    assert any("cachingOptions" in task for task in cached)
+    assert not any("cachingOptions" in task for task in anew)
 
 
 def containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
