@@ -24,6 +24,11 @@ def of(objects: list[Object], kind: str) -> list[Object]:
     return [each for each in objects if each["kind"] == kind]
 
 
+def one(objects: list[Object], kind: str, name: str) -> Object:
+    (found,) = [each for each in of(objects, kind) if each["metadata"]["name"] == name]
+    return found
+
+
 def pods(objects: list[Object]) -> Iterator[tuple[str, Object]]:
     """Name and template of everything that makes pods."""
     for each in objects:

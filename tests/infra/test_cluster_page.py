@@ -14,9 +14,12 @@ import typer
 import yaml
 
 from condswin import cli
+from condswin.config.pools import load_pools
 from condswin.config.reading import load_config
+from condswin.config.root import Config
 from pipelines.__main__ import app
-from tests.infra.rendering import ROOT, Object, containers, pods, render
+from pipelines.schedules import read_schedules
+from tests.infra.rendering import ROOT, Object, containers, of, one, pods, render
 
 PAGE = (ROOT / "docs/cluster.md").read_text()
 #: Of kubectl what needs no server: Secrets are printed, and what is asked of one that is there is made up.
@@ -88,18 +91,99 @@ def test_secrets_fit_together(secrets: dict[str, dict[str, str]]) -> None:
     assert re.fullmatch("[0-9a-f]{48}", password)
     assert secrets["mlflow"]["database-uri"] == f"postgresql+psycopg2://mlflow:{password}@postgres:5432/mlflow"
     assert f"database_uri = {secrets['mlflow']['database-uri']}\n" in secrets["mlflow"]["basic_auth.ini"]
-    (identity,) = yaml.safe_load(secrets["seaweedfs"]["s3.json"])["identities"]
+    (identity,) = yaml.safe_load(secrets["condswin-s3"]["s3.json"])["identities"]
     assert identity["credentials"] == [{"accessKey": "secret", "secretKey": "secret"}]
     assert len({*secrets["mlflow"].values(), secrets["mlflow-client"]["MLFLOW_TRACKING_PASSWORD"]}) == 6
 
 
+def step_4(folder: Path, *more: str) -> Config:
+    (block,) = blocks("4. Parameters")
+    command = block[: block.index("\n$EDITOR")].replace(".venv/bin/condswin", "condswin")
+    shutil.copytree(ROOT / "infra", folder / "infra", ignore=shutil.ignore_patterns("wheels", "secrets"))
+    run(" ".join((command, *more)), folder)
+    return load_config(folder / "params.yaml")
+
+
+def test_without_a_gpu_and_slack_nothing_is_asked_of_them(tmp_path: Path) -> None:
+    section = PAGE.split("\n## 4. Parameters\n", 1)[1].split("\n## ", 1)[0]
+    config = step_4(tmp_path, *re.findall(r"^- no \w+: `(--set .*?)`", section, re.MULTILINE))
+    assert config.cluster.notify.secret == ""
+    assert config.task("reconstruction").train.device == "cpu"
+    pools = load_pools(str(ROOT / config.cluster.pools))
+    assert not any(pool.accelerator or pool.selector or pool.shm for pool in pools.pools.values())
+    claim = one(render(ROOT / "infra/kustomize/laptop"), "PersistentVolumeClaim", "condswin-checkpoints")
+    checkpoints = pools.of("train").checkpoints
+    assert checkpoints is not None
+    assert checkpoints.name("reconstruction", "swin") == claim["metadata"]["name"]
+
+
+def test_schedules_doctor_and_search_fit_what_step_4_writes(tmp_path: Path) -> None:
+    config = step_4(tmp_path)
+    for schedule in read_schedules(ROOT / "infra/schedules.yaml").values():
+        assert {*schedule.tasks} <= {*config.present}
+    (doctor,) = [command for command in commands() if command[:2] == [".venv/bin/condswin", "doctor"]]
+    assert load_config(tmp_path / "params.yaml", [doctor[-1]]).task("reconstruction").train.device == "auto"
+    (search,) = [command for command in commands() if command[-2:-1] == ["--set"] and "search" in command]
+    found = load_config(tmp_path / "params.yaml", [search[-1]]).cluster.secrets
+    assert found == {**config.cluster.secrets, "search": {"CONDSWIN_STORAGE": "CONDSWIN_STORAGE"}}
+
+
+def test_doctor_comes_after_the_exports_that_it_needs() -> None:
+    before = PAGE[: PAGE.index(".venv/bin/condswin doctor")]
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD", "AWS_ENDPOINT_URL", "AWS_SECRET_ACCESS_KEY",
+                 "KFP_HOST", "CONDSWIN_PATIENT_KEY"):  # fmt: skip
+        assert re.search(rf"^export .*\b{name}=", before, re.MULTILINE), name
+
+
+def test_in_kubeflows_own_namespace_nothing_is_its_or_holds_for_it(tmp_path: Path) -> None:
+    script = "".join(line for line in PAGE.splitlines(keepends=True) if line.startswith("sed "))
+    shutil.copytree(ROOT / "infra/kustomize", tmp_path / "infra/kustomize")
+    run(script, tmp_path)
+    for name in ("laptop", "production"):
+        objects = render(tmp_path / "infra/kustomize" / name)
+        assert not [kind for kind in ("Namespace", "ResourceQuota", "LimitRange") if of(objects, kind)]
+        assert {each["metadata"].get("namespace", "kubeflow") for each in objects} == {"kubeflow"}
+        assert not re.search(
+            r'namespace=\\*"condswin|-n condswin|namespace: condswin', yaml.safe_dump(objects, width=9999)
+        )
+        (priority,) = of(objects, "PriorityClass")
+        assert priority["metadata"]["name"] == "condswin-service"
+
+
+def test_what_races_is_waited_for() -> None:
+    """After a Job is made or a server stopped, the next command waits; and only then logs are read."""
+    lines = commands()
+    made = [(number, line[line.index("job") + 1]) for number, line in enumerate(lines)
+            if line[:3] == ["k", "create", "job"] and "--dry-run=client" not in line]  # fmt: skip
+    assert {name for _, name in made} == {"backup-now", "restore-now", "upgrade"}
+    made += [(number, "approve-3") for number, line in enumerate(lines) if "-f" in line and "--as=" in line[-1]]
+    for number, name in made:
+        assert lines[number + 1][:3] == ["k", "wait", "--for=condition=complete"], name
+        assert lines[number + 1][-2:] == ["--timeout=30m", f"job/{name}"]
+        assert lines[number + 2][:3] == ["k", "logs", f"job/{name}"]
+    stops = [number for number, line in enumerate(lines) if line[-1:] == ["--replicas=0"]]
+    assert len(stops) == 2
+    for number in stops:
+        assert lines[number + 1][:4] == ["k", "wait", "--for=delete", "pod"]
+    upgrade = [line[1] for line in lines[stops[1] :] if line[0] in ("k", "kubectl")][:7]
+    assert upgrade == ["scale", "wait", "set", "create", "wait", "logs", "apply"]
+
+
+def test_embedded_scripts_are_python_and_yaml_and_no_secret_is_an_argument() -> None:
+    scripts = re.findall(r"<<'END'\n(.*?)\nEND", PAGE, re.DOTALL)
+    profile, users = scripts
+    assert yaml.safe_load(profile)["metadata"]["name"] == "condswin"
+    compile(users, "docs/cluster.md", "exec")
+    assert not [command for command in commands() if command[0].endswith("python") and "-" in command[1:-1]]
+    assert not re.search(r"> \S+\.(ini|json)\b", PAGE)
+
+
 def test_step_4_gives_runs_what_is_in_these_secrets(secrets: dict[str, dict[str, str]], tmp_path: Path) -> None:
-    block = next(block for block in blocks("4. Parameters") if "params use" in block)
-    command = block[: block.index("$EDITOR")].replace(".venv/bin/condswin", "condswin")
-    shutil.copytree(ROOT / "infra", tmp_path / "infra", ignore=shutil.ignore_patterns("wheels", "secrets"))
-    run(command, tmp_path)
-    config = load_config(tmp_path / "params.yaml")
+    config = step_4(tmp_path)
     assert config.tracking.uri == "http://mlflow.condswin.svc:5000"
+    (endpoint,) = [each["data"]["AWS_ENDPOINT_URL"] for each in of(render(ROOT / "infra/kustomize/laptop"), "ConfigMap")
+                   if "PUBLIC_HOST" in each["data"]]  # fmt: skip
+    assert config.cluster.environment["AWS_ENDPOINT_URL"] == endpoint
     for name, variables in config.cluster.secrets.items():
         assert variables.keys() <= secrets[name].keys(), name
     given = {variable for variables in config.cluster.secrets.values() for variable in variables.values()}
@@ -146,5 +230,9 @@ def test_objects_that_commands_name_are_there() -> None:
     there = {f"{each['kind'].lower()}/{each['metadata']['name']}" for each in objects}
     for kind, name in re.findall(r"\b(cronjob|deployment|statefulset|service)/([a-z][\w-]*)", PAGE):
         assert f"{kind}/{name}" in there | {"service/ml-pipeline-ui"}, name
+    ((cronjob, container),) = re.findall(r"set image cronjob/(\S+) (\w+)=", PAGE)
+    assert f"CronJob/{cronjob}/{container}" in dict(containers(objects))
+    (command,) = re.findall(r"# command: \[(.*), mlflow-2026\d+T\d+Z\.dump\]", PAGE)
+    assert command.split(", ") == dict(containers(objects))["CronJob/restore/get"]["command"]
     for account in re.findall(r"condswin-(?:runner|promoter)", PAGE):
         assert f"serviceaccount/{account}" in there

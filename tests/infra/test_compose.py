@@ -4,13 +4,15 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.infra.rendering import ROOT, containers, render
+
 FILE = ROOT / "infra/compose.yaml"
 SECRETS = ("database", "admin", "flask", "s3")
 
@@ -37,7 +39,7 @@ def test_compose_takes_it(tmp_path: Path) -> None:
         (tmp_path / "secrets" / name).write_text("x")
     done = subprocess.run([*compose(), "-f", str(tmp_path / "compose.yaml"), "config"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert yaml.safe_load(done.stdout)["services"].keys() == {"postgres", "seaweedfs", "mlflow"}
+    assert yaml.safe_load(done.stdout)["services"].keys() == {"postgres", "condswin-s3", "mlflow"}
     (tmp_path / "compose.yaml").write_text(FILE.read_text().replace("healthcheck:", "healthcheque:"))
     broken = subprocess.run([*compose(), "-f", str(tmp_path / "compose.yaml"), "config"], capture_output=True)
     assert broken.returncode != 0
@@ -86,13 +88,29 @@ def test_mlflow_has_users_and_a_list_of_names_as_in_the_cluster(services: dict[s
 
 def test_scripts_of_containers_are_shell_and_write_the_keys(services: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "s3").write_text("Sesame\n")
-    for name in ("mlflow", "seaweedfs"):
+    for name in ("mlflow", "condswin-s3"):
         (script,) = (part.replace("$$", "$") for part in services[name]["command"])
         subprocess.run(["sh", "-n"], input=script, text=True, check=True)
         lines = (
             script.replace("/run/secrets", str(tmp_path)).replace("/tmp/s3.json", f"{tmp_path}/s3.json").splitlines()
         )
-        if name == "seaweedfs":
+        if name == "condswin-s3":
             subprocess.run(["sh", "-euc", lines[0]], check=True)
     (identity,) = json.loads((tmp_path / "s3.json").read_text())["identities"]
     assert identity["credentials"] == [{"accessKey": "condswin", "secretKey": "Sesame"}]
+
+
+def test_storage_is_started_as_in_the_cluster_and_opens_s3_alone(services: dict[str, Any]) -> None:
+    (script,) = services["condswin-s3"]["command"]
+    (line,) = [line for line in script.splitlines() if line.startswith("exec weed ")]
+    (container,) = [each for name, each in containers(render(ROOT / "infra/kustomize/laptop"))
+                    if name == "StatefulSet/condswin-s3/s3"]  # fmt: skip
+    here, there = (dict(part.lstrip("-").partition("=")[::2] for part in parts)
+                   for parts in (line.split()[2:], container["args"]))  # fmt: skip
+    assert {**here, "s3.config": ""} == {**there, "s3.config": ""}
+    assert there["ip.bind"] == "127.0.0.1"
+    assert there["s3.ip.bind"] == "0.0.0.0"
+    assert {there["s3.port.iceberg"], there["s3.port.lance"]} == {"0"}
+    asked = subprocess.run([Path(sys.executable).with_name("weed"), "server", "-h"], capture_output=True, text=True)
+    known = set(re.findall(r"^  -([\w.]+)", asked.stdout + asked.stderr, re.MULTILINE))
+    assert there.keys() - {"server"} <= known

@@ -13,11 +13,18 @@ import pytest
 import yaml
 
 from pipelines.images import DIGEST, UNPINNED, Image, record
-from tests.infra.rendering import ROOT, Object, containers, of, pods, render
+from tests.infra.rendering import ROOT, Object, containers, of, one, pods, render
 
 OVERLAYS = ("laptop", "production")
 #: Of objects that Kubernetes itself has no schema for: their keys, which are tested below.
 CUSTOM = {"PrometheusRule"}
+#: The one pod that is root, and what it runs.
+ROOT_JOB = "Job/checkpoints"
+GIVES_GROUP = ["sh", "-c", "chgrp 0 /checkpoints && chmod 2770 /checkpoints"]
+#: Of Kubeflow Pipelines in its own namespace, where these manifests may go too.
+OF_KUBEFLOW = re.compile(
+    "seaweedfs|minio|mysql|postgres-service|ml-pipeline.*|metadata-.*|workflow-controller|cache-.*"
+)
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|[KMGT]i?)?")
 
 
@@ -89,7 +96,13 @@ def number_as_quantity(objects: list[Object]) -> Iterator[str]:
 def privileged(objects: list[Object]) -> Iterator[str]:
     for name, template in pods(objects):
         security = template["spec"].get("securityContext", {})
-        if not (
+        if name == ROOT_JOB:
+            (only,) = template["spec"]["containers"]
+            if only["command"] != GIVES_GROUP or [each["name"] for each in template["spec"]["volumes"]] != [
+                "checkpoints"
+            ]:
+                yield f"{name}: does more, as root, than give the claim to a group"
+        elif not (
             security.get("runAsNonRoot") and security.get("runAsUser", 0) > 0 and security.get("runAsGroup", 0) > 0
         ):
             yield f"{name}: root"
@@ -101,10 +114,11 @@ def privileged(objects: list[Object]) -> Iterator[str]:
             yield f"{name}: is the host"
         yield from (f"{name}: hostPath" for each in template["spec"].get("volumes", ()) if "hostPath" in each)
     for name, each in containers(objects):
+        added = {"add": ["CHOWN", "FOWNER"]} if name == f"{ROOT_JOB}/group" else {}
         if each.get("securityContext") != {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
+            "capabilities": {"drop": ["ALL"], **added},
         }:
             yield f"{name}: may do more than it needs"
 
@@ -204,18 +218,52 @@ def open_server(objects: list[Object]) -> Iterator[str]:
             yield "certificate"
 
 
+def with_a_proxy(objects: list[Object]) -> Iterator[str]:
+    """Pods that Istio would put a proxy into, beside which a Job never ends."""
+    for name, template in pods(objects):
+        if template["metadata"]["labels"].get("sidecar.istio.io/inject") != "false":
+            yield name
+
+
+def of_kubeflow(objects: list[Object]) -> Iterator[str]:
+    """Objects that would be merged into Kubeflow's own."""
+    names = ((each["kind"], each["metadata"]["name"]) for each in objects)
+    yield from (f"{kind}/{name}" for kind, name in names if OF_KUBEFLOW.fullmatch(name))
+
+
+def cut_off(objects: list[Object]) -> Iterator[str]:
+    """Pods that find no names, wherever the cluster's DNS is, and runs without Kubeflow, its API or a database."""
+    ways = {each["metadata"]["name"]: each["spec"]["egress"] for each in of(objects, "NetworkPolicy")}
+    anywhere = {
+        name: {port["port"] for way in found if "to" not in way for port in way["ports"]}
+        for name, found in ways.items()
+    }
+    yield from (f"{name}: DNS" for name, found in ways.items() if found and 53 not in anywhere[name])
+    yield from (f"runs: {port}" for port in {443, 5432, 6443, 8443} - anywhere["runs"])
+    for way in ways["runs"]:
+        if way.get("to", [{}])[0].get("namespaceSelector"):
+            yield from (
+                f"Kubeflow: {port}" for port in {8080, 8333, 8887, 8888, 9000} - {p["port"] for p in way["ports"]}
+            )
+    (database,) = one(objects, "NetworkPolicy", "postgres")["spec"]["ingress"]
+    if {"podSelector": {"matchLabels": {"pipelines.kubeflow.org/v2_component": "true"}}} not in database["from"]:
+        yield "postgres: runs"
+
+
+def idle_priority(objects: list[Object]) -> Iterator[str]:
+    """Priority classes that no pod has, and those of pods that nobody makes."""
+    asked = {template["spec"].get("priorityClassName") for _, template in pods(objects)} - {None}
+    yield from asked ^ {each["metadata"]["name"] for each in of(objects, "PriorityClass")}
+
+
 RULES = [unknown_to_kubernetes, no_digest, unlimited, number_as_quantity, privileged, literal_secret,
-         unnamed_reference, unwatched, unprobed, selects_nothing, too_mighty, open_server]  # fmt: skip
+         unnamed_reference, unwatched, unprobed, selects_nothing, too_mighty, open_server,
+         with_a_proxy, of_kubeflow, cut_off, idle_priority]  # fmt: skip
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_object_keeps_the_rule(overlay: list[Object], rule: Callable[[list[Object]], Iterator[str]]) -> None:
     assert list(rule(overlay)) == []
-
-
-def one(objects: list[Object], kind: str, name: str) -> Object:
-    (found,) = [each for each in of(objects, kind) if each["metadata"]["name"] == name]
-    return found
 
 
 def pod(objects: list[Object], name: str) -> Object:
@@ -232,6 +280,12 @@ BREAKS: list[tuple[Callable[..., Any], Callable[[list[Object]], Any]]] = [
     (privileged, lambda o: pod(o, "StatefulSet/postgres")["securityContext"].update(runAsUser=0)),
     (privileged, lambda o: pod(o, "Deployment/mlflow")["containers"][0].pop("securityContext")),
     (privileged, lambda o: pod(o, "Deployment/mlflow").pop("automountServiceAccountToken")),
+    (privileged, lambda o: pod(o, "Job/checkpoints")["containers"][0].update(command=["sh"])),
+    (privileged, lambda o: pod(o, "Job/checkpoints")["volumes"].append({"name": "tmp", "emptyDir": {}})),
+    (privileged, lambda o: pod(o, "Job/checkpoints")["containers"][0]["securityContext"]["capabilities"]["add"].append(
+        "DAC_OVERRIDE")),
+    (privileged, lambda o: pod(o, "CronJob/backup")["containers"][0]["securityContext"].update(
+        capabilities={"drop": ["ALL"], "add": ["CHOWN", "FOWNER"]})),
     (literal_secret, lambda o: o.append({"kind": "Secret", "metadata": {"name": "s3"}})),
     (literal_secret, lambda o: pod(o, "Deployment/mlflow")["containers"][0]["env"].append(
         {"name": "MLFLOW_BACKEND_STORE_URI", "value": "postgresql://a:b@c"})),
@@ -245,6 +299,14 @@ BREAKS: list[tuple[Callable[..., Any], Callable[[list[Object]], Any]]] = [
     (selects_nothing, lambda o: one(o, "Service", "mlflow")["spec"].update(selector={"app": "mlflow"})),
     (too_mighty, lambda o: one(o, "Role", "condswin-runner")["rules"][3].pop("resourceNames")),
     (too_mighty, lambda o: one(o, "Role", "condswin-promoter")["rules"][0].update(verbs=["*"])),
+    (with_a_proxy, lambda o: dict(pods(o))["CronJob/backup"]["metadata"]["labels"].pop("sidecar.istio.io/inject")),
+    (of_kubeflow, lambda o: one(o, "Service", "mlflow")["metadata"].update(name="seaweedfs")),
+    (cut_off, lambda o: one(o, "NetworkPolicy", "backup")["spec"]["egress"][0].update(to=[{"podSelector": {}}])),
+    (cut_off, lambda o: one(o, "NetworkPolicy", "runs")["spec"]["egress"].pop(3)),
+    (cut_off, lambda o: one(o, "NetworkPolicy", "runs")["spec"]["egress"][2]["ports"].pop()),
+    (cut_off, lambda o: one(o, "NetworkPolicy", "postgres")["spec"]["ingress"][0]["from"].pop()),
+    (idle_priority, lambda o: o.append({"kind": "PriorityClass", "metadata": {"name": "condswin-training"}})),
+    (idle_priority, lambda o: o.remove(one(o, "PriorityClass", "condswin-service"))),
     (open_server, lambda o: pod(o, "Deployment/mlflow")["containers"][0]["args"].remove("basic-auth")),
 ]  # fmt: skip
 
@@ -284,10 +346,29 @@ def test_production_has_a_budget_two_servers_and_its_name_in_one_place(productio
     (ingress,) = of(production, "Ingress")
     assert one(production, "Deployment", "mlflow")["spec"]["replicas"] == 2
     assert of(production, "PodDisruptionBudget")[0]["spec"]["maxUnavailable"] == 1
-    settings = dict(
-        line.split("=", 1) for line in (ROOT / "infra/kustomize/production/settings.env").read_text().split()
-    )
+    (settings,) = [each["data"] for each in of(production, "ConfigMap") if "PUBLIC_HOST" in each["data"]]
     assert ingress["spec"]["rules"][0]["host"] == settings["PUBLIC_HOST"]
+
+
+def test_what_is_old_is_told_and_what_never_was_too(production: list[Object]) -> None:
+    """A metric of a CronJob is not there before it ends well for the first time."""
+    (rules,) = of(production, "PrometheusRule")
+    asked = {rule["expr"]: rule for rule in rules["spec"]["groups"][0]["rules"]}
+    metrics = {name: f'kube_cronjob_status_last_successful_time{{namespace="condswin", cronjob="{name}"}}'
+               for name in ("backup", "champion-age")}  # fmt: skip
+    for metric in metrics.values():
+        assert asked[f"absent({metric})"]["for"] == "2d"
+        assert f"time() - max({metric}) > 2 * 86400" in asked
+    assert sum("cronjob=" in expression for expression in asked) == 2 * len(metrics)
+
+
+def test_champions_that_are_looked_at_are_in_the_settings(overlay: list[Object]) -> None:
+    (settings,) = [each for each in of(overlay, "ConfigMap") if "PUBLIC_HOST" in each["data"]]
+    assert settings["data"]["MODELS"] == "condswin-reconstruction"
+    assert float(settings["data"]["MAX_DAYS"]) == 90
+    (look,) = pod(overlay, "CronJob/champion-age")["containers"]
+    assert look["envFrom"] == [{"configMapRef": {"name": settings["metadata"]["name"]}}]
+    assert not {"MODELS", "MAX_DAYS"} & {each["name"] for each in look["env"]}
 
 
 def test_alerts_and_dashboard_ask_for_what_is_there(production: list[Object]) -> None:

@@ -179,7 +179,7 @@ def test_a_champion_of_a_user_survives_by_its_backup(
     (said,) = run("CronJob/promoter", MLFLOW_TRACKING_URI=server)
     assert "promoted" in said
     (_, key) = run("CronJob/backup")
-    assert key.startswith("backups/mlflow-20")
+    assert key.startswith("mlflow-20")
     team.client.delete_registered_model(NAME)
     team.client.create_experiment("later")
     run("CronJob/restore")

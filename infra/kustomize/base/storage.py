@@ -23,36 +23,38 @@ def digest(path: Path) -> str:
 
 
 def names() -> list[str]:
-    """Keys of all backups, oldest first."""
+    """Names of all backups, oldest first."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/mlflow-")
-    return sorted(entry["Key"] for page in pages for entry in page.get("Contents", []))
+    return sorted(entry["Key"].removeprefix(f"{prefix}/") for page in pages for entry in page.get("Contents", []))
 
 
 def put(path: Path) -> None:
     """Stores a file, and removes what is older than the KEEP newest."""
     if not path.stat().st_size:
         sys.exit(f"{path}: empty; nothing was stored")
-    key = f"{prefix}/mlflow-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.dump"
+    name = f"mlflow-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.dump"
+    key = f"{prefix}/{name}"
     client.upload_file(str(path), bucket, key, ExtraArgs={"Metadata": {"sha256": digest(path)}})
     stored = client.head_object(Bucket=bucket, Key=key)
     if stored["ContentLength"] != path.stat().st_size:
         sys.exit(f"{key}: {stored['ContentLength']} bytes are stored of {path.stat().st_size}; older ones are kept")
     for old in names()[: -int(os.environ["KEEP"])]:
-        client.delete_object(Bucket=bucket, Key=old)
-    print(key)
+        client.delete_object(Bucket=bucket, Key=f"{prefix}/{old}")
+    print(name)
 
 
 def get(path: Path, name: str = "") -> None:
     """Fetches a backup, the newest if none is named."""
     found = names()
-    key = f"{prefix}/{name}" if name else (found[-1] if found else "")
-    if key not in found:
+    name = name or (found[-1] if found else "")
+    if name not in found:
         sys.exit(f"{bucket}/{prefix}: no backup {name}; there are: {', '.join(found) or 'none'}")
+    key = f"{prefix}/{name}"
     client.download_file(bucket, key, str(path))
     if digest(path) != client.head_object(Bucket=bucket, Key=key)["Metadata"]["sha256"]:
         path.unlink()
         sys.exit(f"{key}: is not what was stored; choose another one (storage.py list)")
-    print(key)
+    print(name)
 
 
 def make() -> None:
