@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import requests  # type: ignore[import-untyped]
 
@@ -24,8 +25,6 @@ START_WITHIN = 300.0
 #: Seconds for one request: a large volume takes minutes.
 REQUEST_TIMEOUT = "3600"
 
-#: Parameters that the server is not told.
-_KEPT_BACK = ("tasks", "tracking")
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -74,8 +73,7 @@ def serve(
             listener.close()  # it insists on listening itself
         else:
             parameters = Path(home, "parameters.json")
-            # Addresses of registries may hold passwords, and code of packages may know other tasks.
-            write_json(parameters, {key: each for key, each in config.values().items() if key not in _KEPT_BACK})
+            write_json(parameters, _told(config))
             script = str(Path(serve_package.__file__))
             socket_number = str(listener.fileno())
             command = [sys.executable, "-P", script, str(package), str(parameters), socket_number, exact]
@@ -99,6 +97,15 @@ def serve(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _told(config: Config) -> dict[str, Any]:
+    """Parameters for the package's code, which may be older: what it cannot know is named only if it is wanted.
+
+    The address of a registry may hold a password.
+    """
+    kept_back: dict[str, Any] = {"tracking": True, "cluster": True, **{name: {"gate"} for name in config.present}}
+    return config.model_dump(mode="json", exclude_defaults=True, exclude=kept_back)
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, exact: str) -> None:
