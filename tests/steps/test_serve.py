@@ -134,7 +134,7 @@ def test_the_server_of_a_process_that_was_killed_ends(stand_in: Path) -> None:
         "tell = lambda _, url: print(url, flush=True)\n"
         "test.serve(compose(['demo']), test.EXACT, host='127.0.0.1', port=0, tell=tell)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(here)}
+    environment = {**os.environ, "PYTHONPATH": str(here), "TMPDIR": str(stand_in.parent)}
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
     watch = threading.Timer(60, parent.kill)
     watch.start()
