@@ -9,7 +9,7 @@ from typing import IO
 from urllib.error import HTTPError, URLError
 
 #: Environment variable with the webhook's address, which is a secret: whoever has it can post.
-WEBHOOK = "CONDSWIN_WEBHOOK_URL"
+WEBHOOK = "CONDSWIN_NOTIFY_URL"
 #: Seconds for an answer, and before each further try.
 TIMEOUT = 10.0
 PAUSES = (2.0, 8.0)

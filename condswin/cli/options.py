@@ -7,7 +7,7 @@ import typer
 
 from condswin.config.names import TASKS, TaskName
 from condswin.config.profiles import compose
-from condswin.config.reading import load_config
+from condswin.config.reading import load_config, read_yaml
 from condswin.config.root import Config
 from condswin.suggest import unknown
 
@@ -43,8 +43,16 @@ def read(task: str, params: Path, settings: list[str] | None) -> Config:
 
 
 def read_or_demo(task: TaskName | None, params: Path, settings: list[str] | None) -> Config:
-    """The parameters, or the demo's for what needs none of its own: scoring and predicting anybody's files."""
-    config = load_config(params, settings or []) if params.exists() else compose(["demo"], settings or [])
-    if task is not None and task not in config.present:
-        return compose(["demo"])
-    return config
+    """The parameters, or the demo's for what needs none of its own: scoring and predicting anybody's files.
+
+    Where they lack the task, its section alone is the demo's, with the settings that are for it.
+    """
+    given = settings or []
+    if not params.exists():
+        return compose(["demo"], given)
+    values = read_yaml(params)
+    if task is None or (isinstance(values, dict) and values.get(task) is not None):
+        return load_config(params, given)
+    own = [each for each in given if each.partition("=")[0].partition(".")[0].strip() == task]
+    config = load_config(params, [each for each in given if each not in own])
+    return compose(["demo"], own).model_copy(update={"tracking": config.tracking, "seed": config.seed})

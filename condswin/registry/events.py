@@ -35,7 +35,7 @@ PAUSES = (0.5, 2.0)
 PATIENCE = 5.0
 
 _PENDING = "pending"
-_FOR_US = (_PENDING, "delivered_at")
+_FOR_US = (_PENDING, "delivered_at", "refused")
 
 
 def event_tag(client: MlflowClient, name: str, event: str, known_by: Any, **facts: Any) -> tuple[str, str] | None:
@@ -60,10 +60,10 @@ def event_tag(client: MlflowClient, name: str, event: str, known_by: Any, **fact
 
 
 def events(client: MlflowClient, name: str) -> list[dict[str, Any]]:
-    """What was told of a registered model, oldest first."""
+    """What was told of a registered model, oldest first; tags of such a name that are no events are passed over."""
     tags = client.get_registered_model(name).tags
-    found = [json.loads(text) for key, text in tags.items() if key.startswith(EVENT)]
-    return sorted(found, key=lambda event: str(event["at"]))
+    found = [_event(key.removeprefix(EVENT), text) for key, text in tags.items() if key.startswith(EVENT)]
+    return sorted((event for event in found if event), key=lambda event: str(event["at"]))
 
 
 @contextmanager
@@ -86,7 +86,9 @@ def told(client: MlflowClient, name: str) -> Iterator[None]:
 
 
 def deliver(client: MlflowClient, name: str) -> str | None:
-    """Sends what is pending, in the order in which it happened, up to the first event that is not taken.
+    """Sends what is pending, in the order in which it happened, up to the first event that gets no final answer.
+
+    One that is refused (4xx) is noted as such, stays pending, and keeps no later one waiting.
 
     Returns:
         What kept it from sending all, in words.
@@ -95,18 +97,26 @@ def deliver(client: MlflowClient, name: str) -> str | None:
     if target is None:
         return None
     url, secret = target
-    for event in events(client, name):
-        if not event.get(_PENDING):
-            continue
-        if objection := _send(url, secret, event):
-            return (
-                f"{name}: {_place(url)} was not told of {event['event']!r} ({objection}); it is kept, and the next "
-                "command that may move the champion sends it"
-            )
-        done = {key: value for key, value in event.items() if key != _PENDING}
-        done["delivered_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-        client.set_registered_model_tag(name, EVENT + event["key"], json.dumps(done, sort_keys=True))
-    return None
+    untold = []
+    for event in [event for event in events(client, name) if event.get(_PENDING)]:
+        objection, refused = _send(url, secret, event)
+        if objection:
+            untold.append(f"{event['event']!r} ({objection})")
+        if objection and not refused:
+            break
+        changed = {key: value for key, value in event.items() if key not in _FOR_US}
+        if refused:
+            changed |= {_PENDING: True, "refused": objection}
+        else:
+            changed["delivered_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        if changed != event:
+            client.set_registered_model_tag(name, EVENT + event["key"], json.dumps(changed, sort_keys=True))
+    if not untold:
+        return None
+    return (
+        f"{name}: {_place(url)} was not told of {', '.join(untold)}; it is kept, and the next command that may move "
+        "the champion sends it"
+    )
 
 
 def body_of(event: Mapping[str, Any]) -> bytes:
@@ -119,25 +129,39 @@ def signature_of(body: bytes, secret: str) -> str:
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
-def _send(url: str, secret: str, event: Mapping[str, Any]) -> str | None:
+def _event(key: str, text: str) -> dict[str, Any] | None:
+    """The event in a tag; None if whoever wrote the tag wrote something else."""
+    try:
+        event = json.loads(text)
+        datetime.fromisoformat(event["at"])
+        return event if event["key"] == key and isinstance(event["event"], str) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _send(url: str, secret: str, event: Mapping[str, Any]) -> tuple[str, bool]:
+    """Why an event was not taken, empty if it was; and whether the webhook has refused it for good."""
     body = body_of(event)
     headers = {"Content-Type": "application/json", DELIVERY: event["key"], SIGNATURE: signature_of(body, secret)}
     objection = ""
     for pause in (*PAUSES, None):
         try:
             # A redirect would carry the signed event to somebody who was not named.
-            answer = requests.post(url, data=body, headers=headers, timeout=PATIENCE, allow_redirects=False)
+            with requests.post(
+                url, data=body, headers=headers, timeout=PATIENCE, allow_redirects=False, stream=True
+            ) as answer:
+                status = answer.status_code  # the body may never end, and says nothing that is asked for
         except requests.RequestException as error:
             objection = type(error).__name__
         else:
-            if answer.ok and not answer.is_redirect:
-                return None
-            objection = f"it answers {answer.status_code}"
-            if answer.status_code < 500 and answer.status_code not in (408, 429):
-                return objection
+            if status < 300:
+                return "", False
+            objection = f"it answers {status}"
+            if status < 500 and status not in (408, 429):
+                return objection, status >= 400
         if pause is not None:
             time.sleep(pause)
-    return objection
+    return objection, False
 
 
 def _target() -> tuple[str, str] | None:

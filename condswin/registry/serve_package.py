@@ -3,22 +3,27 @@
 MLflow's own routes take arrays (`/invocations`, `/ping`, `/version`); `/files` takes a scanner's file and gives the
 prediction's back.
 
-Usage: python -P serve_package.py PACKAGE HOST PORT ADDRESS
+Usage: python -P serve_package.py PACKAGE PARAMETERS SOCKET ADDRESS
 """
 
+import asyncio
 import json
 import re
+import socket
 import sys
 import tempfile
 import threading
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 #: Bytes of the largest file that is taken.
 LARGEST = 8 << 30
+#: Files that are taken at once: the next arrives while one is predicted, and no more fill the disk.
+AT_ONCE = 2
 
 
-def main(package: str, host: str, port: str, address: str) -> None:
+def main(package: str, parameters: str, listening: str, address: str) -> None:
     """Serves until it is stopped."""
     import mlflow
     import uvicorn
@@ -28,29 +33,52 @@ def main(package: str, host: str, port: str, address: str) -> None:
     model = mlflow.pyfunc.load_model(package)
     app = scoring_server.init(model)
     try:
-        add_files(app, Path(package), address)
+        add_files(app, Path(package), Path(parameters), address)
     except Exception as error:  # whatever an older condswin lacks
         print(f"{address}: its code takes no files, only arrays ({type(error).__name__}: {error})", file=sys.stderr)
-    uvicorn.run(app, host=host, port=int(port), log_level="warning")
+    with socket.socket(fileno=int(listening)) as listener:
+        if ip_address(listener.getsockname()[0]).is_loopback:
+            refuse_browsers(app)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 
-def add_files(app: Any, package: Path, address: str) -> None:
-    """Adds the route for files: POST of a file's bytes, `?name=` its name, `&force=1` if it is unlike training data."""
+def refuse_browsers(app: Any) -> None:
+    """Any page in a browser on this machine could ask what listens on loopback; programs send no `Origin`."""
+    from fastapi import Request
+    from fastapi.responses import JSONResponse
+
+    @app.middleware("http")  # type: ignore[untyped-decorator]
+    async def refuse(request: Request, go_on: Any) -> Any:
+        if "origin" in request.headers:
+            return JSONResponse({"error": "sent by a page in a browser, which has no business on loopback"}, 403)
+        return await go_on(request)
+
+
+def add_files(app: Any, package: Path, parameters: Path, address: str) -> None:
+    """Adds the route for files: POST of a file's bytes, `?name=` its name, `&force=1` if it is unlike training data.
+
+    Args:
+        app: MLflow's.
+        package: Its network answers.
+        parameters: JSON; `predict` of the network's task is done with these.
+        address: What to call the network.
+    """
     from dataclasses import replace
 
     from fastapi import Request
     from fastapi.responses import JSONResponse, Response
     from starlette.concurrency import run_in_threadpool
 
-    from condswin.config.profiles import compose
+    from condswin.config.reading import parse_config
     from condswin.errors import CondswinError
     from condswin.serving import serve
 
-    served = serve(compose(["demo"]), str(package / "artifacts/model"))
+    config = parse_config(json.loads(parameters.read_text()), origin="parameters")
+    served = serve(config, str(package / "artifacts/model"))
     served = served._replace(
         origin=replace(served.origin, attributes={**served.origin.attributes, "model": address}), model=address
     )
-    one_at_a_time = threading.Lock()
+    one_at_a_time, places = threading.Lock(), asyncio.Semaphore(AT_ONCE)
 
     def predict(source: Path, out: Path, force: bool) -> tuple[Path, list[str]]:
         with one_at_a_time:
@@ -64,8 +92,13 @@ def add_files(app: Any, package: Path, address: str) -> None:
         # A name decides the file's kind and, of fully sampled k-space, the mask; it is no path.
         if not re.fullmatch(r"[\w][\w.-]{0,200}", name, re.ASCII):
             return JSONResponse({"error": "name: letters, digits, '.', '_' and '-' only"}, 422)
+        async with places:
+            return await answer(request, name, force)
+
+    async def answer(request: Request, name: str, force: bool) -> Response:
         with tempfile.TemporaryDirectory(prefix="condswin-serve-") as temporary:
-            source, out = Path(temporary, name), Path(temporary, "out")
+            source, out = Path(temporary, "in", name), Path(temporary, "out")
+            source.parent.mkdir()
             out.mkdir()
             size = 0
             with source.open("wb") as file:
@@ -77,7 +110,9 @@ def add_files(app: Any, package: Path, address: str) -> None:
             try:
                 path, notes = await run_in_threadpool(predict, source, out, force)
             except CondswinError as error:
-                return JSONResponse({"error": str(error).replace(f"{temporary}/", "")}, 422)
+                return JSONResponse(
+                    {"error": str(error).replace(f"{source.parent}/", "").replace(f"{temporary}/", "")}, 422
+                )
             headers = {
                 "Content-Disposition": f'attachment; filename="{path.name}"',
                 "X-Condswin-Model": address,

@@ -1,5 +1,7 @@
 """Step: answer requests with a registered model, which is verified before anything of it is read or run."""
 
+import ctypes
+import signal
 import socket
 import subprocess
 import sys
@@ -7,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import requests  # type: ignore[import-untyped]
 
@@ -22,6 +25,9 @@ START_WITHIN = 300.0
 #: Seconds for one request: a large volume takes minutes.
 REQUEST_TIMEOUT = "3600"
 
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
 
 def serve(
     config: Config,
@@ -35,10 +41,11 @@ def serve(
     """Serves a registered model until the process is told to end.
 
     The package is fetched and found to be what was registered, and signed where a key is given. Then a process of its
-    own, without this one's credentials, runs MLflow's scoring server on it.
+    own, without this one's credentials, runs MLflow's scoring server on it. On Linux it ends with this one, however
+    this one ends.
 
     Args:
-        config: Names the registry.
+        config: Names the registry; files are predicted with its `predict` of the model's task.
         model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`. The version is read once: an alias that moves later
             changes nothing here.
         host: Address to listen on. There is no authentication.
@@ -49,19 +56,37 @@ def serve(
     Raises:
         ModelUnavailableError: There is no such version.
         ModelAlteredError: It is not what was registered.
-        GateError: The server does not start, or ended by itself.
+        GateError: The address cannot be listened on, the server does not start, or ended by itself.
     """
     exact = exact_uri(model, config)
-    number = port or _free_port(host)
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{number}"
-    with verified_package(exact, config) as package, tempfile.TemporaryDirectory(prefix="condswin-serve-") as home:
+    with (
+        _listen(host, port) as listener,
+        verified_package(exact, config) as package,
+        tempfile.TemporaryDirectory(prefix="condswin-serve-") as home,
+    ):
+        number = listener.getsockname()[1]
+        url = f"http://{_reached_at(host)}:{number}"
         environment = clean_environment(home) | {"MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": REQUEST_TIMEOUT}
-        command = [sys.executable, "-P", str(Path(serve_package.__file__)), str(package), host, str(number), exact]
         if mlserver is not None:
             _write_settings(Path(home), package, exact, host, number)
             command = [str(mlserver.absolute()), "start", home]
-        process = subprocess.Popen(command, env=environment, cwd=home, stdin=subprocess.DEVNULL)
+            listener.close()  # it insists on listening itself
+        else:
+            parameters = Path(home, "parameters.json")
+            write_json(parameters, _told(config))
+            script = str(Path(serve_package.__file__))
+            socket_number = str(listener.fileno())
+            command = [sys.executable, "-P", script, str(package), str(parameters), socket_number, exact]
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            pass_fds=() if mlserver else (listener.fileno(),),
+            preexec_fn=_end_with_parent,
+        )
         try:
+            listener.close()  # who asks while nobody listens is to be told so
             _wait(process, f"{url}/{'v2/health/ready' if mlserver else 'ping'}", exact)
             tell(exact, url)
             raise GateError(f"{exact}: its server ended (exit code {process.wait()})")
@@ -74,13 +99,24 @@ def serve(
                 process.wait()
 
 
+def _told(config: Config) -> dict[str, Any]:
+    """Parameters for the package's code, which may be older: what it cannot know is named only if it is wanted.
+
+    The address of a registry may hold a password.
+    """
+    kept_back: dict[str, Any] = {"tracking": True, "cluster": True, **{name: {"gate"} for name in config.present}}
+    return config.model_dump(mode="json", exclude_defaults=True, exclude=kept_back)
+
+
 def _wait(process: subprocess.Popen[bytes], url: str, exact: str) -> None:
     give_up = time.monotonic() + START_WITHIN
+    asking = requests.Session()
+    asking.trust_env = False  # a proxy would answer for the server
     while time.monotonic() < give_up:
         if process.poll() is not None:
             raise GateError(f"{exact}: its server did not start (exit code {process.returncode})")
         try:
-            if requests.get(url, timeout=2).ok:
+            if asking.get(url, timeout=2).ok:
                 return
         except requests.RequestException:
             pass
@@ -99,6 +135,24 @@ def _write_settings(home: Path, package: Path, exact: str, host: str, port: int)
 
 
 def _free_port(host: str) -> int:
-    with socket.socket() as one:
-        one.bind((host, 0))
+    with _listen(host, 0) as one:
         return int(one.getsockname()[1])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Takes the port before anything is started: who answers there is the server, and no other that was there."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, UnicodeError) as error:
+        raise GateError(f"--host {host} --port {port}: {error}; --port 0 takes any that is free") from None
+
+
+def _reached_at(host: str) -> str:
+    """What to write for a host in an address."""
+    host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
+def _end_with_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

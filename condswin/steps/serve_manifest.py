@@ -20,6 +20,8 @@ from condswin.registry.tracking import connect, tracking_errors, tracking_uri
 Runtime = Literal["mlserver", "condswin"]
 #: Annotations: the version that is pinned, the address that it was resolved from, and the checksum of its files.
 MODEL, RESOLVED_FROM, DIGEST = "condswin/model", "condswin/resolved-from", "condswin/package-sha256"
+#: Secret of the namespace with the account at MLflow, by the variables' names.
+_SECRET, _CREDENTIALS = "mlflow-client", ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 #: Schemes that KServe's storage initializer fetches from.
 _FETCHED = ("s3", "gs", "pvc", "https", "hdfs", "webhdfs")
 _PROXIED = re.compile(r"mlflow-artifacts:(?://[^/]*)?/(?P<path>.*)")
@@ -33,8 +35,10 @@ def manifest(config: Config, model: str, *, runtime: Runtime, artifacts: str = "
             runtime `condswin`.
         model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
         runtime: `mlserver`: KServe's own for MLflow models, V2 protocol, which verifies nothing. `condswin`: a
-            container that runs `condswin serve`, which fetches the version from the registry and verifies it.
-        artifacts: Where the server keeps what it hands out itself, `s3://bucket/prefix`; clients are not told.
+            container that runs `condswin serve`, which fetches the version from the registry and compares it with the
+            checksum there; it knows no keys, so it checks no signature.
+        artifacts: For `mlserver`: where the server keeps what it hands out itself, `s3://bucket/prefix`; clients are
+            not told.
         name: Of the service; empty for the model's.
 
     Returns:
@@ -46,8 +50,9 @@ def manifest(config: Config, model: str, *, runtime: Runtime, artifacts: str = "
     """
     entry = find_registered(model, config)
     exact = f"models:/{entry.name}/{entry.version}"
-    uri = _address(config, exact, artifacts)
+    notes = {MODEL: exact, RESOLVED_FROM: model, DIGEST: entry.tags.get(PACKAGE, "unknown")}
     if runtime == "mlserver":
+        uri = notes["condswin/artifacts"] = _address(config, exact, artifacts)
         predictor: dict[str, Any] = {
             "model": {"modelFormat": {"name": "mlflow"}, "protocolVersion": "v2", "storageUri": uri}
         }
@@ -60,10 +65,9 @@ def manifest(config: Config, model: str, *, runtime: Runtime, artifacts: str = "
             "command": command,
             "ports": [{"containerPort": 8080, "protocol": "TCP"}],
             "readinessProbe": ready,
-            "env": [{"name": "MLFLOW_TRACKING_URI", "value": _server(config)}],
+            "env": [{"name": "MLFLOW_TRACKING_URI", "value": _server(config)}, *map(_from_secret, _CREDENTIALS)],
         }
         predictor = {"containers": [container]}
-    notes = {MODEL: exact, RESOLVED_FROM: model, DIGEST: entry.tags.get(PACKAGE, "unknown"), "condswin/artifacts": uri}
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
@@ -132,6 +136,10 @@ def _address(config: Config, exact: str, artifacts: str) -> str:
     if uri.partition("://")[0] not in _FETCHED:
         raise ConfigError(f"{exact}: its files lie at {uri}, where no cluster fetches them; keep artifacts in S3")
     return uri
+
+
+def _from_secret(variable: str) -> dict[str, Any]:
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": _SECRET, "key": variable}}}
 
 
 def _server(config: Config) -> str:

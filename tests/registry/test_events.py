@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from condswin import notify
 from condswin.errors import ConfigError
 from condswin.registry import events as module
 from condswin.registry.aliases import CHAMPION, aliased, history, move_champion, roll_back
-from condswin.registry.events import DELIVERY, SIGNATURE, WEBHOOK_KEY, WEBHOOK_URL, deliver, events, told
+from condswin.registry.events import DELIVERY, EVENT, SIGNATURE, WEBHOOK_KEY, WEBHOOK_URL, deliver, events, told
 from condswin.steps.approve import approve, freeze
 from condswin.steps.promote import rollback
 from tests.registry.toy import NAME, World
@@ -32,6 +34,8 @@ class Receiver:
 
     url: str = ""
     answers: list[int | str] = field(default_factory=list)
+    #: The body of an answer goes on until the test is over.
+    endless: bool = False
     got: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
@@ -60,6 +64,11 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
             self.send_response(int(answer))
             self.send_header("Location", f"{found.url}/elsewhere")
             self.end_headers()
+            while found.endless and not found.over.wait(0.05):
+                try:
+                    self.wfile.write(b".")
+                except OSError:
+                    return
 
         def log_message(self, *_: object) -> None:
             pass
@@ -148,6 +157,59 @@ def test_a_webhook_that_fails_undoes_nothing_and_gets_it_with_the_next_run(
     assert set(receiver.keys) == {event["key"] for event in receiver.got}  # under the same keys
     assert deliver(client, NAME) is None
     assert len(receiver.got) == 2
+
+
+def test_an_event_that_is_refused_is_noted_and_keeps_no_later_one_waiting(
+    receiver: Receiver, client: MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    receiver.answers = [422]
+    crown(client, "1")
+    assert "not told of 'promoted' (it answers 422)" in capsys.readouterr().err
+    assert [event.get("refused") for event in events(client, NAME)] == ["it answers 422"]
+    receiver.answers = [422]
+    crown(client, "2", expected="1")
+    assert receiver.told == [("promoted", "2")]
+    assert deliver(client, NAME) is None  # the receiver was mended
+    assert receiver.told == [("promoted", "2"), ("promoted", "1")]
+    assert not any({"refused", "pending"} & event.keys() for event in [*receiver.got, *events(client, NAME)])
+    # Nothing is sent past an address that has moved, or a server that is away.
+    receiver.answers = [302]
+    crown(client, "3", expected="2")
+    receiver.answers = [302]
+    crown(client, "4", expected="3")
+    assert len(receiver.got) == 2
+
+
+@pytest.mark.parametrize("status", [200, 422])
+def test_an_answer_that_never_ends_is_not_waited_for(status: int, receiver: Receiver, client: MlflowClient) -> None:
+    receiver.endless, receiver.answers = True, [status]
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(crown, client, "1")
+        try:
+            sent.result(5)
+        finally:
+            receiver.over.set()
+    assert len(receiver.keys) == 1
+
+
+def test_tags_that_are_no_events_are_passed_over(receiver: Receiver, client: MlflowClient) -> None:
+    for key, text in {
+        "a": "no JSON",
+        "b": "[1]",
+        "c": '{"key": "c", "event": "promoted"}',
+        "d": '{"key": "d", "event": "promoted", "at": "yesterday", "pending": true}',
+        "e": '{"key": "of another tag", "event": "promoted", "at": "2026-01-01T00:00:00+00:00", "pending": true}',
+        "f": '{"key": "f", "event": 1, "at": "2026-01-01T00:00:00+00:00"}',
+        "g": "[" * 4000,
+    }.items():
+        client.set_registered_model_tag(NAME, EVENT + key, text)
+    crown(client, "1")
+    assert receiver.told == [("promoted", "1")]
+    assert [event["event"] for event in events(client, NAME)] == ["promoted"]
+
+
+def test_each_webhook_has_an_address_of_its_own() -> None:
+    assert (WEBHOOK_URL, notify.WEBHOOK) == ("CONDSWIN_WEBHOOK_URL", "CONDSWIN_NOTIFY_URL")
 
 
 def test_one_that_fails_for_a_moment_is_tried_again(receiver: Receiver, client: MlflowClient) -> None:

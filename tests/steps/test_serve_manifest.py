@@ -74,14 +74,20 @@ def test_files_that_only_the_server_reaches_need_its_destination(
 def test_a_container_that_verifies_needs_a_server(
     crowned: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    lie_at("s3://models/1", monkeypatch)
+    lie_at("mlflow-artifacts:/1/models/m-a", monkeypatch)  # which MLflow itself hands out
     with pytest.raises(ConfigError, match="needs an MLflow server"):
         manifest(crowned.config, URI, runtime="condswin")
     monkeypatch.setattr("condswin.steps.serve_manifest.tracking_uri", lambda _: "http://mlflow:5000")
     made = manifest(crowned.config, URI, runtime="condswin")
     (container,) = made["spec"]["predictor"]["containers"]
     assert container["command"][:3] == ["condswin", "serve", f"models:/{NAME}/1"]
-    assert container["env"] == [{"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow:5000"}]
+    names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    assert container["env"] == [
+        {"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow:5000"},
+        *({"name": name, "valueFrom": {"secretKeyRef": {"name": "mlflow-client", "key": name}}} for name in names),
+    ]
+    champion = (Path(__file__).parents[2] / "infra/kustomize/base/champion.yaml").read_text()
+    assert all(f"secretKeyRef: {{name: mlflow-client, key: {name}}}" in champion for name in names)
     theirs = tmp_path / "theirs.yaml"
     theirs.write_text("kind: InferenceService\nmetadata: {name: x}\n")
     with pytest.raises(BadFileError, match=r"theirs\.yaml: is not what condswin serve-manifest writes"):
