@@ -30,6 +30,8 @@ PREVIOUS_CHAMPION = "condswin.previous_champion"
 ROLLED_BACK = "condswin.rolled_back"
 #: A person's no: who, when and why, as JSON.
 REJECTED = "condswin.rejected"
+#: A person's yes, set on MLflow's page; see `condswin.registry.approval`.
+APPROVAL = "condswin.approval"
 #: Tag of the registered model: the version that was made champion last.
 LAST_CHAMPION = "condswin.champion"
 #: Tag of the registered model while no alias may move: who, when and why, as JSON.
@@ -85,8 +87,8 @@ def move_champion(
     Does nothing if `version` became champion meanwhile.
 
     Raises:
-        GateError: The champion moved since it was read, or is frozen; nothing was changed. Or another program moved it
-            meanwhile.
+        GateError: The champion moved since it was read, or is frozen, or the version was rejected or rolled back;
+            nothing was changed. Or another program moved it meanwhile.
     """
     with promotion_lock(client, name) as write:
         now = aliased(client, name, CHAMPION)
@@ -98,6 +100,8 @@ def move_champion(
                 f"{name}: the champion moved from {_spoken(expected)} to {_spoken(now)} while version {version} was "
                 "compared with it; nothing was changed, promote again"
             )
+        if withheld := refusal(version, client.get_model_version(name, version).tags):
+            raise GateError(f"{name}: nothing was changed: {withheld}")
         write(client.set_model_version_tag, name, version, RECORD, json.dumps(record, sort_keys=True))
         write(client.set_registered_model_tag, name, LAST_CHAMPION, version)
         if expected is not None:
@@ -108,7 +112,7 @@ def move_champion(
 
 
 def note_rejection(client: MlflowClient, name: str, version: str, record: Mapping[str, Any]) -> None:
-    """Notes on a version why it was rejected.
+    """Notes on a version why it was rejected or held, and takes back a person's yes to an earlier decision.
 
     Raises:
         GateError: It became champion meanwhile, and keeps the record of that.
@@ -119,7 +123,20 @@ def note_rejection(client: MlflowClient, name: str, version: str, record: Mappin
                 f"{name}: version {version} became champion while it was judged and rejected; nothing was changed, "
                 "promote again"
             )
+        # Before the decision is there: what is set from then on is a yes to it.
+        if APPROVAL in client.get_model_version(name, version).tags:
+            write(client.delete_model_version_tag, name, version, APPROVAL)
         write(client.set_model_version_tag, name, version, RECORD, json.dumps(record, sort_keys=True))
+
+
+def refusal(version: str, tags: Mapping[str, str]) -> str | None:
+    """Why a version must not become champion: it was rolled back, or a person rejected it; None if it may."""
+    for tag, done in ((ROLLED_BACK, "rolled back"), (REJECTED, "rejected")):
+        if tag in tags:
+            note = json.loads(tags[tag])
+            by = f" by {note['by']} ({note['why']})" if "by" in note else ""
+            return f"version {version} was {done} at {note['at']}{by}; delete its tag {tag!r} to try again"
+    return None
 
 
 def journal(client: MlflowClient, name: str, version: str, *, previous: str | None, record: Mapping[str, Any]) -> None:
@@ -127,13 +144,16 @@ def journal(client: MlflowClient, name: str, version: str, *, previous: str | No
     tags = client.get_model_version(name, version).tags
     if previous is not None and PREVIOUS_CHAMPION not in tags:
         client.set_model_version_tag(name, version, PREVIOUS_CHAMPION, previous)
-    if PROMOTED_AT not in tags:
-        client.set_model_version_tag(name, version, PROMOTED_AT, _utc())
     by, why = record.get("approved_by") or "gate", record.get("why", "")
     known_by = [version, previous, record.get("decided_at"), by]
-    tag = event_tag(client, name, "promoted", known_by, version=version, previous=previous, by=by, why=why)
-    if tag:
+    # The event comes before the time: where only that is, of this decision, an older condswin promoted the version.
+    at = tags.get(PROMOTED_AT, "")
+    long_ago = at if at >= record.get("decided_at", "") else ""
+    facts = {"version": version, "previous": previous, "by": by, "why": why}
+    if tag := event_tag(client, name, "promoted", known_by, long_ago=long_ago, **facts):
         client.set_registered_model_tag(name, *tag)
+    if not at:
+        client.set_model_version_tag(name, version, PROMOTED_AT, _utc())
 
 
 def roll_back(client: MlflowClient, name: str, check: Callable[[str], None]) -> tuple[str | None, str]:
@@ -164,11 +184,6 @@ def roll_back(client: MlflowClient, name: str, check: Callable[[str], None]) -> 
             note = json.dumps({"at": _utc(), "to": target}, sort_keys=True)
             write(client.set_model_version_tag, name, champion, ROLLED_BACK, note)
         write(client.set_registered_model_tag, name, LAST_CHAMPION, target)
-        # Before the alias moves: an interrupted roll-back is completed, and not told of twice.
-        record = json.loads(client.get_model_version(name, champion).tags.get(RECORD, "{}")) if champion else {}
-        known_by = [champion, target, record.get("decided_at")]
-        if tag := event_tag(client, name, "rolled back", known_by, version=target, previous=champion, by="", why=""):
-            write(client.set_registered_model_tag, name, *tag)
         before = _predecessor(client, name, target)
         if before is not None:
             write(client.set_registered_model_alias, name, PREVIOUS, before)
@@ -176,6 +191,10 @@ def roll_back(client: MlflowClient, name: str, check: Callable[[str], None]) -> 
             write(client.delete_registered_model_alias, name, PREVIOUS)
         write(client.set_registered_model_alias, name, CHAMPION, target)
         _confirm(client, name, target)
+        record = json.loads(client.get_model_version(name, champion).tags.get(RECORD, "{}")) if champion else {}
+        known_by = [champion, target, record.get("decided_at")]
+        if tag := event_tag(client, name, "rolled back", known_by, version=target, previous=champion, by="", why=""):
+            write(client.set_registered_model_tag, name, *tag)
     return champion, target
 
 
@@ -199,13 +218,13 @@ def freeze(client: MlflowClient, name: str, *, by: str, why: str, lift: bool = F
         if bool(is_frozen) != lift:
             raise GateError(f"{name}: {is_frozen or 'is not frozen'}; nothing to do")
         note = {"at": _utc(), "by": by, "why": why}
-        known_by = datetime.now(UTC).isoformat()
-        if tag := event_tag(client, name, "lifted" if lift else "frozen", known_by, by=by, why=why):
-            write(client.set_registered_model_tag, name, *tag)
         if lift:
             write(client.delete_registered_model_tag, name, FROZEN)
         else:
             write(client.set_registered_model_tag, name, FROZEN, json.dumps(note, sort_keys=True))
+        known_by = datetime.now(UTC).isoformat()
+        if tag := event_tag(client, name, "lifted" if lift else "frozen", known_by, by=by, why=why):
+            write(client.set_registered_model_tag, name, *tag)
 
 
 def reject(client: MlflowClient, name: str, version: str, *, by: str, why: str) -> None:
@@ -228,6 +247,7 @@ def history(client: MlflowClient, name: str) -> list[dict[str, str]]:
     """
     found = [_told(event) for event in events(client, name)]
     known = {(event["version"], event["event"]) for event in found}
+    champion = aliased(client, name, CHAMPION)
     for entry in client.search_model_versions(f"name = '{name}'"):
         tags = {key: str(value) for key, value in entry.tags.items()}
         version = str(entry.version)
@@ -240,6 +260,10 @@ def history(client: MlflowClient, name: str) -> list[dict[str, str]]:
             found.append({"at": decided, "version": version, "event": outcome, "by": "gate", "why": why})
         if PROMOTED_AT in tags and (version, "promoted") not in known:  # interrupted, or by an older condswin
             found.append({"at": tags[PROMOTED_AT], "version": version, "event": "promoted", "by": "gate", "why": ""})
+        if ROLLED_BACK in tags and version != champion and (version, "rolled back") not in known:
+            note = json.loads(tags[ROLLED_BACK])
+            why = f"to version {note['to']}"
+            found.append({"at": note["at"], "version": version, "event": "rolled back", "by": "", "why": why})
         if REJECTED in tags:
             found.append({"version": version, "event": "rejected", **json.loads(tags[REJECTED])})
     return sorted(found, key=lambda event: (event["at"], event["event"] != "registered"))

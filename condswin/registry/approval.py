@@ -1,4 +1,7 @@
-"""A person's yes to a version that the gate let through and held."""
+"""A person's yes to a version that the gate let through and held.
+
+On MLflow's page it is the version tag `condswin.approval`: `approved by NAME`, or `approved by NAME: REASON`.
+"""
 
 import json
 from collections.abc import Mapping
@@ -8,11 +11,9 @@ from mlflow import MlflowClient
 
 from condswin.config.root import Config
 from condswin.errors import GateError
-from condswin.registry.aliases import RECORD, REJECTED, ROLLED_BACK, move_champion
+from condswin.registry.aliases import APPROVAL, RECORD, REJECTED, ROLLED_BACK, move_champion
 from condswin.registry.package import ModelUnavailableError, load_registered
 
-#: Version tag that people set on MLflow's page: `approved by NAME`, or `approved by NAME: REASON`.
-APPROVAL = "condswin.approval"
 _YES = "approved by "
 
 

@@ -1,18 +1,23 @@
 """Data cards of what registered networks were trained on, kept with the runs that registered them."""
 
+import shutil
+import tempfile
 from pathlib import Path
 
 from condswin.config.names import TaskName
 from condswin.config.root import Config
-from condswin.registry.package import model_name
+from condswin.files import atomic_file, read_json, sha256, write_json
+from condswin.registry.package import ModelAlteredError, model_name
 from condswin.registry.tracking import connect, tracking_errors, tracking_uri
 
 CARD = "card.json"
+#: Run tag: SHA-256 of the card, which lies in the artifact store while the tag lies in the database.
+CARD_SHA256 = "condswin.card_sha256"
 _FOLDER = "data-card"
 
 
 def keep_card(config: Config, run_id: str, card: Path) -> None:
-    """Keeps a data card with a run, unless it has one.
+    """Keeps a data card with a run, unless it has one; without its duplicates, which name cases.
 
     Args:
         config: Names the tracking server.
@@ -24,8 +29,13 @@ def keep_card(config: Config, run_id: str, card: Path) -> None:
     """
     client = connect(config)
     with tracking_errors(tracking_uri(config)):
-        if not client.list_artifacts(run_id, _FOLDER):
-            client.log_artifact(run_id, str(card / CARD), _FOLDER)
+        if CARD_SHA256 in client.get_run(run_id).data.tags and client.list_artifacts(run_id, _FOLDER):
+            return
+        with tempfile.TemporaryDirectory(prefix="condswin-card-") as temporary:
+            told = Path(temporary) / CARD
+            write_json(told, {**read_json(card / CARD), "duplicates": []})
+            client.set_tag(run_id, CARD_SHA256, sha256(told))
+            client.log_artifact(run_id, str(told), _FOLDER)
 
 
 def fetch_card(config: Config, task: TaskName, version: str, folder: Path) -> bool:
@@ -42,15 +52,20 @@ def fetch_card(config: Config, task: TaskName, version: str, folder: Path) -> bo
 
     Raises:
         TrackingError: MLflow cannot be reached.
+        ModelAlteredError: The card is not the one that was kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    client = connect(config)
-    with tracking_errors(tracking_uri(config)):
-        run_id = client.get_model_version(model_name(task), version).run_id
+    client, name = connect(config), model_name(task)
+    with tracking_errors(tracking_uri(config)), tempfile.TemporaryDirectory(prefix="condswin-card-") as temporary:
+        run_id = client.get_model_version(name, version).run_id
         if not run_id or not client.list_artifacts(run_id, _FOLDER):
             return False
-        fetched = Path(client.download_artifacts(run_id, f"{_FOLDER}/{CARD}", str(folder)))
-    fetched.replace(folder / CARD)
-    if fetched.parent != folder:
-        fetched.parent.rmdir()
+        fetched = Path(client.download_artifacts(run_id, f"{_FOLDER}/{CARD}", temporary))
+        if sha256(fetched) != client.get_run(run_id).data.tags.get(CARD_SHA256):
+            raise ModelAlteredError(
+                f"models:/{name}/{version}: its {CARD} is not the one that was kept when it was registered (tag "
+                f"{CARD_SHA256} of run {run_id}); delete the artifact {_FOLDER} of that run and register again"
+            )
+        with atomic_file(folder / CARD) as partial:
+            shutil.copyfile(fetched, partial)
     return True

@@ -38,7 +38,9 @@ _PENDING = "pending"
 _FOR_US = (_PENDING, "delivered_at", "refused")
 
 
-def event_tag(client: MlflowClient, name: str, event: str, known_by: Any, **facts: Any) -> tuple[str, str] | None:
+def event_tag(
+    client: MlflowClient, name: str, event: str, known_by: Any, *, long_ago: str = "", **facts: Any
+) -> tuple[str, str] | None:
     """Key and value of the tag that tells of an event; None if it is there already.
 
     Args:
@@ -46,16 +48,17 @@ def event_tag(client: MlflowClient, name: str, event: str, known_by: Any, **fact
         name: The registered model.
         event: `promoted`, `rolled back`, `frozen`, `lifted`.
         known_by: JSON-able; equal for an event that is told once more, after the first attempt was interrupted.
+        long_ago: When it happened, if no tag was made of it then: nobody is told of it any more.
         facts: `version`, `previous`, `by`, `why`: no names of cases.
     """
     key = fingerprint([name, event, known_by])[:32]
     if EVENT + key in client.get_registered_model(name).tags:
         return None
-    at = datetime.now(UTC).isoformat(timespec="microseconds")
+    at = long_ago or datetime.now(UTC).isoformat(timespec="microseconds")
     told = {"key": key, "event": event, "name": name, "at": at, **facts}
     if "version" in facts:
         told["uri"] = f"models:/{name}/{facts['version']}"
-    wanted = {_PENDING: True} if _target() else {}
+    wanted = {_PENDING: True} if _target() and not long_ago else {}
     return EVENT + key, json.dumps({**told, **wanted}, sort_keys=True)
 
 

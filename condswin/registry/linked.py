@@ -18,7 +18,7 @@ from condswin.config.root import Config
 from condswin.errors import BadFileError
 from condswin.evaluation.results import METRICS
 from condswin.files import fingerprint, read_json
-from condswin.registry.tracking import TrackingError, connect
+from condswin.registry.tracking import TrackingError, connect, without_password
 
 #: Run tag: what was sent of an evaluation, so that it is sent once.
 SENT = "condswin.evaluation"
@@ -34,11 +34,13 @@ class Trained(NamedTuple):
         run_id: Its id.
         hours: Between its start and its end, pauses included; None while it runs.
         device: Of the training, as it said.
+        certain: It says that it left these weights; else it was cut off before it said which.
     """
 
     run_id: str
     hours: float | None
     device: str
+    certain: bool
 
 
 def training_of(client: MlflowClient, *, params_sha256: str, data_sha256: str, weights_sha256: str) -> Trained | None:
@@ -52,7 +54,8 @@ def training_of(client: MlflowClient, *, params_sha256: str, data_sha256: str, w
         return None
     ended = run.info.end_time
     hours = None if ended is None else (ended - run.info.start_time) / 3.6e6
-    return Trained(str(run.info.run_id), hours, str(run.data.tags.get("device", "unknown")))
+    tags = run.data.tags
+    return Trained(str(run.info.run_id), hours, str(tags.get("device", "unknown")), "weights_sha256" in tags)
 
 
 def _training_run(client: MlflowClient, params: str, data: str, weights: str) -> Run | None:
@@ -82,7 +85,7 @@ def dataset_input(name: str, data_sha256: str, context: str, source: Mapping[str
 def send_evaluations(
     client: MlflowClient, folder: Path, data_sha256: str, card: Path, draw: Callable[[Path], Mapping[str, bytes]]
 ) -> list[str]:
-    """Gives the run of each evaluated network its scores, pictures and the data card, once.
+    """Gives the run that says it left an evaluated network its scores, pictures and the data card, once.
 
     Args:
         client: Connected.
@@ -104,7 +107,7 @@ def send_evaluations(
         if not all(wanted.values()) or wanted["data_sha256"] != data_sha256:  # a reference method has no weights
             continue
         trained = training_of(client, **wanted)
-        if trained is not None and _send(client, trained.run_id, path.parent, result, card, draw):
+        if trained is not None and trained.certain and _send(client, trained.run_id, path.parent, result, card, draw):
             told.append(trained.run_id)
     return told
 
@@ -122,7 +125,7 @@ def send_report(config: Config, registered: Path, page: Path) -> None:
     try:
         connect(config).log_artifact(read_json(registered)["run_id"], str(page), "report")
     except (TrackingError, MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
+        reason = without_password((str(error).strip().splitlines() or [""])[0])
         print(f"{page.name}: not on MLflow's page of {registered} ({type(error).__name__}: {reason})", file=sys.stderr)
 
 

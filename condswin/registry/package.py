@@ -312,7 +312,7 @@ def fetch(uri: str, config: Config, folder: Path, *, only: str = "") -> Path:
     except Exception as error:  # each artifact store raises its own
         wait_for_server(tracking_uri(config))
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelUnavailableError(f"{uri}: its files cannot be fetched ({reason[:300]})") from error
+        raise ModelUnavailableError(f"{uri}: its files cannot be fetched ({without_password(reason)[:300]})") from error
     if not only and not (path / "MLmodel").is_file():  # for an emptied folder, MLflow fetches nothing and is content
         raise ModelUnavailableError(f"{uri}: its files cannot be fetched (there is no MLmodel)")
     return path

@@ -18,11 +18,12 @@ from condswin.errors import BadFileError
 
 #: Version tag: signature of the package, base64.
 SIGNATURE = "condswin.signature"
-#: Environment variable: PEM file of the private key that `register` signs with.
+#: Environment variable: the private key that `register` signs with, a PEM file or its text.
 SIGNING_KEY = "CONDSWIN_SIGNING_KEY"
-#: Environment variable: PEM file of public keys. While it is set, nothing is loaded that none of them signed.
+#: Environment variable: public keys, likewise. While it is set, nothing is loaded that none of them signed.
 TRUSTED_KEYS = "CONDSWIN_TRUSTED_KEYS"
 
+_PEM = "-----BEGIN"
 _PUBLIC = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----\s*", re.DOTALL)
 
 
@@ -34,10 +35,18 @@ def sign(name: str, sha256: str) -> str | None:
         sha256: `package_sha256` of the files.
 
     Raises:
-        BadFileError: The key is none.
+        BadFileError: The key is none, or not one of those that are trusted here.
     """
     key = _private_key()
-    return None if key is None else base64.b64encode(key.sign(_message(name, sha256))).decode()
+    if key is None:
+        return None
+    made = base64.b64encode(key.sign(_message(name, sha256))).decode()
+    if objection(name, sha256, made):
+        raise BadFileError(
+            _place(TRUSTED_KEYS),
+            f"{TRUSTED_KEYS} lacks the public key of {SIGNING_KEY}, so nothing that is signed here is trusted; add it",
+        )
+    return made
 
 
 def objection(name: str, sha256: str, signature: str | None) -> str | None:
@@ -74,28 +83,28 @@ def _message(name: str, sha256: str) -> bytes:
 
 
 def _private_key() -> Ed25519PrivateKey | None:
-    path = os.environ.get(SIGNING_KEY, "").strip()
-    if not path:
+    text = _read(SIGNING_KEY)
+    if text is None:
         return None
     try:
-        key = load_pem_private_key(_read(path, SIGNING_KEY), password=None)
+        key = load_pem_private_key(text, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise BadFileError(path, f"{SIGNING_KEY} wants a private Ed25519 key as PEM without a password")
+        raise BadFileError(_place(SIGNING_KEY), f"{SIGNING_KEY} wants a private Ed25519 key as PEM without a password")
     return key
 
 
 def _trusted_keys() -> list[Ed25519PublicKey]:
     """Those that are named; else the one of whoever signs here."""
-    path = os.environ.get(TRUSTED_KEYS, "").strip()
-    if not path:
+    text = _read(TRUSTED_KEYS)
+    if text is None:
         own = _private_key()
         return [] if own is None else [own.public_key()]
-    texts = _PUBLIC.findall(_read(path, TRUSTED_KEYS))
+    texts = _PUBLIC.findall(text)
     keys = [key for key in map(_public_key, texts) if key]
     if not keys or len(keys) != len(texts):
-        raise BadFileError(path, f"{TRUSTED_KEYS} wants public Ed25519 keys as PEM, and nothing else")
+        raise BadFileError(_place(TRUSTED_KEYS), f"{TRUSTED_KEYS} wants public Ed25519 keys as PEM, and nothing else")
     return keys
 
 
@@ -107,8 +116,18 @@ def _public_key(text: bytes) -> Ed25519PublicKey | None:
     return key if isinstance(key, Ed25519PublicKey) else None
 
 
-def _read(path: str, variable: str) -> bytes:
+def _read(variable: str) -> bytes | None:
+    """The keys that a variable names or, as where a Secret of Kubernetes is one, holds; None where it is not set."""
+    given = os.environ.get(variable, "").strip()
+    if not given or given.startswith(_PEM):
+        return given.encode() or None
     try:
-        return Path(path).read_bytes()
+        return Path(given).read_bytes()
     except OSError as error:
-        raise BadFileError(path, f"{variable} names it, and it cannot be read ({error.strerror})") from None
+        raise BadFileError(given, f"{variable} names it, and it cannot be read ({error.strerror})") from None
+
+
+def _place(variable: str) -> str:
+    """Where a variable's keys are, for messages: a key itself is none of their business."""
+    given = os.environ[variable].strip()
+    return variable if given.startswith(_PEM) else given

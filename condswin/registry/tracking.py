@@ -1,6 +1,7 @@
 """Where runs and models are kept, and runs to log to."""
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -47,12 +48,9 @@ def tracking_uri(config: Config) -> str:
     return uri
 
 
-def without_password(uri: str) -> str:
-    """A URI fit for messages and logs."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()
+def without_password(text: str) -> str:
+    """A URI, or a text with some in it, fit for messages and logs."""
+    return re.sub(r"://[^/\s]*@", "://***@", text)
 
 
 def connect(config: Config) -> MlflowClient:
@@ -122,7 +120,7 @@ def tracking_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        text = lines[0].replace(uri, without_password(uri))
+        text = without_password(lines[0].replace(uri, without_password(uri)))
         raise TrackingError(f"MLflow at {without_password(uri)}: {text[:400]}") from error
 
 

@@ -86,13 +86,15 @@ class TrainingRun:
                 file=sys.stderr,
             )
 
-    def finish(self, rows: Rows) -> None:
-        """Sends what the run lacks and closes it; if that cannot be done soon, says how to do it later."""
+    def finish(self, rows: Rows, tags: Mapping[str, str] | None = None) -> None:
+        """Sends what the run lacks, tags it and closes it; if that cannot be done soon, says how to do it later."""
         self._keep(rows)
         give_up = time.monotonic() + WAIT_AT_END
         while True:
             try:
                 self._send(rows)
+                for name, value in (tags or {}).items():
+                    self._client.set_tag(self.id, name, value)
                 self._client.set_terminated(self.id, "FINISHED")
                 complete = self._send_pictures()
             except _ERRORS as error:
@@ -108,12 +110,6 @@ class TrainingRun:
                 return
             write_json(self._file, {"run_id": self.id, "ended": complete})
             return
-
-    def tag(self, tags: Mapping[str, str]) -> None:
-        """Tags the run; a server that is away misses it."""
-        with suppress(*_ERRORS):
-            for name, value in tags.items():
-                self._client.set_tag(self.id, name, value)
 
     def _keep(self, rows: Rows) -> None:
         file = self._file.with_name(TOLD)
@@ -146,10 +142,11 @@ class TrainingRun:
         except _ERRORS:
             raise
         except Exception as error:  # artifacts may lie elsewhere, with errors of a client of its own
+            reason = without_password((str(error).splitlines() or [""])[0])
             print(
-                f"{folder / name}: MLflow's artifact store does not take it ({type(error).__name__}: "
-                f"{str(error).splitlines()[0] if str(error) else ''}); the training goes on, and its pictures stay in "
-                f"{folder}. The same command again, once the training is done, sends them",
+                f"{folder / name}: MLflow's artifact store does not take it ({type(error).__name__}: {reason}); "
+                f"the training goes on, and its pictures stay in {folder}. The same command again, once the training "
+                "is done, sends them",
                 file=sys.stderr,
             )
             self._refused = True
@@ -217,12 +214,13 @@ def training_run(
             raise
 
 
-def send_rest(config: Config, folder: Path) -> None:
+def send_rest(config: Config, folder: Path, tags: Mapping[str, str]) -> None:
     """Sends what the run of a training that is done lacks, if anything; see `TrainingRun.finish`.
 
     Args:
         config: Parameters.
         folder: Of the training's checkpoints.
+        tags: That the run has when it has everything.
 
     Raises:
         TrackingError: MLflow cannot be reached.
@@ -232,7 +230,7 @@ def send_rest(config: Config, folder: Path) -> None:
         uri = tracking_uri(config)
         with _quick_requests():
             TrainingRun(connect(config), uri, known["run_id"], folder / RUN).finish(
-                read_history(folder / TOLD) if (folder / TOLD).is_file() else []
+                read_history(folder / TOLD) if (folder / TOLD).is_file() else [], tags
             )
 
 

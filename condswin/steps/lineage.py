@@ -184,7 +184,11 @@ def _training(found: _Found) -> tuple[Held, str]:
         return "fails", "the run was deleted in MLflow"
     keys = [key for key in ("params_sha256", "data_sha256", "weights_sha256") if key in run.data.tags]
     wrong = [key for key in keys if run.data.tags[key] != found.tags.get(key)]
-    return ("fails", f"the run says otherwise: {', '.join(wrong)}") if wrong else ("holds", "the run says the same")
+    if wrong:
+        return "fails", f"the run says otherwise: {', '.join(wrong)}"
+    if "weights_sha256" not in keys:
+        return "not recorded", "the run was cut off before it said which weights it left"
+    return "holds", "the run says the same"
 
 
 def _code(found: _Found) -> tuple[Held, str]:
@@ -229,12 +233,17 @@ def _data(found: _Found) -> tuple[Held, str]:
             why = f"{found.prepared} has other data"
         except (BadFileError, BadDataError) as error:
             why = str(error).splitlines()[0]
-    kept = contained(found.tags["dvc_md5"], MANIFEST) if "dvc_md5" in found.tags else None
+    if "dvc_md5" not in found.tags:
+        return "not recorded", f"{why}, and it was registered outside of DVC"
+    kept = contained(found.tags["dvc_md5"], MANIFEST)
     if kept is None:
-        return "fails", f"{why}, and DVC none that is recorded"
-    with tempfile.TemporaryDirectory(prefix="condswin-lineage-") as temporary:
-        (Path(temporary) / MANIFEST).write_bytes(kept)
-        there = Manifest.read(Path(temporary), task).fingerprint()
+        return "fails", f"{why}, and DVC's cache has no manifest of it"
+    try:
+        with tempfile.TemporaryDirectory(prefix="condswin-lineage-") as temporary:
+            (Path(temporary) / MANIFEST).write_bytes(kept)
+            there = Manifest.read(Path(temporary), task).fingerprint()
+    except (BadFileError, BadDataError):
+        return "fails", f"{why}, and the manifest in DVC's cache is not readable"
     return ("holds", "DVC has its manifest") if there == wanted else ("fails", "what DVC has is other data")
 
 

@@ -28,8 +28,6 @@ from condswin.registry.aliases import (
     KEY,
     PREVIOUS,
     RECORD,
-    REJECTED,
-    ROLLED_BACK,
     aliased,
     current_champion,
     find_version,
@@ -37,9 +35,10 @@ from condswin.registry.aliases import (
     journal,
     move_champion,
     note_rejection,
+    refusal,
     roll_back,
 )
-from condswin.registry.approval import APPROVAL, approval_in, approve_held
+from condswin.registry.approval import approval_in, approve_held
 from condswin.registry.events import told
 from condswin.registry.gate import Evidence, check_gate, decide
 from condswin.registry.package import (
@@ -165,7 +164,7 @@ def _promote(
         "predict": load(Prediction, task_name, config).parameters(),
         "code_sha256": fingerprint(closure("promote", task_name)),
     }
-    if stop := _stopped(version, entry.tags, is_frozen):
+    if stop := is_frozen or refusal(version, entry.tags):
         record |= {"outcome": "held" if is_frozen else "refused", "reasons": [stop]}
         write_result(out, "promote", record)
         return Promotion(champion=False, known=True, record=record)
@@ -197,8 +196,6 @@ def _promote(
         record["decided_at"] = datetime.now(UTC).isoformat(timespec="seconds")
         if record["promoted"] and (hold or gate.hold):
             record |= {"promoted": False, "outcome": "held"}
-            if APPROVAL in entry.tags:  # of another decision
-                client.delete_model_version_tag(name, version, APPROVAL)
         if record["promoted"]:
             record |= {"champion": version, "previous": champion}
             move_champion(client, name, version, expected=champion, record=record)
@@ -254,18 +251,6 @@ def _settle(client: MlflowClient, name: str, version: str, tags: Mapping[str, st
         }
     journal(client, name, version, previous=record["previous"], record=record)
     return record
-
-
-def _stopped(version: str, tags: Mapping[str, str], is_frozen: str | None) -> str | None:
-    """Why a version is not even judged."""
-    if is_frozen:
-        return is_frozen
-    for tag, done in ((ROLLED_BACK, "rolled back"), (REJECTED, "rejected")):
-        if tag in tags:
-            note = json.loads(tags[tag])
-            by = f" by {note['by']} ({note['why']})" if "by" in note else ""
-            return f"version {version} was {done} at {note['at']}{by}; delete its tag {tag!r} to try again"
-    return None
 
 
 def _is_known(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -195,9 +195,10 @@ def _train(
     places = [prepared, *([initial.folder] if initial else [])]
     output = open_output(out, step=step, inputs=places, overwrite=overwrite)
     if first(lambda: output.is_current(key.record())):
-        first(lambda: send_rest(config, checkpoints / key.digest[:16]))
+        spec = read_spec(out)
+        first(lambda: send_rest(config, checkpoints / key.digest[:16], _weights(spec)))
         history = read_history(out / HISTORY)
-        return Trained(read_spec(out), done_before=True, written=place().rank == 0, history=history)
+        return Trained(spec, done_before=True, written=place().rank == 0, history=history)
     spec = ModelSpec(
         task=task_name,
         variant=variant,
@@ -232,7 +233,8 @@ def _train(
             f"{step} {task_name} {variant}: starts anew, since the last checkpoint: {'; '.join(changes)}",
             file=sys.stderr,
         )
-    tags = {"step": step, "task": task_name, "variant": variant, **_fingerprints(spec), **(tags or {})}
+    where = described(config.task(task_name).train.device)
+    tags = {"step": step, "task": task_name, "variant": variant, "device": where, **_fingerprints(spec), **(tags or {})}
     name = f"{step} {task_name} {variant}"
     trained = partial(
         fit,
@@ -264,10 +266,7 @@ def _train(
         write_history(out / HISTORY, fitted.history)
         save_model(out, fitted.network, spec)
         output.finish(OUTPUTS, key.record())
-        run.tag(
-            {"weights_sha256": read_spec(out).weights_sha256, "device": described(config.task(task_name).train.device)}
-        )
-        run.finish(fitted.told)
+        run.finish(fitted.told, _weights(read_spec(out)))
     return Trained(spec, done_before=False, written=True, history=fitted.history)
 
 
@@ -290,3 +289,8 @@ def _descendant(spec: ModelSpec, initial: ModelSpec, taken: Transfer) -> ModelSp
 
 def _fingerprints(spec: ModelSpec) -> dict[str, str]:
     return {name: spec.provenance[name] for name in ("data_sha256", "params_sha256")}
+
+
+def _weights(spec: ModelSpec) -> dict[str, str]:
+    """What the run of a training says of the network that it left."""
+    return {"weights_sha256": spec.weights_sha256}

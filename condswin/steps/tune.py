@@ -145,7 +145,7 @@ def tune(
         study.put_back()
         left = study.left(trials)
         if not left:
-            send_rest(config, out)
+            send_rest(config, out, _told(_results(study, task_name, variant, monitor)))
         else:
             tags = {"step": "tune", "task": task_name, "variant": variant}
             _adopt(study, out, bool(storage))
@@ -159,8 +159,7 @@ def tune(
                     made += 1
                     study.run(trial, objective)
                     _tidy(study, study.place(trial), trials, out)
-                run.tag(_told(_results(study, task_name, variant, monitor)))
-                run.finish([])
+                run.finish([], _told(_results(study, task_name, variant, monitor)))
         results = _results(study, task_name, variant, monitor)
         results["trained"] = left
     write_json(out / RESULTS, results)

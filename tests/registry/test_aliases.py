@@ -13,11 +13,13 @@ from condswin.registry.aliases import (
     PREVIOUS_CHAMPION,
     PROMOTED_AT,
     RECORD,
+    REJECTED,
     ROLLED_BACK,
     aliased,
     current_champion,
     move_champion,
     note_rejection,
+    reject,
     roll_back,
 )
 from condswin.registry.lock import PREFIX
@@ -75,6 +77,25 @@ def test_a_champion_that_moved_meanwhile_stops_the_promotion(client: MlflowClien
     assert RECORD not in client.get_model_version(NAME, "3").tags
     move_champion(client, NAME, "2", expected="1", record={})  # the same promotion twice at once
     assert state(client) == ("2", "1")
+
+
+def test_a_version_that_was_rejected_or_rolled_back_while_it_was_judged_stays_out(client: MlflowClient) -> None:
+    crown(client, "1")
+    reject(client, NAME, "2", by="Jane", why="smooths tears")
+    with pytest.raises(
+        GateError, match=r"nothing was changed: version 2 was rejected at 20.* by Jane \(smooths tears\)"
+    ):
+        crown(client, "2")
+    crown(client, "3")
+    roll_back(client, NAME, lambda _: None)
+    with pytest.raises(GateError, match="nothing was changed: version 3 was rolled back at 20"):
+        crown(client, "3")
+    assert state(client) == ("1", None)
+    assert RECORD not in client.get_model_version(NAME, "2").tags
+    client.delete_model_version_tag(NAME, "2", REJECTED)
+    client.delete_model_version_tag(NAME, "3", ROLLED_BACK)
+    crown(client, "2", "3")
+    assert state(client) == ("3", "2")
 
 
 def test_a_rejection_does_not_replace_the_record_of_a_champion(client: MlflowClient) -> None:

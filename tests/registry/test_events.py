@@ -17,7 +17,19 @@ from mlflow import MlflowClient
 from condswin import notify
 from condswin.errors import ConfigError
 from condswin.registry import events as module
-from condswin.registry.aliases import CHAMPION, aliased, history, move_champion, roll_back
+from condswin.registry.aliases import (
+    CHAMPION,
+    FROZEN,
+    PROMOTED_AT,
+    aliased,
+    history,
+    journal,
+    move_champion,
+    roll_back,
+)
+from condswin.registry.aliases import (
+    freeze as freeze_aliases,
+)
 from condswin.registry.events import DELIVERY, EVENT, SIGNATURE, WEBHOOK_KEY, WEBHOOK_URL, deliver, events, told
 from condswin.steps.approve import approve, freeze
 from condswin.steps.promote import rollback
@@ -89,7 +101,13 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 def crown(client: MlflowClient, version: str, expected: str | None = None) -> None:
     with told(client, NAME):
-        move_champion(client, NAME, version, expected=expected, record={"decided_at": f"then-{version}-{expected}"})
+        move_champion(
+            client,
+            NAME,
+            version,
+            expected=expected,
+            record={"promoted": True, "decided_at": f"then-{version}-{expected}"},
+        )
 
 
 def take_back(client: MlflowClient) -> None:
@@ -269,7 +287,87 @@ def test_a_roll_back_that_was_interrupted_is_told_of_once(
         patch.setattr(MlflowClient, "delete_registered_model_alias", killed)
         with pytest.raises(KeyboardInterrupt):
             take_back(client)
-    assert len(receiver.told) == 2
+    assert deliver(client, NAME) is None  # as another command does
+    assert len(receiver.told) == 2  # the champion has not moved
+    assert "rolled back" not in {event["event"] for event in history(client, NAME)}
     take_back(client)
     assert aliased(client, NAME, CHAMPION) == "1"
     assert receiver.told[2:] == [("rolled back", "1")]
+
+
+def no_events(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_roll_back_whose_event_is_missing_is_in_the_history(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crown(client, "1")
+    crown(client, "2", expected="1")
+    with monkeypatch.context() as patch:
+        patch.setattr("condswin.registry.aliases.event_tag", no_events)
+        with pytest.raises(KeyboardInterrupt):
+            take_back(client)
+    assert aliased(client, NAME, CHAMPION) == "1"
+    (taken,) = [event for event in history(client, NAME) if event["event"] == "rolled back"]
+    assert (taken["version"], taken["why"]) == ("2", "to version 1")
+
+
+@pytest.mark.parametrize("lift", [False, True])
+def test_no_freeze_is_told_of_that_did_not_happen(
+    lift: bool, receiver: Receiver, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lift:
+        freeze_aliases(client, NAME, by="Jane", why="audit")
+        deliver(client, NAME)
+    told_before = list(receiver.told)
+    real = MlflowClient.set_registered_model_tag
+
+    def killed(self: MlflowClient, name: str, key: str, value: str) -> None:
+        if key == FROZEN:
+            raise KeyboardInterrupt
+        real(self, name, key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_tag", killed)
+        if lift:  # the lease is taken back by another such request
+            delete = MlflowClient.delete_registered_model_tag
+            refused = lambda self, name, key: no_events() if key == FROZEN else delete(self, name, key)  # noqa: E731
+            patch.setattr(MlflowClient, "delete_registered_model_tag", refused)
+        with pytest.raises(KeyboardInterrupt):
+            freeze_aliases(client, NAME, by="Jane", why="over", lift=lift)
+    deliver(client, NAME)
+    assert receiver.told == told_before
+    freeze_aliases(client, NAME, by="Jane", why="over", lift=lift)
+    deliver(client, NAME)
+    assert receiver.told == [*told_before, ("lifted" if lift else "frozen", "")]
+
+
+def test_a_champion_from_before_there_were_events_is_not_news(receiver: Receiver, client: MlflowClient) -> None:
+    old = {"decided_at": "2026-01-02T03:04:05+00:00"}
+    client.set_registered_model_alias(NAME, CHAMPION, "1")
+    client.set_model_version_tag(NAME, "1", PROMOTED_AT, "2026-01-02T03:04:06+00:00")
+    for _ in range(2):
+        with told(client, NAME):
+            journal(client, NAME, "1", previous=None, record=old)
+    assert receiver.told == []
+    (event,) = events(client, NAME)
+    assert event["at"] == "2026-01-02T03:04:06+00:00"
+    # A second promotion of it is.
+    with told(client, NAME):
+        journal(client, NAME, "1", previous=None, record={"decided_at": "2026-02-03T04:05:06+00:00"})
+    assert receiver.told == [("promoted", "1")]
+    assert receiver.got[0]["at"] > "2026-03"
+
+
+def test_a_promotion_that_was_interrupted_before_its_event_is_told_of(
+    receiver: Receiver, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("condswin.registry.aliases.event_tag", no_events)
+        with pytest.raises(KeyboardInterrupt):
+            crown(client, "1")
+    with told(client, NAME):
+        journal(client, NAME, "1", previous=None, record={"decided_at": "2026-01-02T03:04:05+00:00"})
+    assert receiver.told == [("promoted", "1")]
+    assert not [key for key in client.get_model_version(NAME, "1").tags if key.startswith(EVENT)]

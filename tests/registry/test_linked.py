@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import requests
+from mlflow import MlflowClient
 
 from condswin.files import read_json, write_json
-from condswin.registry.linked import send_evaluations, training_of
+from condswin.registry.linked import send_evaluations, send_report, training_of
 from condswin.registry.training_run import training_run
 from tests.registry.toy import World
 
@@ -19,9 +21,7 @@ def trained(world: World, name: str, weights: str | None) -> str:
     folder = world.folder / "checkpoints" / name
     tags = {"step": "train", **KEYS}
     with training_run(world.config, "train", tags=tags, parameters={}, folder=folder) as run:
-        if weights:
-            run.tag({"weights_sha256": weights, "device": "cpu"})
-        run.finish([{"epoch": 0, "train/loss": 1.0}])
+        run.finish([{"epoch": 0, "train/loss": 1.0}], {"weights_sha256": weights, "device": "cpu"} if weights else {})
     return str(run.id)
 
 
@@ -37,6 +37,7 @@ def test_the_run_of_a_network_is_the_one_that_left_its_weights(world: World) -> 
     other = training_of(world.client, **KEYS, weights_sha256="c")
     assert other is not None
     assert (other.run_id, other.device) == (silent, "unknown")  # not one that left other weights
+    assert (found.certain, other.certain) == (True, False)
     assert training_of(world.client, **{**KEYS, "data_sha256": "3"}, weights_sha256="a") is None
 
 
@@ -80,3 +81,24 @@ def test_scores_pictures_and_data_card_are_on_the_run_of_each_network_once(
     values = read_json(folder / "swin" / "metrics.json")
     write_json(folder / "swin" / "metrics.json", {**values, "val": {}})
     assert send() == runs[:1]
+
+
+def test_a_run_that_does_not_say_which_weights_it_left_gets_no_scores(world: World) -> None:
+    silent = trained(world, "cut off", None)
+    folder = evaluation(world, "swin", weights_sha256="a")
+    assert send_evaluations(world.client, folder, KEYS["data_sha256"], world.folder / "card", lambda _: {}) == []
+    assert set(world.client.get_run(silent).data.metrics) == {"train/loss"}
+
+
+def test_a_report_that_does_not_arrive_tells_no_password(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object) -> None:
+        raise requests.HTTPError("401 Client Error for url: http://me:hush@127.0.0.1:5000/api")
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", refused)
+    write_json(world.folder / "registered.json", {"run_id": "a"})
+    send_report(world.config, world.folder / "registered.json", world.folder / "report.html")
+    said = capsys.readouterr().err
+    assert "http://***@127.0.0.1:5000/api" in said
+    assert "hush" not in said

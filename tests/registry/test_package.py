@@ -333,3 +333,13 @@ def test_requirements_are_what_the_logged_code_imports() -> None:
     }
     known = {f"condswin.{name}" for name in small}
     assert {module for module in inside if not module.startswith("condswin.networks")} <= known
+
+
+def test_files_that_cannot_be_fetched_tell_no_password(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> str:
+        raise OSError("403 for url: http://me:hush@host/api")
+
+    world.register(0.5)
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", refused)
+    with pytest.raises(ModelUnavailableError, match=r"cannot be fetched \(403 for url: http://\*\*\*@host/api\)"):
+        load_registered(f"models:/{NAME}/1", world.config)

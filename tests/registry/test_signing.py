@@ -128,3 +128,28 @@ def test_whoever_gets_a_key_registers_again_and_signs(
     assert world.aliases() == {"challenger": "2"}
     assert SIGNATURE in world.tags("2")
     assert SIGNATURE not in world.tags("1")
+
+
+def test_keys_may_stand_in_the_variables_themselves_and_are_told_to_nobody(
+    ours: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SIGNING_KEY, ours[0].read_text())
+    monkeypatch.setenv(TRUSTED_KEYS, key_pair(tmp_path, "others")[1].read_text() + ours[1].read_text())
+    made = sign("a", "f" * 64)
+    assert made
+    assert objection("a", "f" * 64, made) is None
+    body = ours[0].read_text().splitlines()[1]
+    monkeypatch.setenv(SIGNING_KEY, f"-----BEGIN PRIVATE KEY-----\n{body[:20]}\n-----END PRIVATE KEY-----")
+    with pytest.raises(BadFileError, match=f"^{SIGNING_KEY}: {SIGNING_KEY} wants a private") as caught:
+        sign("a", "f" * 64)
+    assert body[:20] not in str(caught.value)
+
+
+def test_whoever_signs_must_be_trusted_there(
+    ours: tuple[Path, Path], world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each run would register anew what the run before registered."""
+    monkeypatch.setenv(TRUSTED_KEYS, str(key_pair(tmp_path, "others")[1]))
+    with pytest.raises(BadFileError, match=f"others.pub: {TRUSTED_KEYS} lacks the public key of {SIGNING_KEY}"):
+        world.register(0.5)
+    assert world.client.search_registered_models() == []

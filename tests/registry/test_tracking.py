@@ -6,10 +6,18 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import requests
 
 from condswin.errors import CondswinError, ConfigError
 from condswin.registry import tracking
-from condswin.registry.tracking import TrackingError, connect, tracked_run, tracking_uri, without_password
+from condswin.registry.tracking import (
+    TrackingError,
+    connect,
+    tracked_run,
+    tracking_errors,
+    tracking_uri,
+    without_password,
+)
 from tests.registry.race import race
 from tests.registry.toy import World, make_config
 
@@ -49,6 +57,13 @@ def test_places_without_a_registry_are_refused(uri: str, clean_environment: None
 
 def test_passwords_stay_out_of_messages(clean_environment: None) -> None:
     assert without_password("postgresql+psycopg2://me:secret@host:1/db") == "postgresql+psycopg2://***@host:1/db"
+    text = "401 for url: http://me:se@cret@host/api, after http://host/@me and me@host"
+    assert without_password(text) == "401 for url: http://***@host/api, after http://host/@me and me@host"
+    with (
+        pytest.raises(TrackingError, match=r"url: http://\*\*\*@host/api of http://\*\*\*@other/"),
+        tracking_errors("http://me:secret@host"),
+    ):
+        raise requests.HTTPError("401 for url: http://me:secret@host/api of http://me:secret@other/")
     with pytest.raises(CondswinError) as caught:
         tracking_uri(make_config("ftp://me:secret@host"))
     assert "secret" not in str(caught.value)

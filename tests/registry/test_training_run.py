@@ -45,6 +45,8 @@ def interrupted(world: World, folder: Path) -> None:
         raise SystemExit(143)
 
 
+#: What a run is tagged with at its end.
+LEFT = {"weights_sha256": "a" * 64}
 WANTED = [(row["epoch"], row["train/loss"]) for row in ROWS]
 
 
@@ -173,16 +175,18 @@ def test_a_server_that_is_gone_for_good_ends_no_training(
     with started(world, folder) as run:
         run.log(ROWS[:2])
         run._client = Away(world.client, deaf=False)
-        run.finish(ROWS)
+        run.finish(ROWS, LEFT)
     said = capsys.readouterr().err
     assert run.id in said
+    assert "weights_sha256" not in world.client.get_run(run.id).data.tags
     assert "the same command again trains nothing and sends them" in said
     assert losses(world, run.id) == WANTED[:2]
-    send_rest(world.config, folder)
+    send_rest(world.config, folder, LEFT)
     assert losses(world, run.id) == WANTED
-    assert world.client.get_run(run.id).info.status == "FINISHED"
+    sent = world.client.get_run(run.id)
+    assert (sent.info.status, sent.data.tags["weights_sha256"]) == ("FINISHED", "a" * 64)
     capsys.readouterr()
-    send_rest(world.config, folder)
+    send_rest(world.config, folder, LEFT)
     assert losses(world, run.id) == WANTED
 
 
@@ -258,7 +262,7 @@ def test_pictures_wait_for_a_server_that_is_away(
         pictures(folder, 4)
         run.finish(ROWS)
     assert artifacts(world, run.id) == ["pictures/epoch-0000.png"]
-    send_rest(world.config, folder)
+    send_rest(world.config, folder, LEFT)
     assert artifacts(world, run.id) == [f"pictures/epoch-{epoch:04}.png" for epoch in range(4)]
     assert losses(world, run.id) == WANTED
 
@@ -269,7 +273,7 @@ def test_a_store_that_takes_no_pictures_keeps_no_epoch_back(
     """Artifacts may lie elsewhere than metrics, and the training have no right to write there."""
 
     def refused(*_: Any) -> None:
-        raise PermissionError("read-only store")
+        raise PermissionError("read-only store of http://me:hush@host/mlflow")
 
     pictures(folder, 4)
     with monkeypatch.context() as patch, started(world, folder) as run:
@@ -279,10 +283,12 @@ def test_a_store_that_takes_no_pictures_keeps_no_epoch_back(
         run.finish(ROWS)
     said = capsys.readouterr().err
     assert f"{folder / 'pictures/epoch-0000.png'}: MLflow's artifact store does not take it (PermissionError: " in said
+    assert "http://***@host" in said
+    assert "hush" not in said
     assert said.count("read-only store") == 2  # asked again at the end only, since asking may take long
     assert losses(world, run.id) == WANTED
     assert world.client.get_run(run.id).info.status == "FINISHED"
-    send_rest(world.config, folder)
+    send_rest(world.config, folder, LEFT)
     assert len(artifacts(world, run.id)) == 4
     assert read_json(folder / RUN)["ended"]
 

@@ -259,6 +259,6 @@ def test_a_server_that_is_away_while_a_network_is_trained(
     finally:
         mlflow_server.start()
     assert time.monotonic() - started < 90
-    send_rest(team.config, folder)
+    send_rest(team.config, folder, {"weights_sha256": "a" * 64})
     assert sent() == [0, 1, 2, 3]
     assert team.client.get_run(run.id).info.status == "FINISHED"

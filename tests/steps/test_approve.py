@@ -1,11 +1,12 @@
 import json
+from typing import Any
 
 import pytest
 
 from condswin.errors import GateError
-from condswin.registry.aliases import CHALLENGER, CHAMPION, FROZEN, PREVIOUS, RECORD
-from condswin.registry.approval import APPROVAL
+from condswin.registry.aliases import APPROVAL, CHALLENGER, CHAMPION, FROZEN, PREVIOUS, RECORD
 from condswin.registry.events import EVENT
+from condswin.registry.smoke import Smoke
 from condswin.steps.approve import approve, freeze, history, reject
 from condswin.steps.promote import promote, rollback
 from tests.registry.toy import NAME, World, psnr_rules
@@ -158,3 +159,19 @@ def test_a_tag_approves_nothing_that_was_refused(world: World, quick_smoke: None
     world.client.set_model_version_tag(NAME, "1", APPROVAL, "approved by Jane")
     assert world.promote(registered, rules=psnr_rules(floor=99.0))[1]["outcome"] == "refused"
     assert "champion" not in world.aliases()
+
+
+def test_a_tag_set_while_a_version_is_judged_is_no_yes_to_the_decision(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered = world.register(0.5)
+
+    def meanwhile(*_: Any, **__: Any) -> Smoke:
+        world.client.set_model_version_tag(NAME, "1", APPROVAL, "approved by Jane")
+        return Smoke([], 1.0)
+
+    monkeypatch.setattr("condswin.steps.promote.smoke", meanwhile)
+    for _ in range(2):
+        assert world.promote(registered, hold=True)[1]["outcome"] == "held"
+    assert APPROVAL not in world.tags("1")
+    assert CHAMPION not in world.aliases()

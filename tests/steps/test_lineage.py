@@ -47,8 +47,7 @@ def story(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     weights = json.loads(comparison.read_text())["weights_sha256"]
     tags = {"step": "train", **facts}
     with training_run(world.config, "train", tags=tags, parameters={}, folder=folder / "checkpoints" / "a") as run:
-        run.tag({"weights_sha256": weights, "device": "cuda (NVIDIA H100)"})
-        run.finish([{"epoch": 0, "train/loss": 1.0}])
+        run.finish([{"epoch": 0, "train/loss": 1.0}], {"weights_sha256": weights, "device": "cuda (NVIDIA H100)"})
     evidence = Evidence(folder / "none", Path("data"), Path("raw"), folder / "none")
     register(world.config, "reconstruction", comparison, model, folder / "r.json", evidence=evidence)
     return world
@@ -168,9 +167,23 @@ def test_a_version_that_was_registered_elsewhere_says_what_is_not_recorded(world
     world.register(0.5)
     links = walked(world, world.folder / "none")
     assert {name for name, link in links.items() if link.held == "not recorded"} == {
-        *("training", "code", "libraries", "parameters", "prepared files", "ingested files"),
+        *("training", "code", "libraries", "parameters", "data", "prepared files", "ingested files"),
     }
-    assert links["data"].held == "fails"
-    assert links["data"].why == "the working folder has no prepared data, and DVC none that is recorded"
+    assert links["data"].why == "the working folder has no prepared data, and it was registered outside of DVC"
+    require_whole(list(links.values()))
     unchecked = lineage(world.config, URI, prepared=Path)
     assert {link.held for link in unchecked} == {"not checked"}
+
+
+def test_what_a_run_does_not_say_and_what_nobody_can_read_is_called_so(
+    story: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story.client.delete_tag(story.tags("1")["training_run"], "weights_sha256")
+    monkeypatch.setattr("condswin.steps.lineage.contained", lambda *_: b"{")
+    links = walked(story, Path("raw"))
+    assert links["training"].held == "not recorded"
+    assert links["training"].why == "the run was cut off before it said which weights it left"
+    assert (links["data"].held, links["data"].why) == (
+        "fails",
+        "raw has other data, and the manifest in DVC's cache is not readable",
+    )

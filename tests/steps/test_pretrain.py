@@ -9,10 +9,13 @@ import safetensors.torch
 import torch
 
 from condswin.config.root import Config
+from condswin.devices import described
 from condswin.errors import BadFileError, ConfigError
-from condswin.files import sha256
+from condswin.files import read_json, sha256
 from condswin.manifest import generated_of_all
 from condswin.networks.saving import load_model, load_weights, read_spec
+from condswin.registry.tracking import connect
+from condswin.registry.training_run import RUN, TrainingRun
 from condswin.steps.demo_data import demo_data
 from condswin.steps.ingest import ingest
 from condswin.steps.prepare import prepare
@@ -81,8 +84,20 @@ def test_it_goes_on_where_it_was(world: tuple[Config, Path], tmp_path: Path, mon
         patch.setattr(TrainingModule, "on_train_batch_start", killed)
         with pytest.raises(KilledError):
             pretrain(config, TASK, "swin", **places)
-    assert not pretrain(config, TASK, "swin", **places).done_before
+
+    def killed_at_the_end(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "finish", killed_at_the_end)
+        with pytest.raises(KilledError):
+            pretrain(config, TASK, "swin", **places)
     assert pretrain(config, TASK, "swin", **places).done_before
+    (known,) = (tmp_path / "c").glob(f"*/{RUN}")
+    run = connect(config).get_run(read_json(known)["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["weights_sha256"] == read_spec(tmp_path / "again").weights_sha256
+    assert run.data.tags["device"] == described(config.segmentation.train.device)
     ours, theirs = load_weights(tmp_path / "again")[0], load_weights(folder / "first")[0]
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 

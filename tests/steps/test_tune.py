@@ -53,7 +53,7 @@ def no_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @contextmanager
     def run(*_: object, **__: object) -> Iterator[Any]:
-        yield SimpleNamespace(id="run", tag=lambda _: None, finish=lambda _: None)
+        yield SimpleNamespace(id="run", finish=lambda *_: None)
 
     monkeypatch.setattr(step, "training_run", run)
     monkeypatch.setattr(step, "send_rest", lambda *_: None)
