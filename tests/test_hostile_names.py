@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from condswin import reporting
 from condswin.config.names import TASKS
 from condswin.config.profiles import compose, write_config
 from tests.ct import fakes
@@ -83,5 +85,9 @@ def test_hostile_names_pass_through_every_command(task: str, tmp_path: Path) -> 
         table = (tmp_path / "gallery/reconstructions.md").read_text()
         assert "<script>" not in table.replace(r"\<script\>", "")
     assert said.replace("\n", "").isprintable()
+    # The report's own script, and no other.
+    own = (Path(reporting.__file__).parent / "report.html").read_text().count("<script")
     for page in (tmp_path / "report").rglob("*.html"):
-        assert "<script" not in page.read_text()
+        text = page.read_text()
+        assert text.count("<script") == (own if page.name == "report.html" else 0)
+        assert "alert(1)" not in "".join(re.findall(r"<script>(.*?)</script>", text, re.DOTALL))

@@ -20,7 +20,7 @@ SCRIPT = """
 import json
 from pathlib import Path
 from condswin.config.reading import load_config
-from condswin.config.task import Study, VariantConfig
+from condswin.config.task import Study, StudyVariant
 from condswin.mri.source import ReconstructionSource
 from condswin.steps.ablate import ablate
 from condswin.steps.baseline import baseline
@@ -45,7 +45,7 @@ train(config, task, variant, prepared=prepared, checkpoints=Path("checkpoints"),
 evaluate(config, task, model=model, prepared=prepared, out=Path("evaluation"))
 baseline(config, "reconstruction", prepared=prepared, out=Path("baseline"))
 overrides = config.reconstruction.variants[variant].overrides
-study = Study(variants={"a": VariantConfig(network=variant, overrides=overrides)})
+study = Study(variants={"a": StudyVariant(network=variant, overrides=overrides)})
 ablate(config, task, study, prepared=prepared, also=[], seeds=1, out=Path("ablation"))
 results = {
     "prepare": sorted(prepared.glob("test/*.h5"))[0],

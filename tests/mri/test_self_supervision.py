@@ -214,7 +214,7 @@ def test_networks_without_lines_are_refused_in_one_line() -> None:
 
 def test_the_best_epoch_is_that_of_withheld_lines() -> None:
     assert ReconstructionFacts(config()).monitor == ("held_out_snr", True)
-    assert ReconstructionFacts(make_config()).monitor == ("slice_psnr", True)
+    assert ReconstructionFacts(make_config()).monitor == ("volume_psnr", True)
 
 
 def test_pictures_need_no_target(prepared: Path, tmp_path: Path) -> None:

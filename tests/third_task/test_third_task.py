@@ -147,7 +147,7 @@ def test_kubeflow_has_a_pipeline_of_it(site: Path, work: tuple[Path, list[str]],
     folder, _ = work
     run(site, tmp_path, "-m", "pipelines", "compile", "--params", str(folder / "params.yaml"), "--out", str(tmp_path))
     assert {path.name for path in tmp_path.glob("*.yaml")} == {
-        *("denoising.yaml", "evaluation.yaml", "batch-predict.yaml")
+        *("denoising.yaml", "evaluation.yaml", "batch-predict.yaml", "search.yaml")
     }
     spec, *_ = yaml.safe_load_all((tmp_path / "denoising.yaml").read_text())
     names = {task["taskInfo"]["name"] for task in spec["root"]["dag"]["tasks"].values()}
