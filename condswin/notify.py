@@ -1,27 +1,15 @@
 """A message to a Slack-compatible webhook. It is news, and must not be what a run fails by."""
 
 import json
-import time
-import urllib.request
-from email.message import Message
-from http.client import HTTPException
-from typing import IO
-from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+
+from condswin.webhooks import send
 
 #: Environment variable with the webhook's address, which is a secret: whoever has it can post.
 WEBHOOK = "CONDSWIN_NOTIFY_URL"
 #: Seconds for an answer, and before each further try.
 TIMEOUT = 10.0
 PAUSES = (2.0, 8.0)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Elsewhere the message, and where it came from, are nobody's business."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
-    ) -> None:
-        return None
 
 
 def message(pipeline: str, state: str, task: str, run: str, ui: str) -> str:
@@ -55,28 +43,14 @@ def post(url: str, text: str, *, timeout: float = TIMEOUT, pauses: tuple[float, 
     Returns:
         Empty if it was taken, else why not, without the address.
     """
-    if not url.startswith(("https://", "http://")):
+    try:
+        parts = urlsplit(url)
+        named = parts.scheme in ("https", "http") and parts.hostname and (parts.port or True)
+    except ValueError:  # of brackets and ports
+        named = False
+    if not named:
         return f"{WEBHOOK} is no address of a webhook"
-    body = json.dumps({"text": text}).encode()
-    reason = ""
-    for pause in (*pauses, None):
-        try:
-            request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-            with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout):
-                return ""
-        except HTTPError as error:
-            reason = f"the webhook answered {error.code}"
-            error.close()
-            if error.code < 500 and error.code != 429:
-                return reason
-        except (URLError, HTTPException, OSError) as error:
-            cause = getattr(error, "reason", error)
-            reason = "no answer in time" if isinstance(cause, TimeoutError) else f"no answer ({type(cause).__name__})"
-        except ValueError:
-            return f"{WEBHOOK} is no address of a webhook"
-        if pause is not None:
-            time.sleep(pause)
-    return reason
+    return send(url, json.dumps({"text": text}).encode(), {}, timeout=timeout, pauses=pauses)[0]
 
 
 def _escaped(text: str) -> str:

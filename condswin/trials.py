@@ -288,7 +288,7 @@ def database_errors(uri: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, OptunaError) as error:
         cause = error.__cause__ or error
-        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0].replace(uri, without_password(uri))
+        reason = without_password((str(cause).strip().splitlines() or [type(cause).__name__])[0])
         raise StudyError(
             f"{without_password(uri)}: the study's database does not answer or refuses ({reason[:300]}); it must be "
             "one of its own, not MLflow's. Start again when it is back: the search goes on"

@@ -80,7 +80,7 @@ def test_a_webhook_in_trouble_is_asked_again_and_never_raises(
 
 def test_nobody_at_the_address_is_a_reason_without_it() -> None:
     said = post(f"http://127.0.0.1:1/services/{SECRET}", "done", pauses=())
-    assert said == "no answer (ConnectionRefusedError)"
+    assert said == "no answer (ConnectionError)"
 
 
 @pytest.mark.parametrize("url", ["", "file:///etc/passwd", f"//{SECRET}", f"http://[{SECRET}", f"http://a b/{SECRET}"])

@@ -9,20 +9,20 @@ import hmac
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests  # type: ignore[import-untyped]
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from requests import RequestException  # type: ignore[import-untyped]
 from sqlalchemy.exc import SQLAlchemyError
 
 from condswin.errors import ConfigError
 from condswin.files import fingerprint
+from condswin.webhooks import send
 
 #: Tags of the registered model that tell what was done to it, by the event's key.
 EVENT = "condswin.event."
@@ -82,7 +82,7 @@ def told(client: MlflowClient, name: str) -> Iterator[None]:
     yield
     try:
         problem = deliver(client, name)
-    except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
         problem = f"{name}: MLflow does not say which events are to be sent ({type(error).__name__})"
     if problem:
         print(problem, file=sys.stderr)
@@ -102,7 +102,9 @@ def deliver(client: MlflowClient, name: str) -> str | None:
     url, secret = target
     untold = []
     for event in [event for event in events(client, name) if event.get(_PENDING)]:
-        objection, refused = _send(url, secret, event)
+        body = body_of(event)
+        headers = {DELIVERY: event["key"], SIGNATURE: signature_of(body, secret)}
+        objection, refused = send(url, body, headers, timeout=PATIENCE, pauses=PAUSES)
         if objection:
             untold.append(f"{event['event']!r} ({objection})")
         if objection and not refused:
@@ -140,31 +142,6 @@ def _event(key: str, text: str) -> dict[str, Any] | None:
         return event if event["key"] == key and isinstance(event["event"], str) else None
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-
-
-def _send(url: str, secret: str, event: Mapping[str, Any]) -> tuple[str, bool]:
-    """Why an event was not taken, empty if it was; and whether the webhook has refused it for good."""
-    body = body_of(event)
-    headers = {"Content-Type": "application/json", DELIVERY: event["key"], SIGNATURE: signature_of(body, secret)}
-    objection = ""
-    for pause in (*PAUSES, None):
-        try:
-            # A redirect would carry the signed event to somebody who was not named.
-            with requests.post(
-                url, data=body, headers=headers, timeout=PATIENCE, allow_redirects=False, stream=True
-            ) as answer:
-                status = answer.status_code  # the body may never end, and says nothing that is asked for
-        except requests.RequestException as error:
-            objection = type(error).__name__
-        else:
-            if status < 300:
-                return "", False
-            objection = f"it answers {status}"
-            if status < 500 and status not in (408, 429):
-                return objection, status >= 400
-        if pause is not None:
-            time.sleep(pause)
-    return objection, False
 
 
 def _target() -> tuple[str, str] | None:

@@ -84,6 +84,6 @@ class Serving(Part):
         """How far two networks' predictions of one file are from each other, by measure; NaN where that is undefined.
 
         Raises:
-            NotImplementedError: The task has no measure.
+            BadDataError: The task has no measure.
         """
-        raise NotImplementedError(f"{type(self).__name__}: no measure of disagreement")
+        raise BadDataError(f"shadow: no measure says how far predictions for {self.subject or 'this task'} differ")

@@ -147,10 +147,10 @@ def test_a_promotion_a_roll_back_and_a_freeze_are_told_of_once_and_signed(
 @pytest.mark.parametrize(
     ("answers", "requests", "reason"),
     [
-        ([500, 503, 500], 3, "it answers 500"),
-        (["hang", "hang", "hang"], 3, "ReadTimeout"),
-        ([401], 1, "it answers 401"),
-        ([302], 1, "it answers 302"),
+        ([500, 503, 500], 3, "the webhook answered 500"),
+        (["hang", "hang", "hang"], 3, "no answer in time"),
+        ([401], 1, "the webhook answered 401"),
+        ([302], 1, "the webhook answered 302"),
     ],
 )
 def test_a_webhook_that_fails_undoes_nothing_and_gets_it_with_the_next_run(
@@ -182,8 +182,8 @@ def test_an_event_that_is_refused_is_noted_and_keeps_no_later_one_waiting(
 ) -> None:
     receiver.answers = [422]
     crown(client, "1")
-    assert "not told of 'promoted' (it answers 422)" in capsys.readouterr().err
-    assert [event.get("refused") for event in events(client, NAME)] == ["it answers 422"]
+    assert "not told of 'promoted' (the webhook answered 422)" in capsys.readouterr().err
+    assert [event.get("refused") for event in events(client, NAME)] == ["the webhook answered 422"]
     receiver.answers = [422]
     crown(client, "2", expected="1")
     assert receiver.told == [("promoted", "2")]
@@ -245,7 +245,7 @@ def test_a_server_that_is_not_there_costs_little_and_names_no_secret(
     crown(client, "1")
     assert time.monotonic() - started < 5
     said = capsys.readouterr().err
-    assert "http://127.0.0.1:1 was not told of 'promoted' (ConnectionError)" in said
+    assert "http://127.0.0.1:1 was not told of 'promoted' (no answer (ConnectionError))" in said
     assert "hush" not in said
 
 

@@ -14,6 +14,7 @@ from condswin.mri.serving import ReconstructionServing
 from condswin.registry.aliases import CHAMPION
 from condswin.registry.package import ModelAlteredError, ModelUnavailableError
 from condswin.steps.shadow import Case, shadow
+from condswin.tasks.serving import Serving
 from tests.registry.toy import NAME, World
 
 pytest_plugins = ["tests.registry.fixtures"]
@@ -59,6 +60,12 @@ def test_what_cannot_be_compared_is_named(rivals: World) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     with pytest.raises(ModelAlteredError, match=r"@challenger|/2"):
         shadow(rivals.config, TASK, [rivals.folder / "scans"])
+
+
+def test_a_task_without_a_measure_is_said(tmp_path: Path) -> None:
+    other = type("Other", (), {"subject": "denoising"})()
+    with pytest.raises(BadDataError, match="shadow: no measure says how far predictions for denoising differ"):
+        Serving.disagreement(other, tmp_path, tmp_path)
 
 
 def reconstruction(path: Path, images: np.ndarray) -> Path:
