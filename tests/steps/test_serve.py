@@ -105,6 +105,11 @@ def test_a_port_that_another_server_has_is_refused_before_anything_is_started(st
         serve(compose(["demo"]), EXACT, host="nowhere.invalid", port=0)
 
 
+@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("::", "[::1]"), ("127.0.0.1", "127.0.0.1")])
+def test_addresses_are_written_as_urls_have_them(host: str, shown: str) -> None:
+    assert module._reached_at(host) == shown
+
+
 def test_an_address_of_ipv6_stands_in_brackets(stand_in: Path) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
@@ -118,7 +123,6 @@ def test_an_address_of_ipv6_stands_in_brackets(stand_in: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         serve(compose(["demo"]), EXACT, host="::1", port=0, tell=tell)
-    assert module._reached_at("::") == "[::1]"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells a process of its parent's end")
