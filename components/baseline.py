@@ -13,6 +13,7 @@ def baseline(
     prepared: dsl.Input[dsl.Dataset],  # type: ignore[type-arg]
     evaluation: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
     metrics: dsl.Output[dsl.Metrics],  # type: ignore[type-arg]
+    detection: dsl.Output[dsl.ClassificationMetrics],  # type: ignore[type-arg]
 ) -> str:
     """Predicts and scores the validation and test cases by the task's reference method.
 
@@ -23,10 +24,12 @@ def baseline(
         prepared: Folder that the prepare component wrote.
         evaluation: Folder with predictions, per-case tables and pictures; empty if the task has no such method.
         metrics: Test means, for the Kubeflow user interface.
+        detection: Lesions found, missed and invented in test cases, and the curve of telling by the predicted volume
+            who has one; of segmentation alone, for the Kubeflow user interface.
 
     Returns:
         Why the pipeline cannot go on; empty if it can.
     """
     from condswin import kubeflow
 
-    return kubeflow.baseline(params, task, code, prepared.path, evaluation.path, metrics.log_metric)
+    return kubeflow.baseline(params, task, code, prepared.path, evaluation.path, metrics.log_metric, detection)

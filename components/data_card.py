@@ -1,4 +1,4 @@
-"""Component: describe ingested MRI data and compare it with what a model was trained on."""
+"""Component: describe ingested data and compare it with what a model was trained on."""
 
 from kfp import dsl
 
@@ -20,7 +20,7 @@ def data_card(
 
     Args:
         params: What this task reads of the parameters, as JSON.
-        task: `reconstruction`; CT has no data card.
+        task: `reconstruction` or `segmentation`.
         code: Checksum of the code that this task runs; empty for whatever the image holds.
         ingested: Folder that the ingest component wrote.
         card: Folder with `card.html` and `card.json`.

@@ -14,6 +14,7 @@ def evaluate(
     model: dsl.Input[dsl.Model],  # type: ignore[type-arg]
     evaluation: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
     metrics: dsl.Output[dsl.Metrics],  # type: ignore[type-arg]
+    detection: dsl.Output[dsl.ClassificationMetrics],  # type: ignore[type-arg]
 ) -> str:
     """Predicts and scores the validation and test cases.
 
@@ -25,10 +26,14 @@ def evaluate(
         model: Folder that the train component wrote.
         evaluation: Folder with predictions, per-case tables and pictures.
         metrics: Test means, for the Kubeflow user interface.
+        detection: Lesions found, missed and invented in test cases, and the curve of telling by the predicted volume
+            who has one; of segmentation alone, for the Kubeflow user interface.
 
     Returns:
         Why the pipeline cannot go on; empty if it can.
     """
     from condswin import kubeflow
 
-    return kubeflow.evaluate(params, task, code, prepared.path, model.path, evaluation.path, metrics.log_metric)
+    return kubeflow.evaluate(
+        params, task, code, prepared.path, model.path, evaluation.path, metrics.log_metric, detection
+    )

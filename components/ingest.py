@@ -12,8 +12,9 @@ def ingest(
     code: str,
     version: str,
     ingested: dsl.Output[dsl.Dataset],  # type: ignore[type-arg]
+    md5: dsl.OutputPath(str),  # type: ignore[valid-type]
 ) -> str:
-    """Makes a checked copy of the source, or of demo data, split by patient.
+    """Makes a checked copy of the source, or of demo data, split by patient, and keeps a version of it in DVC's remote.
 
     Args:
         params: What this task reads of the parameters, as JSON.
@@ -21,10 +22,11 @@ def ingest(
         code: Checksum of the code that this task runs; empty for whatever the image holds.
         version: What the resolve component returned; other data is refused.
         ingested: Folder of files and manifest.
+        md5: What DVC calls that version; empty where no remote is named.
 
     Returns:
         Why the pipeline cannot go on; empty if it can.
     """
     from condswin import kubeflow
 
-    return kubeflow.ingest(params, task, code, version, ingested.path)
+    return kubeflow.ingest(params, task, code, version, ingested.path, md5)

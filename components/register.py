@@ -11,6 +11,7 @@ def register(
     task: str,
     image: str,
     pipeline_run: str,
+    source_md5: str,
     comparison: dsl.Input[dsl.Artifact],  # type: ignore[type-arg]
     model: dsl.Input[dsl.Model],  # type: ignore[type-arg]
     registered: dsl.Output[dsl.Artifact],  # type: ignore[type-arg]
@@ -23,6 +24,7 @@ def register(
         task: `reconstruction` or `segmentation`.
         image: Name of the image that the pipeline runs in.
         pipeline_run: Identifier of the run.
+        source_md5: What the ingest component told of the data's version in DVC's remote.
         comparison: File that the compare component wrote.
         model: Folder of the best model.
         registered: JSON file that names the version.
@@ -33,4 +35,6 @@ def register(
     """
     from condswin import kubeflow
 
-    return kubeflow.register(params, task, image, pipeline_run, comparison.path, model.path, card, registered.path)
+    return kubeflow.register(
+        params, task, image, pipeline_run, source_md5, comparison.path, model.path, card, registered.path
+    )

@@ -11,11 +11,12 @@ def report(
     task: str,
     code: str,
     prepared: dsl.Input[dsl.Dataset],  # type: ignore[type-arg]
-    comparison: dsl.Input[dsl.Artifact],  # type: ignore[type-arg]
-    baseline: dsl.Input[dsl.Artifact],  # type: ignore[type-arg]
     page: dsl.Output[dsl.HTML],  # type: ignore[type-arg]
     evaluation_1: dsl.Input[dsl.Artifact],  # type: ignore[type-arg]
     model_1: dsl.Input[dsl.Model],  # type: ignore[type-arg]
+    image: str = "",
+    comparison: dsl.Input[dsl.Artifact] = None,  # type: ignore[type-arg, assignment]
+    baseline: dsl.Input[dsl.Artifact] = None,  # type: ignore[type-arg, assignment]
     evaluation_2: dsl.Input[dsl.Artifact] = None,  # type: ignore[type-arg, assignment]
     model_2: dsl.Input[dsl.Model] = None,  # type: ignore[type-arg, assignment]
     evaluation_3: dsl.Input[dsl.Artifact] = None,  # type: ignore[type-arg, assignment]
@@ -31,18 +32,19 @@ def report(
     evaluation_8: dsl.Input[dsl.Artifact] = None,  # type: ignore[type-arg, assignment]
     model_8: dsl.Input[dsl.Model] = None,  # type: ignore[type-arg, assignment]
 ) -> None:
-    """Writes a page with the variants' scores, curves and pictures; what became of the best one, `promote` tells.
+    """Writes a page with the variants' scores, curves and pictures; without a comparison, on one evaluation alone.
 
     Args:
         params: What this task reads of the parameters, as JSON.
         task: `reconstruction` or `segmentation`.
         code: Checksum of the code that this task runs; empty for whatever the image holds.
         prepared: Folder that the prepare component wrote.
-        comparison: File that the compare component wrote.
-        baseline: Folder that the baseline component wrote.
         page: The report, one file.
         evaluation_1: Folder that the evaluate component wrote for a variant.
         model_1: Folder that the train component wrote for it.
+        image: Container image that networks were trained in.
+        comparison: File that the compare component wrote.
+        baseline: Folder that the baseline component wrote.
         evaluation_2: Folder that the evaluate component wrote for a variant.
         model_2: Folder that the train component wrote for it.
         evaluation_3: Folder that the evaluate component wrote for a variant.
@@ -65,8 +67,9 @@ def report(
         task,
         code,
         prepared.path,
-        comparison.path,
-        baseline.path,
+        image,
+        comparison,
+        baseline,
         [
             evaluation_1,
             evaluation_2,

@@ -2,12 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, TypeVar, cast
 
 import torch
 
-from condswin.errors import MachineError
+from condswin.errors import CondswinError, MachineError
 
 T = TypeVar("T", bound=Callable[..., object])
 
@@ -43,3 +44,27 @@ def compiled(run: T) -> T:
             f"compile: true needs a C++ compiler, and {compiler} is not on PATH; install it, or set false"
         )
     return cast(T, torch.compile(run))
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Runs what may be compiled, forward or backward, which torch does when it is first called.
+
+    Raises:
+        MachineError: torch fails on a file of its cache. A process that was killed leaves half of one behind, and what
+            is compiled against that fails as faulty source code does.
+    """
+    try:
+        yield
+    except CondswinError:
+        raise
+    except Exception as error:
+        cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")  # set by torch once it compiles
+        # What the system refuses, as a full disk does, has a number; what cannot be loaded has none.
+        refused = isinstance(error, OSError) and error.errno is not None
+        if not cache or refused or f"{cache}{os.sep}" not in str(error):
+            raise
+        raise MachineError(
+            f"compile: true: torch fails on what it compiled before, which a killed process may leave half written; "
+            f"remove the folder {cache} and start again, or set false"
+        ) from error

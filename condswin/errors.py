@@ -51,6 +51,10 @@ class MachineError(CondswinError):
     """A machine lacks what the parameters ask of it; another may have it."""
 
 
+class ClusterError(CondswinError):
+    """Kubernetes refuses or does not answer, or what it ran failed; another try may find it well."""
+
+
 class ImageError(CondswinError):
     """A task runs in another image than its pipeline was compiled for."""
 

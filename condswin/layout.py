@@ -1,8 +1,10 @@
 """Where the steps keep their files below a working folder, unless told otherwise; `dvc.yaml` names the same places."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from condswin.config.names import TaskName
+from condswin.errors import BadDataError
 
 #: Losses and scores by epoch, in a model's folder.
 HISTORY = "history.csv"
@@ -63,6 +65,18 @@ def comparison(task: TaskName) -> Path:
     return Path("comparison", f"{task}.json")
 
 
+def compared(tasks: Sequence[TaskName]) -> list[TaskName]:
+    """Those of the tasks whose variants were compared here.
+
+    Raises:
+        BadDataError: There is none.
+    """
+    found = [task for task in tasks if comparison(task).is_file()]
+    if not found:
+        raise BadDataError(f"{comparison(tasks[0]).parent}: no comparison yet; run `make repro`")
+    return found
+
+
 def registered(task: TaskName) -> Path:
     """Which registry version the best variant became."""
     return Path("promotion", task, "registered.json")
@@ -76,6 +90,11 @@ def promoted(task: TaskName) -> Path:
 def report() -> Path:
     """The HTML report."""
     return Path("report", "report.html")
+
+
+def page(task: TaskName, variant: str) -> Path:
+    """The HTML report of one evaluation."""
+    return report().with_name(f"{task}-{variant}.html")
 
 
 def card(task: TaskName) -> Path:

@@ -10,11 +10,16 @@ from condswin.checksums import checksums
 from condswin.config.names import SPLITS, Split, TaskName
 from condswin.errors import BadDataError, BadFileError
 from condswin.files import MANIFEST, fingerprint, read_json, write_json
+from condswin.patients import BY_NAME, has_secret
 
 #: Detail of a case that no scanner made.
 GENERATED = "generated"
 #: In the description of a model: what its training drew into cases, a sentence each; see `Learning.synthetic`.
 SYNTHETIC = "synthetic"
+#: In the description of a model: what the cases of its training and of its validation are known by; see `known_by`.
+TRAINED_ON = "trained_on"
+# Enough to tell all scans of the world apart.
+_KEY = 16
 
 
 def generated_of_all(marks: Sequence[str]) -> str:
@@ -55,6 +60,19 @@ class CaseRecord:
     patient: str
     files: dict[str, FileRecord]
     details: dict[str, Any]
+
+    def known_by(self) -> set[str]:
+        """What tells in other data that a case is this one, or of the same person, without naming either.
+
+        The start of a checksum of the image (of the files, where a task does not tell the image's own) and, if an
+        identifier was found in the file, the person's key. That goes where the weights go, so only a key that nobody
+        can guess counts: one of a secret. The name of a file tells nobody apart: other people's scans have the same one
+        elsewhere.
+        """
+        sources = self.details.get("source_sha256") or {role: file.sha256 for role, file in self.files.items()}
+        image = str(self.details.get("image_sha256") or fingerprint(sources))
+        person = has_secret() and self.details.get("patient_from", BY_NAME) != BY_NAME
+        return {image[:_KEY], *([self.patient] if person else [])}
 
 
 @dataclass(frozen=True)
@@ -129,6 +147,10 @@ class Manifest:
         if not marks <= {True, False}:
             return "unknown"
         return "some" if len(marks) == 2 else "all" if True in marks else "none"
+
+    def known_by(self, split: Split) -> list[str]:
+        """`CaseRecord.known_by` of all cases of a split, sorted."""
+        return sorted({key for case in self.cases if case.split == split for key in case.known_by()})
 
     def require(self, split: Split, folder: Path) -> None:
         """Raises if a split has no case.

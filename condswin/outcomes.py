@@ -23,13 +23,14 @@ _FINAL = (BadDataError, BadFileError, ConfigError, DivergedError, DriftError)
 LONGEST = 2000
 
 
-def settled(step: Callable[P, None]) -> Callable[P, str]:
+def settled(step: Callable[P, str | None]) -> Callable[P, str]:
     """A step that tells of a failure which no other try would mend, instead of failing.
 
     Kubeflow tries whatever ends with another status than 0 again, hours of training included.
 
     Args:
-        step: What a task of a pipeline runs; its arguments `task` and `variant` are named in the outcome.
+        step: What a task of a pipeline runs; its arguments `task` and `variant` are named in the outcome. It may return
+            the outcome of another one that did its work.
 
     Returns:
         The same; it returns an empty text, or what stops the pipeline: `STEP TASK: message`.
@@ -38,7 +39,7 @@ def settled(step: Callable[P, None]) -> Callable[P, str]:
     @wraps(step)
     def run(*args: P.args, **kwargs: P.kwargs) -> str:
         try:
-            step(*args, **kwargs)
+            return step(*args, **kwargs) or ""
         except _FINAL as error:
             if _may_pass(error):
                 raise
@@ -47,7 +48,6 @@ def settled(step: Callable[P, None]) -> Callable[P, str]:
             outcome = _shortened(f"{named}: {error}")
             print(f"stopped: {outcome}")
             return outcome
-        return ""
 
     return run
 

@@ -6,6 +6,13 @@ import os
 
 #: Environment variable with the secret of `patient_key`.
 PATIENT_KEY = "CONDSWIN_PATIENT_KEY"
+#: Where a patient's identifier stands if no file has one.
+BY_NAME = "file name"
+
+
+def has_secret() -> bool:
+    """Whether the environment has a secret for `patient_key`."""
+    return bool(os.environ.get(PATIENT_KEY))
 
 
 def patient_key(identifier: str) -> str:

@@ -31,3 +31,21 @@ def label(text: object, width: int = 60) -> str:
 def cell(text: object, width: int = 80) -> str:
     """A text as a cell of a Markdown table shows it letter by letter."""
     return _MARKDOWN.sub(r"\\\g<0>", plain(text, width))
+
+
+def span(low: float, high: float, digits: int = 3, sign: str = "") -> str:
+    """An interval in as many digits as tell its ends apart, or one figure where they are equal.
+
+    Args:
+        low: Its lower end.
+        high: Its upper end.
+        digits: Fewest digits that count.
+        sign: `+` to show that of positive figures too.
+    """
+    ends = ("", "")
+    while ends[0] == ends[1] and digits <= 17:  # no more tell two floats apart
+        ends = f"{low:{sign}.{digits}g}", f"{high:{sign}.{digits}g}"
+        digits += 1
+        if low == high:
+            break
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"

@@ -27,10 +27,15 @@ BAR = 20
 _hushed = False
 
 
-def hush() -> None:
-    """Shows no progress from here on; what is said beside it stays."""
+@contextmanager
+def hushed(wanted: bool = True) -> Iterator[None]:
+    """Shows no progress within the block, if that is wanted; what is said beside it stays."""
     global _hushed
-    _hushed = True
+    before, _hushed = _hushed, wanted or _hushed
+    try:
+        yield
+    finally:
+        _hushed = before
 
 
 class Advance(Protocol):

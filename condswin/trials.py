@@ -6,6 +6,7 @@ before, and not on how often the search was interrupted.
 """
 
 import json
+import logging
 import sys
 import threading
 import time
@@ -243,9 +244,10 @@ def open_trials(
     Raises:
         StudyError: The study is of another key.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    for category, message in ((ExperimentalWarning, ""), (UserWarning, "Heartbeat of storage")):
-        warnings.filterwarnings("ignore", message, category)
+    if not logging.getLogger("condswin").isEnabledFor(logging.INFO):
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        for category, message in ((ExperimentalWarning, ""), (UserWarning, "Heartbeat of storage")):
+            warnings.filterwarnings("ignore", message, category)
     storage = _storage(uri, shared=bool(owner))
     sampler = _ByPlace(seed)
     options: dict[str, Any] = {"storage": storage, "sampler": sampler, "pruner": _pruner(search, epochs)}

@@ -1,12 +1,12 @@
 """What DVC knows of the working folder's data: checksums in `dvc.lock`, and files in its cache and its remote."""
 
-import hashlib
 import time
 from pathlib import Path
 from typing import Any
 
 from condswin.config.reading import read_yaml
 from condswin.errors import ConfigError
+from condswin.sources.remote import holds, is_whole, remote_settings
 
 LOCK = Path("dvc.lock")
 _ATTEMPTS = 5
@@ -25,23 +25,25 @@ def recorded_md5(path: Path | str) -> str | None:
     return None
 
 
-def stored(md5: str) -> tuple[str, str | None]:
+def stored(md5: str, remote: str = "") -> tuple[str, str | None]:
     """Where DVC has data, and what is wrong with it.
 
     Files of the cache are read and compared with their checksums. A remote is asked whether it has them.
 
     Args:
         md5: Of a file or, ending in `.dir`, of a folder.
+        remote: Address of the remote; empty for the project's own.
 
     Returns:
         The place in words, and an objection or None.
     """
     # Takes a second, and few ask.
+    from botocore.exceptions import BotoCoreError, ClientError
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
-        with Repo() as repo:
+        with Repo(config=remote_settings(remote) if remote else None) as repo:
             lacking = _not_cached(repo.cache.local, md5)
             if lacking is None:
                 return "DVC's cache", None
@@ -51,7 +53,7 @@ def stored(md5: str) -> tuple[str, str | None]:
                 return "", f"{lacking}, and there is no remote"
             elsewhere = _not_remote(remote, md5)
             return ("DVC's remote", None) if elsewhere is None else ("", f"{lacking}, and {elsewhere} in its remote")
-    except (DvcException, OSError) as error:
+    except (DvcException, BotoCoreError, ClientError, OSError) as error:
         return "", f"DVC cannot be asked ({type(error).__name__})"
 
 
@@ -79,18 +81,15 @@ def _not_cached(cache: Any, md5: str) -> str | None:
     """What the cache has not, or not as it was."""
     for oid in [md5, *_files(cache, md5).values()]:
         path = Path(cache.oid_to_path(oid))
-        if not path.is_file():
-            return f"{oid[:12]}... is not in DVC's cache"
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "md5").hexdigest() != oid.removesuffix(".dir"):
-                return f"{oid[:12]}... is damaged in DVC's cache"
+        if not is_whole(path, oid.removesuffix(".dir")):
+            return f"{oid[:12]}... is {'damaged' if path.is_file() else 'not'} in DVC's cache"
     return None
 
 
 def _not_remote(remote: Any, md5: str) -> str | None:
-    if not remote.exists(md5):
+    if not holds(remote, md5):
         return f"{md5[:12]}... is not"
-    missing = [oid for oid in _files(remote, md5).values() if not remote.exists(oid)]
+    missing = [oid for oid in _files(remote, md5).values() if not holds(remote, oid)]
     return f"{len(missing)} of its files are not" if missing else None
 
 
@@ -99,6 +98,6 @@ def _files(database: Any, md5: str) -> dict[str, str]:
     from dvc_data.hashfile.hash_info import HashInfo
     from dvc_data.hashfile.tree import Tree
 
-    if not md5.endswith(".dir") or not database.exists(md5):
+    if not md5.endswith(".dir") or not holds(database, md5):
         return {}
     return {"/".join(key): str(info.value) for key, _, info in Tree.load(database, HashInfo("md5", md5))}

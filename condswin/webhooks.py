@@ -1,7 +1,8 @@
-"""Posts to webhooks: tried again where that may help, and never to somebody who was not named."""
+"""Posts to webhooks: tried again where that may help, never to somebody who was not named; who may be sent a secret."""
 
 import time
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 import requests  # type: ignore[import-untyped]
 
@@ -47,3 +48,14 @@ def send(
         if pause is not None:
             time.sleep(pause)
     return reason, False
+
+
+def stays_near(url: str) -> bool:
+    """Whether what is sent to an address is read on its way by none but this machine and the own cluster."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return (
+        parts.scheme == "https"
+        or host in ("localhost", "127.0.0.1", "::1")
+        or host.endswith((".svc", ".svc.cluster.local"))
+    )

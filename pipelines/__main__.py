@@ -9,6 +9,7 @@ import typer
 from kfp import compiler, local
 
 from condswin.config.reading import load_config
+from condswin.config.task import CardedTaskConfig
 from condswin.errors import CondswinError
 from condswin.plain import plain
 from pipelines import building, cluster
@@ -39,7 +40,7 @@ def compile_all(
     out.mkdir(parents=True, exist_ok=True)
     wanted = [(PIPELINES["retraining"], (task,)) for task in config.present if len(config.present) > 1]
     for make, tasks in [*((make, config.present) for make in PIPELINES.values()), *wanted]:
-        if make is not drift or any(config.task(task).data_card for task in tasks):
+        if make is not drift or any(isinstance(config.task(task), CardedTaskConfig) for task in tasks):
             pipeline = make(config, tasks, with_code=with_code)
             compiler.Compiler().compile(pipeline, package_path=str(out / f"{pipeline.name}.yaml"))
             print(out / f"{pipeline.name}.yaml")
@@ -66,9 +67,10 @@ def run(
     root.mkdir(parents=True, exist_ok=True)
     if docker:
         # The host's network reaches an MLflow server on loopback. Outputs belong to whoever runs this; for root, tasks
-        # run as the image's own user, for whom `root` must be writable.
+        # run as the image's own user, for whom `root` must be writable. Of the rest they may write /tmp alone.
         user = {"user": f"{os.getuid()}:{os.getgid()}"} if os.getuid() else {}
-        runner: local.DockerRunner | local.SubprocessRunner = local.DockerRunner(network_mode="host", **user)
+        closed = {"read_only": True, "tmpfs": {"/tmp": "exec,mode=1777"}}
+        runner: local.DockerRunner | local.SubprocessRunner = local.DockerRunner(network_mode="host", **closed, **user)
     else:
         runner = local.SubprocessRunner(use_venv=False)
     local.init(runner=runner, pipeline_root=str(root.resolve()), raise_on_error=True)

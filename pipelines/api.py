@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import kfp_server_api as kfp
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
-from condswin.doctor.servers import stays_near
 from condswin.errors import CondswinError, ConfigError
 from condswin.plain import plain
+from condswin.webhooks import stays_near
 
 T = TypeVar("T")
 #: Seconds for a connection, and without a byte of an answer.
@@ -23,6 +23,8 @@ TIMEOUT = (10, 30)
 PAUSES = (1.0, 2.0, 4.0, 8.0)
 #: A server says so before it does anything.
 _TURNED_AWAY = (429, 503)
+#: Kubeflow's experiment, unless another is named.
+EXPERIMENT = "condswin"
 ACTIVE = (None, "RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "PAUSED", "CANCELING")
 
 
@@ -131,27 +133,32 @@ class Backend:
             )
         return str(found[0].experiment_id) if found else None
 
-    def runs(self, experiment: str | None, *, name: str = "", newest: int = 0) -> list[kfp.V2beta1Run]:
-        """Runs that are not archived, newest first: all, or so many, or those of a name."""
+    def runs(
+        self, experiment: str | None, *, name: str = "", newest: int = 0, archived: bool = False
+    ) -> list[kfp.V2beta1Run]:
+        """Runs that are not archived, unless those are asked for too, newest first: all, or so many, or of a name."""
         chosen: dict[str, str] = {"experiment_id": experiment} if experiment else self._of()
         if name:
             chosen["filter"] = _named(name)
         runs = self._all(self._runs.run_service_list_runs, "runs", at_most=newest, sort_by="created_at desc", **chosen)
-        return [run for run in runs if run.storage_state != "ARCHIVED"]
+        return [run for run in runs if archived or run.storage_state != "ARCHIVED"]
 
     def run(self, run_id: str) -> kfp.V2beta1Run:
         """A run as it is."""
         return self._read(lambda: self._runs.run_service_get_run(run_id, _request_timeout=TIMEOUT))
 
-    def start(self, run: kfp.V2beta1Run) -> tuple[kfp.V2beta1Run, bool]:
-        """Starts a run, unless one of its name is under way; returns that one, and whether it was so."""
+    def start(self, run: kfp.V2beta1Run, *, again: bool = True) -> tuple[kfp.V2beta1Run, bool]:
+        """Starts a run, unless one of its name is under way; returns that one, and whether it was so.
+
+        Not `again`: nor if there ever was one of its name, whatever became of it, archived or not.
+        """
 
         def find() -> list[kfp.V2beta1Run]:
-            return self.runs(run.experiment_id, name=run.display_name)
+            return self.runs(run.experiment_id, name=run.display_name, archived=not again)
 
         known = find()
-        if under_way := [each for each in known if each.state in ACTIVE]:
-            return under_way[0], True
+        if before := [each for each in known if not again or each.state in ACTIVE]:
+            return before[0], True
         started = self._once(
             lambda: self._runs.run_service_create_run(run, _request_timeout=TIMEOUT),
             find,
@@ -305,6 +312,6 @@ def _message(body: Any) -> str:
 def _mend(status: int) -> str:
     return {
         401: "; give a token that is valid by KFP_TOKEN or --token-file",
-        403: "; the token's account may not do this in the namespace (--namespace, docs/cluster.md)",
+        403: "; the token's account may not do this in the namespace (--namespace, docs/how-to/cluster.md)",
         404: "; check the id, --namespace and KFP_HOST",
     }.get(status, "")

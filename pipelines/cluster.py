@@ -16,7 +16,7 @@ from condswin.errors import CondswinError, ConfigError
 from condswin.files import fingerprint
 from condswin.plain import plain
 from condswin.suggest import unknown
-from pipelines.api import ACTIVE, Backend, token_from
+from pipelines.api import ACTIVE, EXPERIMENT, Backend, token_from
 from pipelines.catalogue import PIPELINES, Pipeline
 from pipelines.common import Params, Settings, Tasks, chosen
 from pipelines.images import IMAGES, pinned, read_images, tasks_of
@@ -32,7 +32,6 @@ Experiment = Annotated[str, typer.Option(help="Kubeflow's experiment.")]
 Account = Annotated[str, typer.Option(help="Service account of the pods.", envvar="KFP_SERVICE_ACCOUNT")]
 Images = Annotated[Path, typer.Option(help="Digests of images.")]
 Schedules = Annotated[Path, typer.Option("--file", help="The schedules.")]
-EXPERIMENT = "condswin"
 #: Seconds between two looks at a run that is waited for.
 LOOK_EVERY = 15.0
 
@@ -154,7 +153,7 @@ def diff(
     found = _changes(backend, backend.experiment(experiment, create=False) or "", service_account, planned)
     for change in found:
         print(_said(change))
-    print(f"{len(found)} changes; `schedules apply` makes them" if found else "nothing to do")
+    print(f"to be changed: {len(found)}; `schedules apply` does it" if found else "nothing to do")
     if found:
         sys.exit(2)
 

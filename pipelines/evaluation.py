@@ -4,6 +4,7 @@ from kfp.dsl import base_component
 
 from condswin.config.names import TaskName
 from condswin.config.root import Config
+from condswin.config.task import CardedTaskConfig
 from condswin.errors import ConfigError
 from pipelines.tasks import Tasks, pipeline
 
@@ -19,14 +20,14 @@ def evaluation(
 def drift(
     config: Config, tasks: tuple[TaskName, ...], *, with_code: bool = True, retries: bool = True
 ) -> base_component.BaseComponent:
-    """Compares the source's data with what the champion was trained on; fails if it drifted.
+    """Compares the source's data with what the champion was trained on; fails if it drifted, and starts a schedule.
 
     See `pipelines.retraining.build`.
 
     Raises:
         ConfigError: None of the tasks has a data card.
     """
-    having = tuple(task for task in tasks if config.task(task).data_card)
+    having = tuple(task for task in tasks if isinstance(config.task(task), CardedTaskConfig))
     if not having:
         raise ConfigError(f"drift: {' and '.join(tasks)} has no data card to tell it by; leave the pipeline out")
     description = f"Compare the source's data with the champion's training data: {', '.join(having)}"
@@ -42,16 +43,20 @@ def batch_predict(
 
 
 def _evaluate(tasks: Tasks) -> None:
-    ingested, whole = tasks.ingest()
-    data, sound = tasks.prepare(ingested, whole)
+    ingested = tasks.ingest()
+    data, sound = tasks.prepare(ingested.files, ingested.whole)
     champion = tasks.add("fetch").outputs["model"]
     scored = tasks.add("evaluate", prepared=data, model=champion).after(sound)
-    tasks.require(scored, step="evaluate")
+    judged = tasks.require(scored, step="evaluate")
+    tasks.add("report", prepared=data, evaluation_1=scored.outputs["evaluation"], model_1=champion).after(judged)
 
 
 def _drift(tasks: Tasks) -> None:
-    ingested, whole = tasks.ingest()
-    tasks.card(ingested, whole, reference=tasks.add("fetch").outputs["card"])
+    ingested = tasks.ingest()
+    card, _ = tasks.card(ingested.files, ingested.whole, reference=tasks.add("fetch").outputs["card"])
+    section = tasks.config.task(tasks.name)
+    if isinstance(section, CardedTaskConfig) and section.drift.schedule:
+        tasks.add("retrain", version=ingested.version, card=card)
 
 
 def _predict(tasks: Tasks) -> None:

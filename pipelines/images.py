@@ -113,21 +113,25 @@ def pinned(spec: dict[str, Any], images: dict[str, str], *, origin: Path = IMAGE
     Raises:
         ConfigError: An image is a tag that is not recorded.
     """
+
+    def by_digest(image: str) -> str:
+        if not DIGEST.fullmatch(image) and image not in images:
+            raise ConfigError(
+                f"{image}: a tag, which can move; name the image by digest, or push it with `make image "
+                f"PUSH=REGISTRY/NAME`, which notes its digest in {origin}"
+            )
+        return images.get(image, image)
+
     executors = {}
     for label, executor in spec["deploymentSpec"]["executors"].items():
         if "container" in executor:
-            image = executor["container"]["image"]
-            if not DIGEST.fullmatch(image) and image not in images:
-                raise ConfigError(
-                    f"{image}: a tag, which can move; name the image by digest, or push it with `make image "
-                    f"PUSH=REGISTRY/NAME`, which notes its digest in {origin}"
-                )
-            executor = {**executor, "container": {**executor["container"], "image": images.get(image, image)}}
+            container = executor["container"]
+            executor = {**executor, "container": {**container, "image": by_digest(container["image"])}}
         executors[label] = executor
     spec = copy.deepcopy(spec)
     for task in tasks_of(spec):
-        # What `register` tags a version with.
+        # What `register` tags a version with, and what a TrainJob runs.
         given = task.get("inputs", {}).get("parameters", {}).get("image", {}).get("runtimeValue", {})
         if "constant" in given:
-            given["constant"] = images.get(given["constant"], given["constant"])
+            given["constant"] = by_digest(given["constant"])
     return {**spec, "deploymentSpec": {**spec["deploymentSpec"], "executors": executors}}

@@ -13,6 +13,8 @@ CHECKPOINTS = "/checkpoints"
 LABEL = "condswin/pool"
 # Steps that end as they must: another try would end the same way, or tell people twice.
 _ONCE = ("verdict", "notify")
+# Steps that read a source, which may lie on a volume.
+_READING = ("resolve", "ingest", "predict")
 
 
 def place(
@@ -42,12 +44,19 @@ def place(
         )
     if step in _ONCE:
         return task
-    tracking = {"MLFLOW_TRACKING_URI": config.tracking.uri, "MLFLOW_EXPERIMENT_NAME": config.tracking.experiment}
-    for variable, value in {**tracking, **config.cluster.environment}.items():
+    for variable, value in environment(config).items():
         task.set_env_variable(variable, value)
     for secret, variables in config.cluster.secrets.items():
         kubernetes.use_secret_as_env(task, secret_name=secret, secret_key_to_env=variables)
+    for claim, folder in config.cluster.volumes.items() if step in _READING else ():
+        kubernetes.mount_pvc(task, pvc_name=claim, mount_path=folder)
     return task
+
+
+def environment(config: Config) -> dict[str, str]:
+    """What everything that runs on the cluster has in its environment, beside Secrets."""
+    tracking = {"MLFLOW_TRACKING_URI": config.tracking.uri, "MLFLOW_EXPERIMENT_NAME": config.tracking.experiment}
+    return {**tracking, **config.cluster.environment}
 
 
 def keep_checkpoints(task: pipeline_task.PipelineTask, pool: Pool, name: TaskName, variant: str) -> None:

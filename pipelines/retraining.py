@@ -6,8 +6,8 @@ from kfp.dsl import base_component
 from components.compare import VARIANTS
 from condswin.config.names import TaskName
 from condswin.config.root import Config
+from condswin.config.task import CardedTaskConfig
 from condswin.errors import ConfigError
-from pipelines.placing import CHECKPOINTS
 from pipelines.tasks import Channel, Tasks, pipeline
 
 
@@ -43,18 +43,17 @@ def build(
 
 
 def _retrain(tasks: Tasks) -> None:
-    ingested, whole = tasks.ingest()
+    ingested = tasks.ingest()
     card: dict[str, Channel] = {}
-    verdicts = [whole]
-    if tasks.config.task(tasks.name).data_card:
+    verdicts = [ingested.whole]
+    if isinstance(tasks.config.task(tasks.name), CardedTaskConfig):
         # Data that drifted is not trained on.
-        card["card"], like = tasks.card(ingested, whole)
+        card["card"], like = tasks.card(ingested.files, ingested.whole)
         verdicts.append(like)
-    data, sound = tasks.prepare(ingested, *verdicts)
-    pool = tasks.pools.of("train")
+    data, sound = tasks.prepare(ingested.files, *verdicts)
     scored, compared = [], {}
     for number, variant in enumerate(tasks.config.task(tasks.name).variants, start=1):
-        trained = tasks.add("train", variant, checkpoints=CHECKPOINTS if pool.checkpoints else "", prepared=data)
+        trained = tasks.train(variant, data)
         converged = tasks.require(trained.after(sound), step="train", variant=variant)
         model = trained.outputs["model"]
         evaluated = tasks.add("evaluate", prepared=data, model=model).after(converged)
@@ -65,6 +64,7 @@ def _retrain(tasks: Tasks) -> None:
     best = tasks.add("compare", **compared).after(tasks.require(*scored, baseline, step="evaluate"))
     tasks.add(
         "report",
+        image=tasks.pools.of("train").image,
         prepared=data,
         comparison=best.outputs["comparison"],
         baseline=baseline.outputs["evaluation"],
@@ -72,8 +72,9 @@ def _retrain(tasks: Tasks) -> None:
     )
     registered = tasks.add(
         "register",
-        image=pool.image,
+        image=tasks.pools.of("train").image,
         pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        source_md5=ingested.md5,
         comparison=best.outputs["comparison"],
         model=best.outputs["best"],
         **card,

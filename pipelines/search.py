@@ -38,8 +38,8 @@ def _search(tasks: Tasks) -> None:
         "seeds": wanted.seeds,
         "checkpoints": CHECKPOINTS if checkpoints else "",
     }
-    ingested, whole = tasks.ingest()
-    data, sound = tasks.prepare(ingested, whole)
+    ingested = tasks.ingest()
+    data, sound = tasks.prepare(ingested.files, ingested.whole)
     # Lanes, since an exit handler breaks loops in the backend (kubeflow/pipelines#12390), and their `parallelism`.
     lanes: list[pipeline_task.PipelineTask] = [sound] * min(wanted.at_once, wanted.trials)
     for number in range(wanted.trials):

@@ -5,12 +5,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfp import dsl, kubernetes
 from kfp.dsl import base_component, pipeline_channel, pipeline_task
 
 import components
+from components.prepare import PARTS
 from components.verdict import OUTCOMES
 from condswin.config.names import TaskName
 from condswin.config.parts import part
@@ -18,12 +19,29 @@ from condswin.config.pools import Pools, load_pools
 from condswin.config.root import Config
 from condswin.kubeflow import code_of
 from condswin.notify import WEBHOOK
-from pipelines.placing import keep_checkpoints, place
+from pipelines.nodes import train_job
+from pipelines.placing import CHECKPOINTS, keep_checkpoints, place
 
 #: An output of a task.
 Channel = pipeline_channel.PipelineChannel
 # What a task with an effect elsewhere, or that looks elsewhere, cannot take from an earlier run.
-_UNCACHED = ("resolve", "register", "promote", "notify", "fetch", "tune")
+_UNCACHED = ("resolve", "register", "promote", "notify", "fetch", "tune", "retrain")
+
+
+class Ingested(NamedTuple):
+    """Data of a source.
+
+    Attributes:
+        files: Where they are.
+        whole: The verdict on them, which what uses them waits for.
+        version: Of the source.
+        md5: Of their version in DVC's remote.
+    """
+
+    files: Channel
+    whole: pipeline_task.PipelineTask
+    version: Channel
+    md5: Channel
 
 
 class Tasks:
@@ -58,8 +76,9 @@ class Tasks:
         task = component(**given, **inputs)
         named = " ".join(filter(None, [step.replace("_", " "), self.name, variant]))
         place(task, step, self.pools, self.config, cached=cached and step not in _UNCACHED).set_display_name(named)
-        if step in ("train", "tune"):
-            keep_checkpoints(task, self.pools.of(step), self.name, variant)
+        if step in ("train", "train_nodes", "tune"):
+            pool = self.pools.of("train" if step == "train_nodes" else step)
+            keep_checkpoints(task, pool, self.name, variant)
         return task
 
     def require(self, *tasks: pipeline_task.PipelineTask, step: str, variant: str = "") -> pipeline_task.PipelineTask:
@@ -74,13 +93,14 @@ class Tasks:
         named = " ".join(filter(None, [step, self.name, variant]))
         return place(verdict, "verdict", self.pools, self.config, cached=True).set_display_name(f"verdict {named}")
 
-    def ingest(self) -> tuple[Channel, pipeline_task.PipelineTask]:
-        """Adds what brings the source's files here; returns them, and the verdict that what uses them waits for."""
+    def ingest(self) -> Ingested:
+        """Adds what brings the source's files here."""
         # The only task of an unchanged run that has something to do before the registry: no cache knows what a source
         # outside holds. What follows has no input that differs between runs, or the cache would never be hit.
         found = self.add("resolve")
         ingested = self.add("ingest", version=found.output)
-        return ingested.outputs["ingested"], self.require(ingested, step="ingest")
+        whole = self.require(ingested, step="ingest")
+        return Ingested(ingested.outputs["ingested"], whole, found.output, ingested.outputs["md5"])
 
     def card(
         self, ingested: Channel, whole: pipeline_task.PipelineTask, **reference: Channel
@@ -100,9 +120,35 @@ class Tasks:
     def prepare(
         self, ingested: Channel, *after: pipeline_task.PipelineTask
     ) -> tuple[Channel, pipeline_task.PipelineTask]:
-        """Adds what prepares files; returns them, and the verdict that what uses them waits for."""
-        prepared = self.add("prepare", ingested=ingested).after(*after)
+        """Adds what prepares files; returns them, and the verdict that what uses them waits for.
+
+        Shards are unrolled here, as an exit handler breaks loops in the backend (kubeflow/pipelines#12390).
+        """
+        shards = self.config.cluster.shards
+        assert shards <= PARTS
+        parts: dict[str, Channel] = {}
+        waited = list(after)
+        if shards > 1:
+            each = [
+                self.add("prepare", ingested=ingested, shard=shard, shards=shards).after(*after)
+                for shard in range(shards)
+            ]
+            for number, part in enumerate(each, start=1):
+                part.set_display_name(f"prepare {self.name} {number} of {shards}")
+                parts[f"part_{number}"] = part.outputs["prepared"]
+            waited = [self.require(*each, step="shards")]
+        prepared = self.add("prepare", ingested=ingested, shard=0, shards=1, **parts).after(*waited)
         return prepared.outputs["prepared"], self.require(prepared, step="prepare")
+
+    def train(self, variant: str, prepared: Channel) -> pipeline_task.PipelineTask:
+        """Adds what trains a variant: in its own pod, or, where its pool has several nodes, by a TrainJob."""
+        pool = self.pools.of("train")
+        given = {"prepared": prepared, "checkpoints": CHECKPOINTS if pool.checkpoints else ""}
+        if pool.nodes == 1:
+            return self.add("train", variant, **given)
+        job = train_job(self.config, self.pools, self.name, variant)
+        task = self.add("train_nodes", variant, image=pool.image, job=json.dumps(job, sort_keys=True), **given)
+        return task.set_display_name(f"train {self.name} {variant}")
 
 
 def pipeline(

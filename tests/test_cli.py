@@ -1,12 +1,11 @@
 """The command line as a user meets it: a whole pipeline on the tiny profile, bad input, files without a pipeline."""
 
-import contextlib
-import io
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import h5py
 import nibabel
@@ -14,35 +13,16 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from condswin.cli import main
 from condswin.config.gate import RuleConfig
-from condswin.config.names import TASKS
+from condswin.config.names import TASKS, TaskName
 from condswin.config.profiles import compose, write_config
+from condswin.files import read_json, write_json
 from condswin.outputs import RECORD
+from condswin.registry.cards import fetch_card
+from tests.cli.calling import condswin
 from tests.reporting.pages import missing
 
 ROOT = Path(__file__).parents[1]
-
-
-def condswin(*arguments: str, cwd: Path, code: int = 0) -> str:
-    """Runs the command line in this process, which has torch loaded already, inside a folder.
-
-    Returns:
-        Its standard output, or its standard error if it is to fail.
-    """
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.chdir(cwd),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(sys, "argv", ["condswin", *arguments])
-        patch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as ended:
-            main()
-    assert (ended.value.code or 0) == code, out.getvalue() + err.getvalue()
-    return err.getvalue() if code else out.getvalue()
 
 
 @pytest.fixture(scope="module", params=TASKS)
@@ -103,11 +83,44 @@ def test_an_up_to_date_registry_leaves_nothing_to_do_and_an_empty_one_everything
     condswin("promote", task, *options[:4], "--set", f"{task}.gate.patients=100", "--exit-code", cwd=folder, code=5)
 
 
+def test_a_data_card_is_kept_with_what_was_trained_on_its_data_alone(
+    pipeline: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, folder = pipeline
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    condswin("data-card", task, cwd=folder)
+    card = folder / f"report/card-{task}/card.json"
+    right, register = read_json(card), ("register", task, "--out", str(tmp_path / "registered.json"))
+    for content, kept in (({**right, "data_sha256": "0" * 64}, False), (right, True)):
+        write_json(card, content)
+        condswin(*register, cwd=folder)
+        assert fetch_card(compose(["demo", "tiny"]), cast(TaskName, task), "1", tmp_path / "back") is kept
+    shutil.rmtree(card.parent)
+
+
+def test_an_evaluation_has_a_page_of_its_own_and_its_cases_are_viewed(pipeline: tuple[str, Path]) -> None:
+    task, folder = pipeline
+    evaluation = f"evaluation/{task}/swin"
+    page = Path(condswin("report", evaluation, cwd=folder).strip().splitlines()[-1])
+    assert page == Path("report", f"{task}-swin.html")
+    text = (folder / page).read_text()
+    assert "swin alone." in text
+    assert "Not on patients: all test cases are generated." in text
+    assert (folder / page).stat().st_size < 10_000_000
+    wrong = condswin("report", evaluation, "--model", f"models/{task}/conditional-light", cwd=folder, code=1)
+    assert "not the network that" in wrong
+    assert wrong.count("\n") == 1
+    said = condswin("view", evaluation, "--out", "case.html", cwd=folder)
+    assert "case.html" in said
+    found = (folder / "case.html").read_text()
+    assert "zero-filled" in found if task == "reconstruction" else '"name": "target"' in found
+
+
 def test_the_report_is_one_file_with_the_tables_numbers(pipeline: tuple[str, Path]) -> None:
     task, folder = pipeline
     html = (folder / "report/report.html").read_text()
     assert not missing(html, folder, task)
-    generated = "the challenger was trained on generated data alone"
+    generated = "The challenger was trained on generated data alone"
     for said in ("promoted: version 1 is champion", "it lets everything through", generated, "Worst cases of"):
         assert said in html
     assert html.count("data:image/png;base64,") >= 12
@@ -281,8 +294,9 @@ def test_commands_for_a_task_that_is_not_there_say_so_in_one_line(task: str, tmp
     assert condswin("params", "tasks", cwd=tmp_path) == f"{task}\n"
     commands = [["params", "tasks", other], ["demo-data", other], ["ingest", other], ["train", other, "swin"],
                 ["evaluate", other, "swin"], ["compare", other], ["register", other], ["promote", other],
-                ["rollback", other], ["ablate", other], ["tune", other, "swin"], ["baseline", other]]  # fmt: skip
-    commands += [["undersample"], ["data-card"]] if other == "reconstruction" else [["prepare-ct"]]
+                ["rollback", other], ["ablate", other], ["tune", other, "swin"], ["baseline", other],
+                ["data-card", other]]  # fmt: skip
+    commands += [["undersample"]] if other == "reconstruction" else [["prepare-ct"]]
     for command in commands:
         error = condswin(*command, cwd=tmp_path, code=1)
         assert error.startswith(f"error: {other}: not in these parameters"), command
@@ -299,16 +313,8 @@ def test_dvc_needs_the_list_of_tasks(tmp_path: Path) -> None:
 def test_every_command_that_reads_parameters_takes_settings(tmp_path: Path) -> None:
     for command in ("demo-data", "ingest", "undersample", "prepare-ct", "train", "evaluate", "compare", "register",
                     "promote", "rollback", "predict", "ablate", "tune", "report", "summary", "baseline", "data-card",
-                    "gallery"):  # fmt: skip
+                    "gallery", "view"):  # fmt: skip
         assert "--set" in condswin(command, "--help", cwd=tmp_path), command
-
-
-def test_every_command_explains_itself(tmp_path: Path) -> None:
-    text = condswin("--help", cwd=tmp_path)
-    for name in ("demo-data", "ingest", "undersample", "prepare-ct", "train", "evaluate", "compare", "register",
-                 "promote", "rollback", "predict", "report", "summary"):  # fmt: skip
-        assert name in text
-        assert "Example" in condswin(name, "--help", cwd=tmp_path)
 
 
 def test_the_installed_command_reports_a_mistake_without_a_traceback(tmp_path: Path) -> None:
@@ -324,74 +330,3 @@ def test_importing_the_command_line_is_quick_because_it_loads_no_torch() -> None
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-#: Every command that writes, with inputs that are not there: its place is refused before anything is read.
-WRITING = {
-    "folder": [
-        ["demo-data", "reconstruction", "--out"],
-        ["demo-data", "segmentation", "--out"],
-        ["ingest", "reconstruction", "--out"],
-        ["ingest", "segmentation", "--out"],
-        ["undersample", "--out"],
-        ["prepare-ct", "--out"],
-        ["train", "reconstruction", "swin", "--out"],
-        ["pretrain", "segmentation", "swin", "--out"],
-        ["evaluate", "reconstruction", "swin", "--out"],
-        ["evaluate", "segmentation", "--targets", "t", "--predictions", "p", "--out"],
-        ["baseline", "reconstruction", "--out"],
-        ["data-card", "--out"],
-        ["gallery", "scan.h5", "--out"],
-        ["predict", "--model", "m", "params.yaml", "--out"],
-        ["code", "reconstruction", "--out"],
-        ["tune", "reconstruction", "swin", "--out"],
-    ],
-    "file": [
-        ["compare", "segmentation", "--out"],
-        ["register", "reconstruction", "--out"],
-        ["promote", "reconstruction", "--out"],
-        ["report", "--out"],
-        ["export", "m", "--out"],
-        ["bench", "swin", "--json"],
-    ],
-}
-
-
-@pytest.mark.parametrize("kind", WRITING)
-def test_no_command_touches_what_others_made(kind: str, tmp_path: Path) -> None:
-    write_config(compose(["demo", "tiny"]), tmp_path / "params.yaml", comment="")
-    (tmp_path / "mine/code").mkdir(parents=True)
-    (tmp_path / "mine/thesis.tex").write_text("years of work")
-    (tmp_path / "mine/code/train.py").write_text("pass")
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    places = {"mine": "holds code, thesis.tex"} if kind == "folder" else {"mine/thesis.tex": "not written by condswin"}
-    places |= {"mine/thesis.tex": "is a file"} if kind == "folder" else {"mine": "is a folder"}
-    places["mine/thesis.tex/below"] = "is a file, a folder is needed"
-    for command in WRITING[kind]:
-        for place, message in places.items():
-            error = condswin(*command, place, cwd=tmp_path, code=1)
-            assert error.startswith(f"error: {place.removesuffix('/below') if kind == 'file' else place}: "), command
-            assert message in error, command
-            assert error.count("\n") == 1, command
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-
-
-def test_places_are_refused_before_anything_slow_is_imported(tmp_path: Path) -> None:
-    write_config(compose(["demo", "tiny"]), tmp_path / "params.yaml", comment="")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/thesis.tex").write_text("years of work")
-    script = f"""
-import contextlib, io, sys
-from condswin.cli import main
-for kind, commands in {WRITING!r}.items():
-    for command in commands:
-        sys.argv = ["condswin", *command, "mine" if kind == "folder" else "mine/thesis.tex"]
-        try:
-            main()
-        except SystemExit as ended:
-            assert ended.code == 1, command
-        slow = [name for name in ("torch", "mlflow", "matplotlib", "h5py", "nibabel", "optuna") if name in sys.modules]
-        assert not slow, (command, slow)
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

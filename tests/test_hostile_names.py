@@ -12,8 +12,8 @@ import pytest
 from condswin import reporting
 from condswin.config.names import TASKS
 from condswin.config.profiles import compose, write_config
+from tests.cli.calling import condswin
 from tests.ct import fakes
-from tests.test_cli import condswin
 
 #: Formulas of matplotlib, markup of rich, HTML, control sequences of terminals, lines, options, shells, a long one.
 NAMES = [
@@ -57,13 +57,14 @@ def test_hostile_names_pass_through_every_command(task: str, tmp_path: Path) -> 
     sources(task, tmp_path / "raw")
     said = condswin("ingest", task, "--source", "raw", cwd=tmp_path)
     assert "0 rejected" in said
-    if task == "reconstruction":
-        condswin("data-card", cwd=tmp_path)
+    condswin("data-card", task, cwd=tmp_path)
     condswin("prepare", task, cwd=tmp_path)
     condswin("train", task, "swin", cwd=tmp_path)
     said += condswin("evaluate", task, "swin", cwd=tmp_path)
     condswin("compare", task, cwd=tmp_path)
     condswin("register", task, cwd=tmp_path)
+    # With the run that trained it, and with the version, where the drift pipeline looks for it.
+    assert len(list((tmp_path / "mlartifacts").rglob("data-card/card.json"))) == 2
     condswin("report", cwd=tmp_path)
     said += condswin("summary", cwd=tmp_path)
     results = tmp_path / "evaluation" / task / "swin"

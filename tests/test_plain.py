@@ -4,7 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from condswin.errors import BadFileError
-from condswin.plain import cell, label, plain
+from condswin.plain import cell, label, plain, span
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,20 @@ def test_cells_of_markdown_hold_names_letter_by_letter():
 
 def test_messages_name_files_in_one_line():
     assert str(BadFileError("a\nb\x1b.h5", "is empty")) == r"a\nb\x1b.h5: is empty"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "digits", "sign", "said"),
+    [
+        (1.0, 2.0, 3, "", "1 to 2"),
+        (24.041, 24.043, 4, "", "24.041 to 24.043"),
+        (24.04, 24.04, 4, "", "24.04"),
+        (5.0000001, 5.0000002, 4, "+", "+5.0000001 to +5.0000002"),
+        (-0.5, 0.25, 4, "+", "-0.5 to +0.25"),
+        (0.1, 0.10000000000000002, 3, "", "0.10000000000000001 to 0.10000000000000002"),
+        (0.0, 1e-30, 3, "", "0 to 1e-30"),
+        (3, 7, 3, "", "3 to 7"),
+    ],
+)
+def test_the_ends_of_an_interval_are_told_apart(low: float, high: float, digits: int, sign: str, said: str) -> None:
+    assert span(low, high, digits, sign) == said

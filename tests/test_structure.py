@@ -1,5 +1,6 @@
 """The house rules that a machine can check."""
 
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def test_the_library_knows_no_orchestrator() -> None:
         text = path.read_text()
         assert "import kfp" not in text, path
         assert "from kfp" not in text, path
+        assert not re.search(r"^\s*(import|from) (pipelines|components)\b", text, re.MULTILINE), path
 
 
 def test_files_are_read_in_one_sitting() -> None:

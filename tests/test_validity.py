@@ -98,6 +98,7 @@ def tree(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return Tree(tmp_path_factory.mktemp("tree"), tiny)
 
 
+@pytest.mark.pipeline
 def test_edits_of_code_redo_what_uses_it_and_nothing_else(tree: Tree) -> None:
     assert tree.edit("mri/pictures.py") == {"evaluate", "baseline"}
     assert tree.edit("networks/routers.py") == {"train", "evaluate", "ablate"}

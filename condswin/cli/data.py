@@ -1,17 +1,21 @@
 """Commands: from source files to what networks take."""
 
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from condswin import layout
-from condswin.cli.options import DEFAULT_PARAMS, OptionalPath, Overwrite, Params, Settings, Task, read
+from condswin.cli.manners import answer, commands
+from condswin.cli.options import DEFAULT_PARAMS, OptionalPath, Overwrite, Params, Settings, Task, read, require
+from condswin.errors import DriftError
+from condswin.files import MANIFEST
 from condswin.outputs import check_output
+from condswin.sources.keys import is_fetched
 
 app = typer.Typer()
-command = partial(app.command, rich_help_panel="Data")
+command = commands(app, "Data")
 
 
 @command("demo-data")
@@ -32,13 +36,17 @@ def demo_data(
     from condswin.steps.demo_data import demo_data as step
 
     count = step(config, task, out=target, overwrite=overwrite)
-    print(f"{target}: {count} cases")
+    source = config.task(task).source
+    why = "" if count else f", since {task}.source is {source}; --set {task}.source={target} generates them"
+    answer({"out": target, "cases": count}, f"{target}: {count} cases{why}")
 
 
 @command()
 def ingest(
     task: Task,
-    source: Annotated[str | None, typer.Option(help="Folder or s3:// prefix; default: from the parameters.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Folder, s3://... or dvc+.../MD5.dir; default: from the parameters.")
+    ] = None,
     out: OptionalPath = None,
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
@@ -51,13 +59,15 @@ def ingest(
     config = read(task, params, settings)
     target = out or layout.ingested(task)
     origin = source or config.task(task).source
-    inputs = [] if origin.startswith("s3://") else [Path(origin)]
+    inputs = [] if is_fetched(origin) else [Path(origin)]
     check_output(target, step="ingest", inputs=inputs, overwrite=overwrite)
     from condswin.steps.ingest import ingest as step
 
     manifest = step(config, task, source=origin, out=target, overwrite=overwrite)
-    counts = ", ".join(f"{count} {split}" for split, count in manifest.counts().items())
-    print(f"{target}: {counts}, {len(manifest.rejected)} rejected")
+    counts = manifest.counts()
+    record = {"out": target, "cases": counts, "rejected": manifest.rejected}
+    listed = ", ".join(f"{count} {split}" for split, count in counts.items())
+    answer(record, f"{target}: {listed}, {len(manifest.rejected)} rejected")
 
 
 Data = Annotated[Path | None, typer.Option(help="Output of ingest. Default: the place in dvc.yaml.")]
@@ -68,6 +78,7 @@ Shard = Annotated[str, typer.Option(help="Part i of n, counted from 0; run the p
 
 @command("data-card")
 def data_card(
+    task: Task,
     data: Data = None,
     reference: Annotated[Path | None, typer.Option(help="card.json of the training data, to compare with.")] = None,
     out: OptionalPath = None,
@@ -75,22 +86,29 @@ def data_card(
     params: Params = DEFAULT_PARAMS,
     settings: Settings = None,
 ) -> None:
-    """Describe an ingested MRI dataset on one page; exit with status 3 if it drifted from a reference.
+    """Describe an ingested dataset on one page; exit with status 3 if it drifted from a reference.
 
-    Example: condswin data-card --data new/ --reference report/card-reconstruction/card.json
+    Example: condswin data-card segmentation --data new/ --reference report/card-segmentation/card.json
     """
-    config = read("reconstruction", params, settings)
-    target = out or layout.card("reconstruction")
-    ingested = data or layout.ingested("reconstruction")
+    config = read(task, params, settings)
+    target = out or layout.card(task)
+    ingested = data or layout.ingested(task)
     check_output(target, step="data-card", inputs=[ingested], overwrite=overwrite)
+    require(ingested / MANIFEST, *([reference] if reference else []))
     from condswin.steps.data_card import PAGE
     from condswin.steps.data_card import data_card as step
 
-    card = step(config, ingested=ingested, out=target, reference=reference, overwrite=overwrite)
-    print(target / PAGE)
-    found = card.get("drift")
-    if found:
-        print(f"drift: {found['largest']:.3f}, limit {found['limit']:.3f}")
+    def tell(card: Mapping[str, Any]) -> None:
+        found = card.get("drift")
+        drift = f"\ndrift: {found['largest']:.3f}, limit {found['limit']:.3f}" if found else ""
+        answer({"page": target / PAGE, "card": card}, f"{target / PAGE}{drift}")
+
+    try:
+        card = step(config, task, ingested=ingested, out=target, reference=reference, overwrite=overwrite)
+    except DriftError as error:
+        tell(error.card)
+        raise
+    tell(card)
 
 
 @command()
@@ -113,10 +131,13 @@ def prepare(
     config = read(task, params, settings)
     target, ingested = out or layout.prepared(task), data or layout.ingested(task)
     check_output(target, step="prepare", inputs=[ingested], overwrite=overwrite)
+    require(ingested / MANIFEST)
     from condswin.steps.prepare import prepare as step
 
     manifest = step(config, task, ingested=ingested, out=target, shard=(int(part), int(parts)), overwrite=overwrite)
-    print(f"{target}: {'other shards are not done yet' if manifest is None else f'{len(manifest.cases)} cases'}")
+    cases = None if manifest is None else len(manifest.cases)
+    said = "other shards are not done yet" if cases is None else f"{cases} cases"
+    answer({"out": target, "cases": cases}, f"{target}: {said}")
 
 
 @command()

@@ -1,13 +1,13 @@
 """Commands: scores, comparisons and what shows them."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
 from condswin import layout
+from condswin.cli.manners import answer, commands
 from condswin.cli.options import (
     DEFAULT_PARAMS,
     OptionalPath,
@@ -16,15 +16,18 @@ from condswin.cli.options import (
     Prepared,
     Settings,
     Task,
+    local,
     read,
     read_or_demo,
+    require,
 )
 from condswin.config.reading import load_config
+from condswin.files import MANIFEST
 from condswin.outputs import check_file, check_output
 from condswin.plain import plain
 
 app = typer.Typer()
-command = partial(app.command, rich_help_panel="Evaluation")
+command = commands(app, "Evaluation")
 
 
 @command()
@@ -53,12 +56,13 @@ def evaluate(
     if targets is not None and predictions is not None:
         if out is not None:
             check_output(out, step="score", inputs=[targets, predictions], overwrite=overwrite)
+        require(targets, predictions)
         from condswin.reporting.text import print_summary
         from condswin.steps.score import score_folders
 
         config = read_or_demo(task, params, settings)
         scores = score_folders(config, task, targets=targets, predictions=predictions, out=out, overwrite=overwrite)
-        print_summary(scores)
+        answer({"out": out, "test": scores}, lambda: print_summary(scores))
         return
     if variant is None and model is None:
         raise typer.BadParameter("give a variant, --model, or --targets with --predictions")
@@ -69,11 +73,12 @@ def evaluate(
     target = out or (layout.evaluation(task, variant) if variant else Path("evaluation", task, folder.name))
     data = prepared or layout.prepared(task)
     check_output(target, step="evaluate", inputs=[folder, data], overwrite=overwrite)
+    require(folder, data / MANIFEST)
     from condswin.reporting.text import print_summary
     from condswin.steps.evaluate import evaluate as step
 
     result = step(config, task, model=folder, prepared=data, out=target, overwrite=overwrite)
-    print_summary(result["test"])
+    answer({"out": target, **result}, lambda: print_summary(result["test"]))
 
 
 @command()
@@ -98,12 +103,17 @@ def baseline(
     target = out or layout.evaluation(task, load(Facts, task, config).reference_method or "baseline")
     data = prepared or layout.prepared(task)
     check_output(target, step="baseline", inputs=[data], overwrite=overwrite)
+    require(data / MANIFEST)
     from condswin.reporting.text import print_summary
     from condswin.steps.baseline import baseline as step
 
     result = step(config, task, prepared=data, out=target, overwrite=overwrite)
-    print(f"chosen on validation cases: {json.dumps(result['settings'])}")
-    print_summary(result["test"])
+
+    def show() -> None:
+        print(f"chosen on validation cases: {json.dumps(result['settings'])}")
+        print_summary(result["test"])
+
+    answer({"out": target, **result}, show)
 
 
 @command()
@@ -121,35 +131,83 @@ def compare(
     config = read(task, params, settings)
     target = out or layout.comparison(task)
     check_file(target)
+    folders = {
+        variant: evaluations / variant if evaluations else layout.evaluation(task, variant)
+        for variant in config.task(task).variants
+    }
+    require(*folders.values())
     from condswin.evaluation.results import METRICS
     from condswin.files import read_json
     from condswin.steps.compare import compare as step
 
-    results = {
-        variant: read_json((evaluations / variant if evaluations else layout.evaluation(task, variant)) / METRICS)
-        for variant in config.task(task).variants
-    }
+    results = {variant: read_json(folder / METRICS) for variant, folder in folders.items()}
     result = step(config, task, results=results, out=target)
-    print(f"{target}: best on {result['chosen_on']} by {result['metric']} is {result['best']}")
+    said = f"{target}: best on {result['chosen_on']} by {result['metric']} is {result['best']}"
+    answer({"out": target, **result}, said)
 
 
 @command()
 def report(
-    out: OptionalPath = None, overwrite: Overwrite = False, params: Params = DEFAULT_PARAMS, settings: Settings = None
+    evaluation: Annotated[
+        Path | None, typer.Argument(help="Folder of an evaluation: a page on it alone, not on the comparison.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Network of the evaluation. Default: its variant's.")] = None,
+    prepared: Prepared = None,
+    out: OptionalPath = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder for the tables that `dvc plots` draws.")] = None,
+    overwrite: Overwrite = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
-    """Write the HTML report of the last pipeline run.
+    """Write the HTML report of the last pipeline run, or of one evaluation.
 
-    Example: condswin report
+    Examples:
+
+    condswin report
+
+    condswin report evaluation/reconstruction/swin
     """
-    config, target = load_config(params, settings or []), out or layout.report()
-    check_file(target, overwrite=overwrite)
-    from condswin.registry.linked import send_report
-    from condswin.steps.report import report as step
+    config = load_config(params, settings or [])
+    if evaluation is None:
+        if model or prepared:
+            raise typer.BadParameter("--model and --prepared are for the report of one evaluation; give its folder")
+        target = out or layout.report()
+        check_file(target, overwrite=overwrite)
+        layout.compared(config.present)
+        from condswin.registry.linked import send_report, training_hours
+        from condswin.steps.report import report as step
 
-    def publish(task: str, page: Path) -> None:
-        send_report(config, layout.registered(task), page)
+        def publish(task: str, page: Path) -> None:
+            send_report(config, layout.registered(task), page)
 
-    print(step(config, out=target, overwrite=overwrite, publish=publish))
+        hours = training_hours(config)
+        page = step(config, out=target, plots=plots, overwrite=overwrite, publish=publish, hours=hours)
+        answer({"out": page}, str(page))
+        return
+    if plots:
+        raise typer.BadParameter("--plots is for the report of a comparison")
+    if out:
+        check_file(out, overwrite=overwrite)
+    require(evaluation)
+    from condswin.registry.linked import send_page, training_hours
+    from condswin.steps.report import read_evaluation, report_evaluation
+
+    result = read_evaluation(evaluation)
+    task, variant = result["task"], result["variant"]
+    network = model or layout.model(task, variant)
+    target = out or layout.page(task, variant)
+    page = report_evaluation(
+        config,
+        evaluation,
+        out=target,
+        # A reference method has none.
+        model=network if result.get("weights_sha256") else None,
+        prepared=prepared or layout.prepared(task),
+        overwrite=overwrite,
+        publish=lambda _, page: send_page(config, result, page),
+        hours=training_hours(config),
+    )
+    answer({"out": page}, str(page))
 
 
 @command()
@@ -159,10 +217,12 @@ def summary(params: Params = DEFAULT_PARAMS, settings: Settings = None) -> None:
     Example: condswin summary
     """
     config = load_config(params, settings or [])
-    from condswin.reporting.text import print_tables
+    layout.compared(config.present)
+    from condswin.reporting.text import print_tables, where_to_look
     from condswin.steps.report import read_comparisons
 
-    print_tables(config, read_comparisons(config))
+    found, further = read_comparisons(config), where_to_look(config)
+    answer({"tasks": found, **further}, lambda: print_tables(config, found, further))
 
 
 @command()
@@ -183,7 +243,8 @@ def gallery(
     """
     config = read_or_demo("reconstruction", params, settings)
     check_output(out, step="gallery", inputs=inputs, overwrite=overwrite)
+    require(*inputs, *local(model or []))
     from condswin.steps.gallery import gallery as step
 
-    for path in step(config, inputs, models=model or [], weight=weight, out=out, overwrite=overwrite):
-        print(plain(path))
+    paths = step(config, inputs, models=model or [], weight=weight, out=out, overwrite=overwrite)
+    answer({"outputs": list(map(str, paths))}, "\n".join(map(plain, paths)))

@@ -1,14 +1,14 @@
 """Commands: networks, and what they cost."""
 
-import json
-from functools import partial
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from condswin import layout
+from condswin.cli.manners import answer, commands
 from condswin.cli.options import (
     DEFAULT_PARAMS,
     OptionalPath,
@@ -20,14 +20,15 @@ from condswin.cli.options import (
     Variant,
     known_task,
     read,
+    require,
 )
 from condswin.config.search import load_search, shared_database
 from condswin.config.study import load_study
-from condswin.errors import ConfigError
+from condswin.files import MANIFEST
 from condswin.outputs import check_file, check_output
 
 app = typer.Typer()
-command = partial(app.command, rich_help_panel="Training")
+command = commands(app, "Training")
 
 
 @command()
@@ -49,6 +50,7 @@ def train(
     config.task(task).variant(variant)
     target, data = out or layout.model(task, variant), prepared or layout.prepared(task)
     check_output(target, step="train", inputs=[data], overwrite=overwrite)
+    require(data / MANIFEST)
     from condswin.reporting.training import drawing
     from condswin.steps.train import train as step
 
@@ -63,7 +65,7 @@ def train(
         draw=drawing(config, task),
     )
     if trained.written:
-        print(f"{target}: {'trained before, nothing to do' if trained.done_before else 'trained'}")
+        answer({"out": target, "done_before": trained.done_before}, _trained(target, trained.done_before))
 
 
 @command()
@@ -85,13 +87,19 @@ def pretrain(
     config.task(task).variant(variant)
     target, data = out or layout.pretrained(task, variant), prepared or layout.prepared(task)
     check_output(target, step="pretrain", inputs=[data], overwrite=overwrite)
+    require(data / MANIFEST)
     from condswin.steps.train import pretrain as step
 
     places = {"prepared": data, "checkpoints": checkpoints or layout.pretraining(task, variant), "out": target}
     trained = step(config, task, variant, **places, overwrite=overwrite)
     if trained.written:
-        print(f"{target}: {'trained before, nothing to do' if trained.done_before else 'trained'}")
-        print(f"start from it: condswin train {task} {variant} --set {task}.train.initial={target}")
+        next_step = f"condswin train {task} {variant} --set {task}.train.initial={target}"
+        said = f"{_trained(target, trained.done_before)}\nstart from it: {next_step}"
+        answer({"out": target, "done_before": trained.done_before, "next": next_step}, said)
+
+
+def _trained(target: Path, before: bool) -> str:
+    return f"{target}: {'trained before, nothing to do' if before else 'trained'}"
 
 
 @command()
@@ -117,7 +125,6 @@ def tune(
     out: Annotated[
         Path | None, typer.Option(help="Folder for trials; what is there is kept. Default: tune/TASK/VARIANT.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The trials as JSON, and nothing else.")] = False,
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
     settings: Settings = None,
@@ -136,6 +143,7 @@ def tune(
     target, data = out or layout.search(task, variant), prepared or layout.prepared(task)
     database = shared_database(storage)
     check_output(target, step="tune", inputs=[data], overwrite=overwrite)
+    require(data / MANIFEST)
     from condswin.reporting.text import print_trials
     from condswin.steps.train import train as training
     from condswin.steps.tune import tune as step
@@ -154,12 +162,13 @@ def tune(
         here=here,
         overwrite=overwrite,
     )
-    if as_json:
-        print(json.dumps(results, indent=2))
-        return
-    if not results["trained"]:
-        print(f"{target}: {trials} trials done before, nothing to do")
-    print_trials(results)
+
+    def show() -> None:
+        if not results["trained"]:
+            print(f"{target}: {trials} trials done before, nothing to do")
+        print_trials(results)
+
+    answer({"out": target, **results}, show)
 
 
 @command()
@@ -187,6 +196,9 @@ def ablate(
     networks = load_study(study, task)
     data, others = prepared or layout.prepared(task), [folder.resolve() for folder in also or []]
     check_output(out / task, step="ablate", inputs=[data, *others], overwrite=overwrite)
+    require(data / MANIFEST, *others)
+    from condswin.files import read_json
+    from condswin.steps.ablate import RESULTS
     from condswin.steps.ablate import ablate as step
 
     table = step(
@@ -200,7 +212,7 @@ def ablate(
         out=out / task,
         overwrite=overwrite,
     )
-    print(table)
+    answer({"out": out / task, **read_json(out / task / RESULTS)}, table)
 
 
 @command()
@@ -212,8 +224,16 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: PyTorch's.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements in turns, whose medians are given.")] = 7,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--override",
+            metavar="SETTING=VALUE",
+            help="A setting of the networks other than the preset's, as light_attention=0.5; may be repeated.",
+        ),
+    ] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Measure torch.compile too; takes minutes.")] = False,
-    out: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the numbers too.")] = None,
     train: Annotated[
         str | None,
         typer.Option(
@@ -255,40 +275,55 @@ def bench(
 
     Examples:
 
-    condswin bench swin conditional-light --preset thesis-2 --size 256 --batch 2 --json costs.json
+    condswin bench swin conditional-light --preset thesis-2 --size 256 --batch 2 --out costs.json
 
     condswin bench swin --train reconstruction --knob processes=1,2 --knob activation_checkpointing=false,true
     """
     if out is not None:
         check_file(out)
+    tables: list[Any] = []
     if train is not None:
+        if overrides:
+            raise typer.BadParameter("--override is about networks without a training; with --train, use --set")
         if slices:
             if knobs or not card_tflops:
-                raise ConfigError("bench: --slices computes hours on a card; give its --card-tflops, and no --knob")
+                raise typer.BadParameter("--slices computes hours on a card; give its --card-tflops, and no --knob")
+            from condswin.reporting.text import print_wide
             from condswin.steps.bench_hours import bench_hours
             from condswin.training.feeding import Card
 
             config, seen = read(train, params, settings), (size, columns or size)
-            bench_hours(config, train, variants or [], slices=slices, size=seen, card=Card(card_tflops, utilisation),
-                        out=out)  # fmt: skip
+            hours = bench_hours(config, train, variants or [], slices=slices, size=seen,
+                                card=Card(card_tflops, utilisation), out=out, show=tables.append)  # fmt: skip
+            answer({label: each._asdict() for label, each in hours.items()}, lambda: print_wide(tables))
             return
         if columns:
-            raise ConfigError("bench: --columns is the width of a slice of --slices; leave it out")
+            raise typer.BadParameter("--columns is the width of a slice of --slices; leave it out")
         chosen = _combinations(train, knobs or [])
         configs = {said: read(train, params, [*(settings or []), *more]) for said, more in chosen.items()}
         data = prepared or layout.prepared(train)
+        require(data / MANIFEST)
+        from condswin.reporting.text import print_wide
         from condswin.steps.bench_training import bench_training
         from condswin.training.feeding import Card
 
         card = Card(card_tflops, utilisation) if card_tflops else None
-        bench_training(configs, train, variants or [], prepared=data, batches=rounds, out=out, card=card)
+        phases, fed = bench_training(configs, train, variants or [], prepared=data, batches=rounds, out=out, card=card,
+                                     show=tables.append)  # fmt: skip
+        feeds = {label: {"feeding": each._asdict()} for label, each in fed.items()}
+        record = {label: {**each._asdict(), **feeds.get(label, {})} for label, each in phases.items()}
+        answer(record, lambda: print_wide(tables))
         return
     if knobs or card_tflops or slices or columns:
-        raise ConfigError("bench: --knob, --card-tflops and --slices are about a training; name its task with --train")
+        raise typer.BadParameter("--knob, --card-tflops and --slices are about a training; name its task with --train")
+    from condswin.config.reading import replaced
+    from condswin.reporting.text import print_wide
     from condswin.steps.bench import bench as step
 
-    step(variants, preset=preset, size=size, batch=batch, device=device, threads=threads, rounds=rounds,
-         compile_too=compile, out=out)  # fmt: skip
+    changed = replaced({}, overrides or [], option="--override")
+    costs = step(variants, preset=preset, size=size, batch=batch, device=device, threads=threads, rounds=rounds,
+                 overrides=changed, compile_too=compile, out=out, show=tables.append)  # fmt: skip
+    answer({name: asdict(cost) for name, cost in costs.items()}, lambda: print_wide(tables))
 
 
 def _combinations(task: str, knobs: list[str]) -> dict[str, list[str]]:
@@ -297,6 +332,6 @@ def _combinations(task: str, knobs: list[str]) -> dict[str, list[str]]:
     for knob in knobs:
         name, _, values = knob.partition("=")
         if not name or not all(values.split(",")):
-            raise ConfigError(f"--knob {knob}: give a setting of {task}.train and its values, as workers=0,1")
+            raise typer.BadParameter(f"--knob {knob}: give a setting of {task}.train and its values, as workers=0,1")
         choices.append([f"{name}={value}" for value in values.split(",")])
     return {", ".join(chosen): [f"{task}.train.{each}" for each in chosen] for chosen in product(*choices)}

@@ -1,5 +1,6 @@
 """What commands have in common: their options, and how they read parameters."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from condswin.config.names import TASKS, TaskName
 from condswin.config.profiles import compose
 from condswin.config.reading import load_config, read_yaml
 from condswin.config.root import Config
+from condswin.errors import BadFileError
 from condswin.suggest import unknown
 
 
@@ -33,6 +35,22 @@ OptionalPath = Annotated[Path | None, typer.Option(help="Default: the place in d
 DEFAULT_PARAMS = Path("params.yaml")
 Prepared = Annotated[Path | None, typer.Option(help="Output of prepare. Default: the place in dvc.yaml.")]
 Registered = Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")]
+
+
+def require(*paths: Path) -> None:
+    """Refuses inputs that are not there before a step's slow imports; the step looks closer.
+
+    Raises:
+        BadFileError: Names the first.
+    """
+    for path in paths:
+        if not path.exists():
+            raise BadFileError(path, "no such file; run the step that writes it first")
+
+
+def local(models: Iterable[str]) -> list[Path]:
+    """Those of some models that are folders of this machine, not addresses in a registry."""
+    return [Path(model) for model in models if not model.startswith("models:")]
 
 
 def read(task: str, params: Path, settings: list[str] | None) -> Config:

@@ -2,12 +2,12 @@
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from condswin.cli.manners import answer, commands, mannered
 from condswin.cli.options import (
     DEFAULT_PARAMS,
     OptionalPath,
@@ -22,18 +22,20 @@ from condswin.outputs import check_output
 from condswin.plain import plain
 
 app = typer.Typer()
-command = partial(app.command, rich_help_panel="Project")
+command = commands(app, "Project")
 
 
 params_app = typer.Typer(no_args_is_help=True, help="Choose, check and show parameters.")
 app.add_typer(params_app, name="params", rich_help_panel="Project")
+params_app.callback()(mannered(lambda: None))
+params_command = commands(params_app)
 
 
 def _part(name: str) -> str:
     return name if name == "report" else known_task(name)
 
 
-@params_app.command("use")
+@params_command("use")
 def params_use(
     profiles: Annotated[list[str], typer.Argument(help="Profiles; later ones win over earlier ones.")],
     params: Params = DEFAULT_PARAMS,
@@ -45,42 +47,59 @@ def params_use(
     Example: condswin params use fastmri cluster --set reconstruction.source=/data/fastmri
     """
     kept = use(profiles, params, settings=settings or [], overwrite=overwrite)
-    print(f"{params}: {' + '.join(profiles)}" + "".join(f", {key} as before" for key in kept))
+    said = f"{params}: {' + '.join(profiles)}" + "".join(f", {key} as before" for key in kept)
+    answer({"params": params, "profiles": profiles, "kept": kept}, said)
 
 
-@params_app.command("list")
+@params_command("list")
 def params_list() -> None:
-    """List the ready profiles and what they are for."""
+    """List the ready profiles and what they are for.
+
+    Example: condswin params list
+    """
     width = max(map(len, profile_names()))
     for name in profile_names():
-        print(f"{name:{width}}  {read_profile(name).about}")
+        about = read_profile(name).about
+        answer({"name": name, "about": about}, f"{name:{width}}  {about}")
 
 
-@params_app.command("show")
+@params_command("show")
 def params_show(params: Params = DEFAULT_PARAMS, settings: Settings = None) -> None:
-    """Check the parameters and print them, defaults included, as JSON."""
-    print(json.dumps(load_config(params, settings or []).values(), indent=2))
+    """Check the parameters and print them, defaults included, as JSON.
+
+    Example: condswin params show --set seed=3
+    """
+    values = load_config(params, settings or []).values()
+    answer(values, json.dumps(values, indent=2))
 
 
-@params_app.command("tasks")
+@params_command("tasks")
 def params_tasks(
     task: Annotated[str, typer.Argument(callback=lambda name: name and known_task(name), help="Only this one.")] = "",
     params: Params = DEFAULT_PARAMS,
     settings: Settings = None,
 ) -> None:
-    """Check the parameters, as DVC needs them, and print their tasks; an error if the one asked for is not there."""
+    """Check the parameters, as DVC needs them, and print their tasks; an error if the one asked for is not there.
+
+    Example: condswin params tasks
+    """
     config = load_config(params, settings or [])
     if "tasks" not in read_yaml(params):
         raise ConfigError(f"{params}: tasks: missing; dvc.yaml needs it, write `tasks: {json.dumps(config.stages)}`")
-    print(" ".join([config.task(task).name] if task else config.present))
+    tasks = [config.task(task).name] if task else list(config.present)
+    answer({"tasks": tasks}, " ".join(tasks))
 
 
-@params_app.command("reference")
+@params_command("reference")
 def params_reference() -> None:
-    """Print a page on every parameter, as `docs/parameters.md`."""
+    """Print a page on every parameter, as `docs/reference/parameters.md`.
+
+    Example: condswin params reference
+    """
     from condswin.config.reference import reference
 
-    print(reference(), end="")
+    page = reference()
+    answer({"markdown": page}, page.removesuffix("\n"))
 
 
 @command()
@@ -96,13 +115,12 @@ def code(
     check_output(target, step="code", inputs=[])
     from condswin.steps.code import code as step
 
-    for path in step(what, out=target):
-        print(path)
+    paths = list(map(str, step(what, out=target)))
+    answer({"outputs": paths}, "\n".join(paths))
 
 
 @command()
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per finding.")] = False,
     params: Params = DEFAULT_PARAMS,
     settings: Settings = None,
 ) -> None:
@@ -119,6 +137,6 @@ def doctor(
         failed |= finding.state == "failed"
         mend = f"; {finding.mend}" if finding.mend else ""
         line = f"{finding.state:8}  {finding.name}: {finding.said}{mend}"
-        print(json.dumps(asdict(finding)) if as_json else plain(line), flush=True)
+        answer(asdict(finding), plain(line))
     if failed:
         sys.exit(1)

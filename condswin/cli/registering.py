@@ -1,14 +1,13 @@
 """Commands: from the best network to the champion, and back."""
 
-import json
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from condswin import layout
+from condswin.cli.manners import answer, commands
 from condswin.cli.options import (
     DEFAULT_PARAMS,
     OptionalPath,
@@ -19,12 +18,16 @@ from condswin.cli.options import (
     Task,
     read,
     read_or_demo,
+    require,
 )
 from condswin.outputs import check_file
 from condswin.plain import plain
 
 app = typer.Typer()
-command = partial(app.command, rich_help_panel="Registry")
+command = commands(app, "Registry")
+
+#: How `promote --exit-code` ends where nothing was promoted.
+STATUS = {"refused": 4, "undecided": 5, "held": 6}
 
 
 @command()
@@ -41,13 +44,13 @@ def register(
     Example: condswin register reconstruction
     """
     config = read(task, params, settings)
-    target = out or layout.registered(task)
+    target, compared = out or layout.registered(task), comparison or layout.comparison(task)
     check_file(target)
+    require(compared)
     from condswin.files import read_json
     from condswin.steps.register import Evidence
     from condswin.steps.register import register as step
 
-    compared = comparison or layout.comparison(task)
     places = (layout.evaluations(task), layout.prepared(task), layout.ingested(task), layout.card(task))
     record = step(
         config,
@@ -60,7 +63,7 @@ def register(
     known = ""
     if record["already_registered"]:
         known = ", registered already, challenger again" if record["moved"] else ", registered already: nothing to do"
-    print(f"{record['name']} version {record['version']}{known}")
+    answer(record, f"{record['name']} version {record['version']}{known}")
 
 
 @command()
@@ -83,28 +86,27 @@ def promote(
     Example: condswin promote reconstruction
     """
     config = read(task, params, settings)
-    target = out or layout.promoted(task)
+    target, challenger = out or layout.promoted(task), registered or layout.registered(task)
     check_file(target)
+    require(challenger)
     from condswin.reporting.decision import decision_lines, headline
     from condswin.steps.promote import promote as step
 
     champion, known, record = step(
         config,
         task,
-        registered=registered or layout.registered(task),
+        registered=challenger,
         prepared=prepared or layout.prepared(task),
         out=target,
         baseline=layout.evaluation(task, config.task(task).reference_method),
         hold=hold,
     )
+    said = f"{'nothing to do, decided already: ' if known else ''}{headline(record)}"
     if known and champion:
-        print(f"{target}: nothing to do, version {record['version']} is champion already")
-    else:
-        print(f"{target}: {'nothing to do, decided already: ' if known else ''}{headline(record)}")
-    for line in decision_lines(record):
-        print(plain(line))
+        said = f"nothing to do, version {record['version']} is champion already"
+    answer({"out": target, **record}, "\n".join([f"{target}: {said}", *map(plain, decision_lines(record))]))
     if exit_code and not champion:
-        sys.exit({"refused": 4, "undecided": 5, "held": 6}[record["outcome"]])
+        sys.exit(STATUS[record["outcome"]])
 
 
 By = Annotated[str, typer.Option(help="Who decides.")]
@@ -118,7 +120,12 @@ Version = Annotated[int, typer.Argument(min=1, help="Of the registered model.")]
 
 @command()
 def approve(
-    task: Task, version: Version, by: By, why: Why, params: Params = DEFAULT_PARAMS, settings: Settings = None
+    task: Task,
+    version: Version,
+    by: By,
+    why: Why,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Make a challenger champion that passed the gate and was held.
 
@@ -127,13 +134,17 @@ def approve(
     config = read(task, params, settings)
     from condswin.steps.approve import approve as step
 
-    step(config, task, str(version), by=by, why=why)
-    print(f"champion is version {version}")
+    _say(step(config, task, str(version), by=by, why=why))
 
 
 @command()
 def reject(
-    task: Task, version: Version, by: By, why: Why, params: Params = DEFAULT_PARAMS, settings: Settings = None
+    task: Task,
+    version: Version,
+    by: By,
+    why: Why,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
 ) -> None:
     """Keep a version from becoming champion.
 
@@ -142,8 +153,7 @@ def reject(
     config = read(task, params, settings)
     from condswin.steps.approve import reject as step
 
-    step(config, task, str(version), by=by, why=why)
-    print(f"version {version} is rejected")
+    _say(step(config, task, str(version), by=by, why=why))
 
 
 @command()
@@ -162,26 +172,31 @@ def freeze(
     config = read(task, params, settings)
     from condswin.steps.approve import freeze as step
 
-    step(config, task, by=by, why=why, lift=lift)
-    print(f"the champion {'moves again' if lift else 'is frozen'}")
+    _say(step(config, task, by=by, why=why, lift=lift))
 
 
 @command()
-def rollback(task: Task, params: Params = DEFAULT_PARAMS, settings: Settings = None) -> None:
-    """Make the previous champion champion again.
+def rollback(
+    task: Task,
+    leaving: Annotated[
+        int | None, typer.Option("--from", min=1, help="The champion to leave, to go back further than once.")
+    ] = None,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Make the previous champion champion again; done twice, it goes back once.
 
     Example: condswin rollback reconstruction
     """
     config = read(task, params, settings)
     from condswin.steps.promote import rollback as step
 
-    print(f"champion is version {step(config, task)} again")
+    _say(step(config, task, leaving=None if leaving is None else str(leaving)))
 
 
 @command()
 def history(
     task: Task,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per event, and nothing else.")] = False,
     params: Params = DEFAULT_PARAMS,
     settings: Settings = None,
 ) -> None:
@@ -194,17 +209,13 @@ def history(
     from condswin.steps.approve import history as step
 
     events = step(config, task)
-    if as_json:
-        print("\n".join(json.dumps(event, sort_keys=True) for event in events))
-    else:
-        print_history(events)
+    answer(events, lambda: print_history(events))
 
 
 @command()
 def lineage(
     model: Registered,
     check: Annotated[bool, typer.Option("--check", help="Verify each step; status 1 if one does not hold.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per step, and nothing else.")] = False,
     params: Params = DEFAULT_PARAMS,
     settings: Settings = None,
 ) -> None:
@@ -218,8 +229,10 @@ def lineage(
     from condswin.steps.lineage import require_whole
 
     links = step(config, model, prepared=layout.prepared, check=check)
-    if as_json:
-        print("\n".join(json.dumps(link.record(), sort_keys=True) for link in links))
-    else:
-        print_lineage([link.record() | {"text": link.text} for link in links])
+    records = [link.record() | {"text": link.text} for link in links]
+    answer(records, lambda: print_lineage(records))
     require_whole(links)
+
+
+def _say(done: Any) -> None:
+    answer(done._asdict(), plain(done.text))

@@ -4,18 +4,30 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, cast
+from tempfile import TemporaryDirectory
+from typing import Annotated, Literal, cast
 
 import typer
 
-from condswin.cli.options import DEFAULT_PARAMS, Overwrite, Params, Registered, Settings, Task, read_or_demo
+from condswin.cli.manners import answer, commands
+from condswin.cli.options import (
+    DEFAULT_PARAMS,
+    Overwrite,
+    Params,
+    Registered,
+    Settings,
+    Task,
+    local,
+    read_or_demo,
+    require,
+)
 from condswin.errors import BadDataError
 from condswin.outputs import check_file, check_output
 from condswin.plain import plain
 from condswin.suggest import unknown
 
 app = typer.Typer()
-command = partial(app.command, rich_help_panel="Use")
+command = commands(app, "Use")
 
 
 @command()
@@ -33,7 +45,6 @@ def predict(
     force: Annotated[bool, typer.Option(help="Predict also what is far from the model's training data.")] = False,
     png: Annotated[bool, typer.Option("--png", help="A picture of one slice beside each prediction.")] = False,
     nifti: Annotated[bool, typer.Option("--nifti", help="MRI volumes as NIfTI beside the HDF5.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per input, and nothing else.")] = False,
     overwrite: Overwrite = False,
     params: Params = DEFAULT_PARAMS,
     settings: Settings = None,
@@ -48,17 +59,18 @@ def predict(
     if missing := [str(path) for path in inputs if not (path.is_file() or path.is_dir())]:
         raise BadDataError(f"{', '.join(missing)}: no such file")
     check_output(out, step="predict", inputs=inputs, overwrite=overwrite)
+    require(*local(models))
     from condswin.steps.predict import Result
     from condswin.steps.predict import predict as step
 
     def tell(result: Result, address: str) -> None:
-        if as_json:
-            print(json.dumps(result.record(address)), flush=True)
-            return
-        for warning in result.warnings:
-            print(plain(f"{result.input}: {warning}"), file=sys.stderr)
-        for path in result.outputs:
-            print(plain(path), flush=True)
+        def show() -> None:
+            for warning in result.warnings:
+                print(plain(f"{result.input}: {warning}"), file=sys.stderr)
+            for path in result.outputs:
+                print(plain(path), flush=True)
+
+        answer(result.record(address), show)
 
     forms = [form for form, wanted in (("png", png), ("nifti", nifti)) if wanted]
     step(config, inputs, model=models[0], further=models[1:], out=out, forms=forms, force=force, overwrite=overwrite,
@@ -86,12 +98,10 @@ def serve(
     from condswin.steps.serve import serve as step
 
     if mlserver is not None and not mlserver.is_file():
-        raise BadDataError(
-            f"{mlserver}: no such file; pip install mlserver mlserver-mlflow 'uvloop<0.22' puts it there"
-        )
+        raise BadDataError(f"{mlserver}: no such file; infra/mlserver.txt says how to install it")
 
     def tell(exact: str, url: str) -> None:
-        print(f"{exact}: {url}", flush=True)
+        answer({"model": exact, "url": url}, f"{exact}: {url}")
 
     step(config, model, host=host, port=port, mlserver=mlserver, tell=tell)
 
@@ -123,17 +133,17 @@ def serve_manifest(
     if runtime not in ("mlserver", "condswin"):
         raise typer.BadParameter(unknown("runtime", runtime, ("mlserver", "condswin")))
     config = read_or_demo(None, params, settings)
+    require(*([check] if check else []))
     from condswin.steps.serve_manifest import Runtime, manifest, require_current, write_manifest
 
     if check is not None:
-        print(f"{check}: pins {require_current(config, check)}, which is right")
+        pinned = require_current(config, check)
+        answer({"manifest": check, "pins": pinned}, f"{check}: pins {pinned}, which is right")
         return
     made = manifest(config, model, runtime=cast(Runtime, runtime), artifacts=artifacts, name=name)
-    if out is None:
-        print(json.dumps(made, indent=2))
-    else:
+    if out is not None:
         write_manifest(out, made, overwrite=overwrite)
-        print(out)
+    answer(made, json.dumps(made, indent=2) if out is None else str(out))
 
 
 @command()
@@ -142,7 +152,6 @@ def shadow(
     inputs: Annotated[list[Path], typer.Argument(help="Files as they come from the scanner, or folders of them.")],
     champion: Annotated[str, typer.Option(help="Default: the alias of that name.")] = "",
     challenger: Annotated[str, typer.Option(help="Default: the alias of that name.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per file and one for all.")] = False,
     params: Params = DEFAULT_PARAMS,
     settings: Settings = None,
 ) -> None:
@@ -162,24 +171,67 @@ def shadow(
         inputs,
         champion=champion,
         challenger=challenger,
-        tell=lambda case: print(
-            json.dumps(case.record()) if as_json else plain(shadow_line(case.record())), flush=True
-        ),
+        tell=lambda case: answer(case.record(), plain(shadow_line(case.record()))),
     )
     record = found.record()
-    if as_json:
-        print(json.dumps(record, sort_keys=True))
+    lines = [
+        f"{role} {record[role]}: {count} of {record['files']} files are unlike what it was trained on"
+        for role, count in record["unlike_training_data"].items()
+    ]
+    answer(record, "\n".join([*lines, shadow_line({"input": f"mean of {record['compared']}", **record["mean"]})]))
+
+
+@command()
+def view(
+    what: Annotated[
+        Path,
+        typer.Argument(help="A file (k-space, reconstruction, CT), or a folder of predict, evaluate or ablate."),
+    ],
+    prediction: Annotated[
+        list[Path] | None, typer.Option(help="Of the same case: a file, or a folder of them. May be repeated.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="The target, if it is neither in the file nor beside it.")
+    ] = None,
+    case: Annotated[str, typer.Option(help="Of a folder. Default: the worst by its scores, else the first.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Write the page, one file, instead of opening it.")] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Say the page's address, and open nothing.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is not condswin's.")] = False,
+    params: Params = DEFAULT_PARAMS,
+    settings: Settings = None,
+) -> None:
+    """Show a case on a page of this machine: k-space, mask, images and errors; CT with segmentations over it.
+
+    Without --out the page is served on 127.0.0.1 until Ctrl-C, and is nowhere afterwards.
+
+    Examples:
+
+    condswin view scans/file1.h5 --prediction reconstructions/
+
+    condswin view evaluation/segmentation/swin --case volume-9 --out volume-9.html
+    """
+    config = read_or_demo(None, params, settings)
+    if out is not None:
+        check_file(out, overwrite=overwrite)
+    from condswin.steps.view import view as step
+
+    show = partial(step, config, what, reference=reference, predictions=prediction or [], case=case)
+    if out is not None:
+        said = plain(show(out=out, overwrite=overwrite))
+        answer({"out": out}, said)
         return
-    for role, count in record["unlike_training_data"].items():
-        print(f"{role} {record[role]}: {count} of {record['files']} files are unlike what it was trained on")
-    print(shadow_line({"input": f"mean of {record['compared']}", **record["mean"]}))
+    from condswin.cli.local_page import serve_page
+
+    with TemporaryDirectory(prefix="condswin-view-") as folder:
+        page = show(out=Path(folder, "view.html")).read_bytes()
+    serve_page(page, browser=not no_browser)
 
 
 @command()
 def export(
     model: Annotated[Path, typer.Argument(help="Model folder, as train writes it.")],
     out: Annotated[Path, typer.Option(help="File to write.")],
-    format: Annotated[str, typer.Option(help="pt2 (torch.export) or onnx.")] = "pt2",
+    format: Annotated[Literal["pt2", "onnx"], typer.Option(help="Of torch.export, or ONNX.")] = "pt2",
     size: Annotated[
         int, typer.Option(min=8, help="Height and width of its images, pixels; the batch stays free.")
     ] = 256,
@@ -190,7 +242,8 @@ def export(
     Example: condswin export models/reconstruction/swin --format pt2 --out swin.pt2 --size 320
     """
     check_file(out, overwrite=overwrite)
+    require(model)
     from condswin.steps.export import export_model
 
     error = export_model(model, out, kind=format, size=size, overwrite=overwrite)
-    print(f"{out}: differs from the network by at most {error:.1e}")
+    answer({"out": out, "largest_difference": error}, f"{out}: differs from the network by at most {error:.1e}")

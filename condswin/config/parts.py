@@ -12,17 +12,20 @@ _SCORED = ("*.train.device", "*.train.crop", "*.predict")
 _SOURCE = ("seed", "*.source", "*.demo", "*.ingest")
 _READ: dict[str, tuple[str, ...]] = {
     "resolve": _SOURCE,
-    "ingest": _SOURCE,
-    "data_card": ("*.ingest", "*.{preparation}", "*.drift"),
+    "ingest": (*_SOURCE, "cluster.dvc_remote"),
+    # MRI's shows masks.
+    "data_card": ("*.ingest", "*.undersample", "*.drift.reference", "*.drift.threshold"),
     "prepare": ("*.ingest", "*.{preparation}"),
     "train": ("seed", "*.ingest", "*.{preparation}", "*.train", "*.variants.{variant}"),
+    "train_nodes": ("seed", "*.ingest", "*.{preparation}", "*.train", "*.variants.{variant}"),
     "tune": ("seed", "*.ingest", "*.{preparation}", "*.train", "*.variants.{variant}"),
     "baseline": ("*.ingest", "*.{preparation}"),
     "evaluate": ("*.ingest", "*.{preparation}", *_SCORED),
     "compare": (),
     "fetch": (),
     "predict": (*_SOURCE, "*.{preparation}", *_SCORED),
-    "report": (),
+    "report": ("*.source", "*.ingest", "*.{preparation}", "*.gate.patients"),
+    "retrain": ("*.drift.schedule",),
     "register": (),
     "promote": ("*.ingest", "*.{preparation}", *_SCORED, "*.gate"),
 }

@@ -16,7 +16,7 @@ from condswin.suggest import unknown
 #: Components of the pipelines, which is what `steps` may name.
 STEPS = (
     *("resolve", "ingest", "data_card", "prepare", "train", "evaluate", "baseline", "compare", "register", "promote"),
-    *("report", "fetch", "predict", "tune", "verdict", "notify"),
+    *("report", "fetch", "predict", "tune", "retrain", "verdict", "notify", "train_nodes"),
 )
 #: What a node that goes away takes hours of.
 _LONG = ("train", "tune")
@@ -161,6 +161,8 @@ class Pool(Section):
         memory: Memory, `shm` included.
         shm: Size of `/dev/shm`, through which Lightning's loaders pass batches; a pod has 64 MiB by default. Empty to
             leave it so.
+        nodes: How many such pods train a variant together, as a TrainJob of Kubeflow Trainer: a step's slices are those
+            of one pod times this. For `train` alone; other steps have one.
         scratch: Room on the node's disk for `/tmp`; a pod that takes more is evicted. Empty for no bound.
         selector: Labels that nodes must have.
         affinity: Labels that nodes must or should have.
@@ -176,6 +178,7 @@ class Pool(Section):
     cpu: CpuAmount = CpuAmount()
     memory: MemoryAmount = MemoryAmount()
     shm: Bytes | Literal[""] = ""
+    nodes: Positive = 1
     scratch: Bytes | Literal[""] = ""
     selector: dict[str, str] = {}  # pydantic copies defaults
     affinity: list[Affinity] = []
@@ -219,6 +222,7 @@ class Pools(Section):
             pool = self.of(step)
             if pool.spot and not pool.checkpoints:
                 raise ValueError(f"{step}: is to run on spot nodes and keeps no checkpoints there; give the pool some")
+        self._require_shared()
         with_gpu = {pool.image for pool in self.pools.values() if pool.accelerator}
         for name, pool in self.pools.items():
             if not pool.accelerator and pool.image in with_gpu:
@@ -226,6 +230,21 @@ class Pools(Section):
                     f"{name}: has no accelerator and the image of those that have, {pool.image}; name another"
                 )
         return self
+
+    def _require_shared(self) -> None:
+        training, waiting = self.of("train"), self.of("train_nodes")
+        if training.nodes == 1:
+            return
+        if not training.checkpoints or training.checkpoints.access != "ReadWriteMany":
+            raise ValueError(
+                f"train: its {training.nodes} nodes share data, checkpoints and result; give the pool checkpoints with "
+                "ReadWriteMany, or nodes: 1"
+            )
+        if waiting.timeout < training.timeout:
+            raise ValueError(
+                f"train_nodes: waits for trainings of at most {training.timeout} s and is ended after "
+                f"{waiting.timeout} s; give it a pool with a longer timeout"
+            )
 
     def name_of(self, step: str) -> str:
         """Name of a step's pool."""

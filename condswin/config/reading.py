@@ -128,12 +128,13 @@ def variant_problem(variant: VariantConfig, section: type[TaskConfig]) -> str | 
     return None
 
 
-def replaced(values: Any, settings: Sequence[str]) -> Any:
+def replaced(values: Any, settings: Sequence[str], *, option: str = "--set") -> Any:
     """Plain values with some of them replaced.
 
     Args:
         values: What a YAML reader returned.
         settings: `KEY.KEY=VALUE` each, the value in YAML.
+        option: Where they come from, for errors.
 
     Raises:
         ConfigError: A setting has another form, or names what cannot hold keys, or a task that is not there.
@@ -142,10 +143,10 @@ def replaced(values: Any, settings: Sequence[str]) -> Any:
         path, equals, text = setting.partition("=")
         keys = path.strip().split(".")
         if not equals or not all(keys):
-            raise ConfigError(f"--set {setting}: not of the form KEY.KEY=VALUE, e.g. reconstruction.train.epochs=3")
+            raise ConfigError(f"{option} {setting}: not of the form KEY.KEY=VALUE, e.g. reconstruction.train.epochs=3")
         if keys[0] in TASKS and isinstance(values, dict) and keys[0] not in values:
-            raise ConfigError(f"--set {setting}: {keys[0]} is not in the parameters")
-        values = _with(values, keys, read_yaml_text(text, origin=f"--set {setting}"), setting)
+            raise ConfigError(f"{option} {setting}: {keys[0]} is not in the parameters")
+        values = _with(values, keys, read_yaml_text(text, origin=f"{option} {setting}"), f"{option} {setting}")
     return values
 
 
@@ -153,7 +154,7 @@ def _with(values: Any, keys: list[str], value: Any, setting: str) -> Any:
     if not keys:
         return value
     if not isinstance(values, dict):
-        raise ConfigError(f"--set {setting}: {keys[0]} is below a value that has no keys")
+        raise ConfigError(f"{setting}: {keys[0]} is below a value that has no keys")
     return {**values, keys[0]: _with(values.get(keys[0], {}), keys[1:], value, setting)}
 
 
@@ -206,7 +207,9 @@ def _line(kind: type[Section], problem: ErrorDetails) -> str:
     if problem["type"] == "extra_forbidden":
         known = _keys(kind, parents)
         return f"{path}: no such key;{nearest(last, known)} there are: {', '.join(known)}"
-    given = "" if problem["type"] == "missing" else f" (given: {json.dumps(problem['input'])[:80]})"
+    # Of an address, what is given may be a password.
+    hidden = problem["type"] == "missing" or path == "tracking.uri"
+    given = "" if hidden else f" (given: {json.dumps(problem['input'])[:80]})"
     near = ""
     if problem["type"] == "literal_error":
         near = nearest(problem["input"], re.findall("'([^']*)'", problem["ctx"]["expected"]))

@@ -30,7 +30,7 @@ _POOLS = """
 ## Pools
 
 The file that `cluster.pools` names: `pools` by name, `steps` with the pool of each component, and the `default` pool of
-the others. The repository has [infra/pools.yaml](../infra/pools.yaml).
+the others. The repository has `infra/pools.yaml`.
 """
 _VARIANTS = """
 ## Settings of networks

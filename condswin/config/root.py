@@ -1,8 +1,9 @@
 """All parameters together."""
 
+import re
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from condswin.config.names import OWN, TASKS, TaskName
 from condswin.config.section import Positive, Section
@@ -11,17 +12,29 @@ from condswin.errors import ConfigError
 
 T = TypeVar("T", bound=TaskConfig)
 
+#: Names of secrets in the query of a database's address.
+_SECRET = re.compile(r"(passw|pwd|token|secret)[^&=]*=", re.IGNORECASE)
+
 
 class TrackingConfig(Section):
     """Where MLflow keeps runs and models.
 
     Attributes:
-        uri: A database or a server; the environment variable MLFLOW_TRACKING_URI wins over it.
+        uri: A database or a server, without a password, which this file would show to everybody; the environment
+            variable MLFLOW_TRACKING_URI wins over it, and may have one.
         experiment: The runs' experiment; the environment variable MLFLOW_EXPERIMENT_NAME wins over it.
     """
 
     uri: str = "sqlite:///mlflow.db"
     experiment: str = "condswin"
+
+    @field_validator("uri")
+    @classmethod
+    def _without_credentials(cls, uri: str) -> str:
+        # A password may hold a slash. A user's name alone, or a query, is a token where a server is asked by HTTP.
+        if re.match(r"[^/]*://[^/]*:.*@|https?://([^/]*@|[^?]*\?)", uri) or _SECRET.search(uri.partition("?")[2]):
+            raise ValueError("there is a password or a token in it; set MLFLOW_TRACKING_URI in the environment instead")
+        return uri
 
 
 class NotifyConfig(Section):
@@ -66,6 +79,11 @@ class ClusterConfig(Section):
             them.
         secrets: Secrets of the namespace by name; of each, the environment variable that every task gets a key's
             value in (`minio: {accesskey: AWS_ACCESS_KEY_ID}`).
+        shards: How many tasks prepare a data set at once, each a part of its cases, at most 8. Files and data version
+            do not depend on it.
+        dvc_remote: DVC remote (`s3://bucket/prefix`) that ingestion writes a version of its data to; empty for none. It
+            is the one that the project's clones pull from.
+        volumes: Claims of the namespace by name, and the folder that tasks which read a source find each in.
         notify: Who is told how a run ended.
         search: What the pipeline `search` does.
     """
@@ -73,6 +91,9 @@ class ClusterConfig(Section):
     pools: str = ""
     environment: dict[str, str] = {}
     secrets: dict[str, dict[str, str]] = {}
+    shards: Annotated[int, Field(ge=1, le=8)] = 1
+    dvc_remote: str = ""
+    volumes: dict[str, str] = {}
     notify: NotifyConfig = NotifyConfig()
     search: SearchRunConfig = SearchRunConfig()
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from condswin.config.gate import GateConfig
 from condswin.config.names import Split, TaskName
-from condswin.config.section import Fraction, Natural, Section
+from condswin.config.section import Fraction, Natural, Section, Share
 from condswin.config.train import TrainConfig
 from condswin.errors import ConfigError
 from condswin.suggest import unknown
@@ -19,7 +19,8 @@ class IngestConfig(Section):
 
     Attributes:
         on_bad_file: Stop with a report of all bad files, or leave them out and go on.
-        copy: Copy the files; false leaves them where they are, and the manifest says where (not for `s3://`).
+        copy: Copy the files; false leaves them where they are, and the manifest says where (not where
+            they are fetched).
         folders: Folder by split, wherever it lies below the source (`singlecoil_val`, `knee/singlecoil_val`). With one
             for `train`, files in none of them are left aside if there are any in these; else such files are split by
             patient, too.
@@ -132,7 +133,7 @@ class TaskConfig(Section):
     """A task's section.
 
     Attributes:
-        source: Folder or `s3://` prefix of the raw files.
+        source: Folder, `s3://` prefix or version in a DVC remote (`dvc+s3://...`) of the raw files.
         ingest: How they become a dataset.
         train: Optimisation of all variants.
         variants: Networks to train, by label.
@@ -157,8 +158,6 @@ class TaskConfig(Section):
     unrolled: ClassVar[bool] = False
     #: Whether the task has a loss for what a network answers at several scales.
     deep_supervision: ClassVar[bool] = False
-    #: Whether a data card is made of ingested files, and training waits for it.
-    data_card: ClassVar[bool] = False
 
     source: str
     ingest: IngestConfig = IngestConfig()
@@ -188,3 +187,28 @@ class TaskConfig(Section):
         if label not in self.variants:
             raise ConfigError(f"{self.name}.variants: {unknown('variant', label, self.variants)}")
         return self.variants[label]
+
+
+class DriftConfig(Section):
+    """When ingested data counts as other than what a model was trained on.
+
+    Attributes:
+        reference: `card.json` of the training data, which `data-card` compares with; nothing is compared if null.
+        threshold: Distance of distributions (0 to 1) above which it drifted.
+        schedule: Recurring run on Kubeflow that the pipeline `drift` starts once for data that drifted
+            (`infra/schedules.yaml`); empty to leave it to people.
+    """
+
+    reference: str | None = None
+    threshold: Share = 0.3
+    schedule: str = ""
+
+
+class CardedTaskConfig(TaskConfig):
+    """The section of a task that makes a data card of ingested files, which training waits for.
+
+    Attributes:
+        drift: When data counts as other than the training's.
+    """
+
+    drift: DriftConfig = DriftConfig()

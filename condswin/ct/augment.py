@@ -14,6 +14,7 @@ _AFFINE = 0.7  # probability
 _ROTATION = math.radians(15)
 _SCALE = 0.2
 _SHIFT = 0.05  # of the slice's size
+_PLACE = 0.25  # of half a slice: tables stand at any height, and patients lie beside the middle of the view
 _INTENSITY = 0.4  # probability of each kind below
 _CONTRAST = 0.25  # of the distance from _MIDDLE
 _MIDDLE = 60.0  # HU between soft tissues
@@ -53,6 +54,11 @@ def augment(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     if _chance(_INTENSITY):
         image = image + torch.randn_like(image) * (torch.rand(()) * _NOISE)
     return image, label
+
+
+def misplace(position: Tensor) -> Tensor:
+    """Moves what says where pixels are (2, H, W), so that it is believed as far as scanners' views allow."""
+    return position + torch.tensor([_between(_PLACE), _between(_PLACE)])[:, None, None]
 
 
 def _shading(image: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from condswin.config.gate import GateConfig, RuleConfig, Rules
 from condswin.config.names import TaskName
 from condswin.config.section import Fraction, Positive, Section, Share
-from condswin.config.task import IngestConfig, TaskConfig
+from condswin.config.task import CardedTaskConfig, IngestConfig
 from condswin.config.train import TrainConfig
 
 
@@ -48,11 +48,19 @@ class PrepareCtConfig(Section):
             wide window shows what is where, a narrow one what differs by a few HU; the thesis has the wide one alone.
         spacing: In-plane pixel size in mm after resampling; null keeps the scanner's.
         neighbours: Slices on either side given as extra channels (2.5D); 0 is the thesis's setting.
+        position: Two more channels say where in its slice a pixel is; without, a network knows it only from what it
+            sees of the body. Slices lie one way round, so the liver's side is known (CoordConv, arXiv:1807.03247).
     """
 
     windows: Annotated[tuple[tuple[float, float], ...], Field(min_length=1)] = ((-160.0, 240.0), (-20.0, 200.0))
     spacing: Annotated[float, Field(gt=0)] | None = None
     neighbours: Annotated[int, Field(ge=0, le=8)] = 0
+    position: bool = False
+
+    @property
+    def channels(self) -> int:
+        """What a network takes: each slice in each window, and where it is."""
+        return len(self.windows) * (1 + 2 * self.neighbours) + 2 * self.position
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -145,13 +153,14 @@ class SegmentationGateConfig(GateConfig):
         RuleConfig(metric="tumour_sensitivity", not_inferior_to="champion", margin=0.03),
         RuleConfig(metric="tumour_precision", not_inferior_to="champion", margin=0.03),
         RuleConfig(metric="lesion_recall", not_inferior_to="champion", margin=0.03),
+        RuleConfig(metric="lesion_recall_from_20mm", not_inferior_to="champion", margin=0.03),
         RuleConfig(metric="liver_volume_error", not_inferior_to="champion", margin=0.01),
         RuleConfig(metric="liver_hd95", not_inferior_to="champion", margin=2.0),
         RuleConfig(metric="lesions_false", not_inferior_to="champion", margin=0.5),
     ]
 
 
-class SegmentationConfig(TaskConfig):
+class SegmentationConfig(CardedTaskConfig):
     """CT: segment liver and tumours.
 
     Attributes:
@@ -181,6 +190,9 @@ class SegmentationConfig(TaskConfig):
         "tumour_volume_error": False,
         "tumour_hd95": False,
         "lesion_precision": True,
+        "lesion_recall_under_10mm": True,
+        "lesion_recall_10_to_20mm": True,
+        "lesion_recall_from_20mm": True,
         "lesions_found": True,
         "lesions_missed": False,
         "lesions_false": False,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from condswin.ct.augment import AIR, augment
+from condswin.ct.augment import augment, misplace
 from condswin.ct.geometry import Geometry
 from condswin.ct.lesions import draw_lesions
 from condswin.ct.prepared import open_prepared, read_slices
@@ -30,8 +30,8 @@ class Slice(NamedTuple):
 class SliceDataset(Slices):
     """Axial slices of one split, each with its neighbours.
 
-    Items are dictionaries of `image` (windows * (1 + 2 * neighbours), H, W), float32 in -1..1, `label` (H, W), int64,
-    and `item`, the slice's number.
+    Items are dictionaries of `image` (windows * (1 + 2 * neighbours), and 2 with positions, H, W), float32 in -1..1,
+    `label` (H, W), int64, and `item`, the slice's number.
     Without `foreground`, `tumour`, `crop` and augmentation, item i is slice i. With these shares, item i is replaced
     with that probability by a random slice that shows liver or tumour; so an ordinary shuffling loader sees that share
     of such slices plus those among the rest. All draws come from torch's global generator.
@@ -40,6 +40,7 @@ class SliceDataset(Slices):
         files: Prepared cases.
         windows: HU windows, a channel for each.
         neighbours: Slices on either side given as extra channels.
+        position: Whether two more channels say where in its slice a pixel is.
         foreground: Probability of a liver slice in place of the one asked for.
         tumour: Probability of a slice with tumour.
         crop: Rows and columns to cut at random, around a random pixel of what the slice was drawn for; None for whole
@@ -64,6 +65,7 @@ class SliceDataset(Slices):
         *,
         windows: Windows,
         neighbours: int = 0,
+        position: bool = False,
         foreground: float = 0.0,
         tumour: float = 0.0,
         crop: int | None = None,
@@ -75,6 +77,7 @@ class SliceDataset(Slices):
         self.files = files
         self.windows = windows
         self.neighbours = neighbours
+        self.position = position
         self.shares = {1: foreground, 2: tumour}
         self.crop = crop
         self.augmented = augmented
@@ -133,9 +136,12 @@ class SliceDataset(Slices):
         label = labels[len(labels) // 2]
         if self.augmented:
             image, label = augment(image, label)
+        image = channels(image, self.windows, position=self.position)
         if self.crop:
             image, label = random_crop(image, label, self.crop, around=wanted)
-        return {"image": channels(image, self.windows), "label": label, "item": torch.tensor(item)}
+        if self.position and self.augmented:
+            image[-2:] = misplace(image[-2:])
+        return {"image": image, "label": label, "item": torch.tensor(item)}
 
     def _draw(self) -> int:
         """The label that the next slice shall show, 0 for none."""
@@ -159,7 +165,7 @@ class SliceDataset(Slices):
     def name(self, item: int) -> str:
         """See `Slices`."""
         case, position = self.slices[item]
-        return f"{self.files[case]}, slice {position}"
+        return f"{self.files[case]}, slice {position + 1}"
 
     def _read(self, case: int, position: int) -> tuple[Tensor, Tensor]:
         """A slice with its neighbours (C, H, W); and its labels (1, H, W), or where lesions are drawn those of all."""
@@ -189,17 +195,17 @@ def _around(position: int, neighbours: int, slices: int) -> NDArray[np.intp]:
 
 
 def random_crop(image: Tensor, label: Tensor, size: int, *, around: int) -> tuple[Tensor, Tensor]:
-    """Cuts a square at a random place, after padding smaller slices with air.
+    """Cuts a square at a random place, after padding smaller slices with air, as prediction pads them.
 
     Args:
-        image: (C, H, W) in HU.
+        image: (C, H, W) in -1..1.
         label: (H, W).
         size: Rows and columns of the result.
         around: Put a random pixel of at least this label, where there is one, in the middle; 0 for anywhere.
     """
     missing = [max(0, size - side) for side in label.shape]
     padding = (missing[1] // 2, missing[1] - missing[1] // 2, missing[0] // 2, missing[0] - missing[0] // 2)
-    image, label = F.pad(image, padding, value=AIR), F.pad(label, padding)
+    image, label = F.pad(image, padding, value=-1), F.pad(label, padding)
     places = (label >= around).nonzero() if around else label.new_empty(0, 2)
     centre = places[torch.randint(len(places), ())].tolist() if len(places) else None
     starts = []

@@ -7,6 +7,7 @@ import numpy as np
 
 from condswin.ct.geometry import Geometry
 from condswin.manifest import CaseRecord
+from condswin.plain import span
 
 #: Pixel sizes, slice spacings and extents may lie beyond those trained on by this factor.
 TOLERANCE = 1.5
@@ -34,7 +35,7 @@ def seen(cases: Sequence[CaseRecord]) -> dict[str, Any]:
     values: dict[str, list[float]] = {"pixel": [], "slice": [], "plane": [], "height": []}
     for case in cases:
         slices, row, column = case.details["spacing"]
-        places = [case.details["orientation"].index(letter) for letter in _letters(case.details["orientation"])]
+        places = [case.details["orientation"].index(letter) for letter in letters(case.details["orientation"])]
         count, rows, columns = (case.details["shape"][place] for place in places)
         values["pixel"] += [row, column]
         values["slice"] += [slices]
@@ -74,19 +75,14 @@ def wanted_spacing(geometry: Geometry, known: Mapping[str, Range]) -> float | No
     return None if low / SAME_PIXELS <= min(row, column) and max(row, column) <= high * SAME_PIXELS else median
 
 
-def span(values: Range) -> str:
-    """Lowest and highest in words."""
-    low, _, high = values
-    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-
-
 def _far(
     what: str, values: Range, known: Range, *, below: float | None = TOLERANCE, above: float = TOLERANCE
 ) -> list[str]:
     low, _, high = known
     wrong = [value for value in values if value > high * above or (below is not None and value < low / below)]
-    return [f"{what.format(wrong[0])}, the network was trained with {span(known)} mm"] if wrong else []
+    return [f"{what.format(wrong[0])}, the network was trained with {span(known[0], known[-1])} mm"] if wrong else []
 
 
-def _letters(orientation: str) -> list[str]:
+def letters(orientation: str) -> list[str]:
+    """The letters of an orientation such as `LPS` in canonical order: of slices, rows and columns."""
     return [next(letter for letter in orientation if letter in axis) for axis in _AXES]

@@ -5,22 +5,26 @@ segmentations are compared by equal names, whoever made them.
 """
 
 from pathlib import Path
+from typing import ClassVar
 
 from condswin.cases import by_case, endings
 from condswin.ct.cases import case_of_target, target_stem
 from condswin.ct.config import CtIngestConfig, SegmentationConfig
 from condswin.ct.facts import BEFORE, EFFECTS
-from condswin.ct.metrics import score_case
+from condswin.ct.metrics import overlap, receiver_operating_characteristic, score_case, tumour_ml
 from condswin.ct.nifti import SUFFIXES, UNPROCESSED, Volume, read_labels, stem
 from condswin.ct.prepared import prepared_files
 from condswin.errors import BadDataError
+from condswin.manifest import Manifest
 from condswin.progress import track
 from condswin.tasks.facts import Row
-from condswin.tasks.judging import Judging
+from condswin.tasks.judging import Detection, Judging, spread
 
 
 class SegmentationJudging(Judging):
     """Per patient, in the scanner's geometry."""
+
+    slice_order: ClassVar[str] = "slices with liver in target or prediction, from foot to head"
 
     def case_files(self, folder: Path) -> dict[str, Path]:
         """Prepared `<case>.h5` files by case name."""
@@ -80,6 +84,56 @@ class SegmentationJudging(Judging):
         if any(assumed):
             rows = [{**row, "assumed": sentences} for row, sentences in zip(rows, assumed, strict=True)]
         return rows
+
+    def by_slice(self, targets: Path, predictions: Path) -> dict[str, list[float]]:
+        """Dice of the liver, tumours included; NaN where neither has any."""
+        references, candidates = label_files(targets), label_files(predictions)
+        rules = self.config.section(SegmentationConfig).ingest
+        found = {}
+        for name, path in references.items():
+            if name in candidates and not name.endswith(UNPROCESSED):
+                target = read_labels(path, rules=rules)
+                prediction = read_prediction(target, path, candidates[name], rules)
+                slices = zip(target.canonical > 0, prediction.canonical > 0, strict=True)
+                found[case_of_target(path)] = [overlap(true, predicted).dice for true, predicted in slices]
+        return found
+
+    def detection(self, rows: list[Row], predictions: Path) -> Detection | None:
+        """Lesions found, missed and invented, and whether a predicted volume of tumour tells who has one.
+
+        Nothing counts as rightly seen not to be a lesion, so that count is 0. A case is positive if its reference shows
+        a lesion; the thresholds are millilitres of predicted tumour.
+        """
+        found, missed, false = (
+            sum(int(float(row[f"lesions_{kind}"])) for row in rows) for kind in ("found", "missed", "false")
+        )
+        rules = self.config.section(SegmentationConfig).ingest
+        scored = []
+        for row in rows:
+            labels = read_labels(predictions / self.prediction_name(str(row["case"])), rules=rules)
+            scored.append(
+                (
+                    tumour_ml(labels.data, labels.geometry.affine[:3, :3]),
+                    float(row["lesions_found"]) + float(row["lesions_missed"]) > 0,
+                )
+            )
+        kinds = ["lesion", "no lesion"]
+        return Detection(kinds, [[found, missed], [false, 0]], receiver_operating_characteristic(scored))
+
+    def describe(self, manifest: Manifest) -> dict[str, str]:
+        """Windows that networks see, voxels, slices, and lengths along the body."""
+        known = [case.details for case in manifest.cases if "spacing" in case.details and "shape" in case.details]
+        windows = manifest.parameters.get("windows", [])
+        means = {(low, high): f"{low:g} to {high:g} HU (level {(low + high) / 2:g}, width {high - low:g})"
+                 for low, high in windows}  # fmt: skip
+        return {
+            "windows": "; ".join(means.values()),
+            "pixels": spread((step for details in known for step in details["spacing"][1:]), "mm"),
+            "between slices": spread((details["spacing"][0] for details in known), "mm"),
+            "slices per volume": spread(
+                details["shape"][2] for details in known if str(details.get("orientation"))[-1:] in "SI"
+            ),
+        }
 
 
 def label_files(folder: Path) -> dict[str, Path]:

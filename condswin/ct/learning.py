@@ -29,11 +29,10 @@ class SegmentationLearning(Learning):
 
     def channels(self, network: str) -> tuple[int, int]:
         """A slice and its neighbours in, in each window; background, liver and tumour out."""
-        prepare = self.config.section(SegmentationConfig).prepare
-        return len(prepare.windows) * (1 + 2 * prepare.neighbours), len(LABELS)
+        return self.config.section(SegmentationConfig).prepare.channels, len(LABELS)
 
     def dataset(self, prepared: Path, split: Split, network: str, *, training: bool) -> SliceDataset:
-        """Slices with `image` (windows * (1 + 2n), H, W) and `label` (H, W)."""
+        """Slices with `image` (channels, H, W) and `label` (H, W)."""
         section = self.config.section(SegmentationConfig)
         train, files = section.train, prepared_files(prepared / split)
         if training:
@@ -43,6 +42,7 @@ class SegmentationLearning(Learning):
             [files[name] for name in (names if training else files)],
             windows=section.prepare.windows,
             neighbours=section.prepare.neighbours,
+            position=section.prepare.position,
             foreground=train.foreground if training else 0.0,
             tumour=train.tumour if training else 0.0,
             crop=train.crop if training else None,

@@ -25,14 +25,15 @@ _HIDDEN = 0.0
 class MaskedSliceDataset(SliceDataset):
     """Slices of which patches are hidden. No label is read.
 
-    An item has `image` (windows * (1 + 2 * neighbours), H, W) with hidden patches at 0, `target`, the same without;
-    `hidden` (1, H, W), booleans; and `item`. In training patches are drawn anew each time, from torch's global
-    generator; else a slice has the same ones every time.
+    An item has `image` (windows * (1 + 2 * neighbours), H, W) with hidden patches at 0, and positions, which are not
+    hidden; `target`, the same without either; `hidden` (1, H, W), booleans; and `item`. In training patches are drawn
+    anew each time, from torch's global generator; else a slice has the same ones every time.
 
     Args:
         files: Prepared cases.
         windows: HU windows, a channel for each.
         neighbours: Slices on either side given as extra channels.
+        position: As in `SliceDataset`.
         patch: Side of a patch, pixels.
         share: Of the patches that is hidden.
         training: Draw patches afresh.
@@ -49,6 +50,7 @@ class MaskedSliceDataset(SliceDataset):
         *,
         windows: Windows,
         neighbours: int,
+        position: bool,
         patch: int,
         share: float,
         training: bool,
@@ -57,8 +59,8 @@ class MaskedSliceDataset(SliceDataset):
         cache_bytes: int,
     ) -> None:
         super().__init__(
-            files, windows=windows, neighbours=neighbours, crop=crop, augmented=augmented, one_size=training,
-            cache_bytes=cache_bytes,
+            files, windows=windows, neighbours=neighbours, position=position, crop=crop, augmented=augmented,
+            one_size=training, cache_bytes=cache_bytes,
         )  # fmt: skip
         self.patch, self.share, self.training = patch, share, training
 
@@ -66,8 +68,9 @@ class MaskedSliceDataset(SliceDataset):
         image = super().__getitem__(item)["image"]
         draw = None if self.training else torch.Generator().manual_seed(item)
         hidden = hide((image.shape[-2], image.shape[-1]), self.patch, self.share, draw)[None]
-        shown = image.masked_fill(hidden, _HIDDEN)
-        return {"image": shown, "target": image, "hidden": hidden, "item": torch.tensor(item)}
+        target = image[: len(image) - 2 * self.position]
+        shown = torch.cat([target.masked_fill(hidden, _HIDDEN), image[len(target) :]])
+        return {"image": shown, "target": target, "hidden": hidden, "item": torch.tensor(item)}
 
     def telling(self, count: int) -> list[int]:
         """The middle slices of the first cases."""
@@ -98,10 +101,9 @@ class MaskedLearning(Learning):
     """Slices of which patches are hidden, and the error there."""
 
     def channels(self, network: str) -> tuple[int, int]:
-        """As many out as in: the slice itself."""
+        """The slice in and out, and in, if so asked, where it is."""
         prepare = self.config.section(SegmentationConfig).prepare
-        count = len(prepare.windows) * (1 + 2 * prepare.neighbours)
-        return count, count
+        return prepare.channels, prepare.channels - 2 * prepare.position
 
     def dataset(self, prepared: Path, split: Split, network: str, *, training: bool) -> MaskedSliceDataset:
         """See `MaskedSliceDataset`."""
@@ -110,6 +112,7 @@ class MaskedLearning(Learning):
             list(prepared_files(prepared / split).values()),
             windows=section.prepare.windows,
             neighbours=section.prepare.neighbours,
+            position=section.prepare.position,
             patch=section.pretrain.patch,
             share=section.pretrain.share,
             training=training,

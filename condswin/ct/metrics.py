@@ -1,6 +1,7 @@
 """Overlap, volume, surface and lesion scores of one case, over the whole volume in its own geometry (LiTS)."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ Mask = NDArray[np.bool_]
 
 #: Lesions that touch by a corner are one.
 _CONNECTED = np.ones((3, 3, 3), dtype=bool)
+#: Bands of lesions' diameters, mm, from and below. 10 mm is the least that counts as measurable on CT, 20 mm where
+#: slices are thick (RECIST 1.1: Eisenhauer et al., Eur J Cancer 2009;45:228).
+_BANDS = {"under_10mm": (0.0, 10.0), "10_to_20mm": (10.0, 20.0), "from_20mm": (20.0, math.inf)}
 
 
 class Overlap(NamedTuple):
@@ -40,12 +44,28 @@ class Lesions(NamedTuple):
         missed: Target lesions that it does not touch.
         false: Predicted lesions that touch no target lesion.
         right: Predicted lesions that touch one.
+        sizes: Voxels of each target lesion.
+        touched: Whether the prediction touches it.
     """
 
     found: int
     missed: int
     false: int
     right: int
+    sizes: NDArray[np.int64]
+    touched: Mask
+
+    def recall(self, least: float, below: float, voxel: float) -> float:
+        """Fraction found of the target lesions of some size; NaN if there is none.
+
+        Args:
+            least: Diameter of a ball of the same volume, mm.
+            below: The same; lesions are smaller.
+            voxel: Volume, mm^3.
+        """
+        diameters = np.cbrt(6 / math.pi * voxel * self.sizes)
+        chosen = self.touched[(diameters >= least) & (diameters < below)]
+        return _ratio(int(np.count_nonzero(chosen)), chosen.size)
 
 
 def overlap(target: Mask, prediction: Mask) -> Overlap:
@@ -71,9 +91,29 @@ def lesions(target: Mask, prediction: Mask) -> Lesions:
     target, prediction = _cropped(target | prediction, target, prediction)
     true, true_count = ndimage.label(target, _CONNECTED)
     predicted, predicted_count = ndimage.label(prediction, _CONNECTED)
-    found = np.count_nonzero(np.unique(true[prediction]))
+    touched = np.isin(np.arange(1, true_count + 1), true[prediction])
+    found = int(np.count_nonzero(touched))
     right = np.count_nonzero(np.unique(predicted[target]))
-    return Lesions(int(found), int(true_count - found), int(predicted_count - right), int(right))
+    sizes = np.bincount(true.ravel(), minlength=true_count + 1)[1:]
+    return Lesions(found, int(true_count - found), int(predicted_count - right), int(right), sizes, touched)
+
+
+def untouched(lesions: Mask, other: Mask) -> NDArray[np.int32]:
+    """Numbers of the lesions that touch nothing of the other volume, from 1; 0 elsewhere.
+
+    Args:
+        lesions: Tumour voxels of one volume, (X, Y, Z): of the target, whose missed lesions these are, or predicted,
+            whose false ones they are.
+        other: Tumour voxels of the other, same shape.
+    """
+    found = np.zeros(lesions.shape, np.int32)
+    # The box around all lesions, if there is any.
+    for box in ndimage.find_objects(lesions.view(np.uint8)):
+        numbers, count = ndimage.label(lesions[box], _CONNECTED)
+        alone = ~np.isin(np.arange(count + 1), numbers[other[box]])
+        alone[0] = False
+        found[box] = np.where(alone, np.cumsum(alone), 0)[numbers]
+    return found
 
 
 def hd95(target: Mask, prediction: Mask, steps: NDArray[np.float64]) -> float:
@@ -112,9 +152,10 @@ def score_case(
     Returns:
         `liver_*` over liver with tumour included, `tumour_*` over tumour, `mean_dice` (the slides' metric: the mean
         over the classes liver-without-tumour and tumour, background ignored), and counts of lesions. `_volume_error`
-        is unsigned and relative, `_hd95` in mm, `_ml` the reference's volume.
+        is unsigned and relative, `_hd95` in mm, `_ml` the reference's volume. `lesion_recall_` of a band is over the
+        reference's lesions of such a diameter, that of a ball of the same volume.
     """
-    millilitres = abs(float(np.linalg.det(steps))) / 1000
+    voxel = _voxel_mm3(steps)
     # Nearly all of an abdomen is background on both sides, and no score looks at it.
     target, prediction = _cropped((target > 0) | (prediction > 0), target, prediction)
     masks = {"liver": (target > 0, prediction > 0), "tumour": (target == 2, prediction == 2)}
@@ -123,14 +164,49 @@ def score_case(
         scores |= {f"{name}_{score}": value for score, value in overlap(*pair)._asdict().items()}
         scores[f"{name}_volume_error"] = abs(scores[f"{name}_volume_error"])
         scores[f"{name}_hd95"] = hd95(*pair, steps)
-        scores[f"{name}_ml"] = int(np.count_nonzero(pair[0])) * millilitres
+        scores[f"{name}_ml"] = int(np.count_nonzero(pair[0])) * (voxel / 1000)
     dices = [overlap(target == 1, prediction == 1).dice, scores["tumour_dice"]]
     dices = [dice for dice in dices if not math.isnan(dice)]
     scores["mean_dice"] = _ratio(sum(dices), len(dices))
     found = lesions(*masks["tumour"])
     scores["lesion_recall"] = _ratio(found.found, found.found + found.missed)
+    scores |= {f"lesion_recall_{band}": found.recall(*limits, voxel) for band, limits in _BANDS.items()}
     scores["lesion_precision"] = _ratio(found.right, found.right + found.false)
     return scores | {f"lesions_{name}": float(getattr(found, name)) for name in ("found", "missed", "false")}
+
+
+def tumour_ml(labels: NDArray[np.uint8], steps: NDArray[np.float64]) -> float:
+    """Volume of tumour in labels (X, Y, Z) of a grid; `steps` as for `score_case`."""
+    return int(np.count_nonzero(labels == 2)) * (_voxel_mm3(steps) / 1000)
+
+
+def receiver_operating_characteristic(scored: Sequence[tuple[float, bool]]) -> list[tuple[float, float, float]]:
+    """False positive rate, true positive rate and threshold, from where nothing counts as positive down.
+
+    Args:
+        scored: Of each case its score, and whether it is positive; a score at the threshold counts as positive.
+
+    Returns:
+        A point for each score that occurs, after one above them all; none if there are no positives or no negatives.
+    """
+    positives = sum(positive for _, positive in scored)
+    negatives = len(scored) - positives
+    if not (positives and negatives):
+        return []
+    highest = max(score for score, _ in scored)
+    thresholds = [math.nextafter(highest, math.inf), *sorted({score for score, _ in scored}, reverse=True)]
+    return [
+        (
+            sum(score >= threshold and not positive for score, positive in scored) / negatives,
+            sum(score >= threshold and positive for score, positive in scored) / positives,
+            threshold,
+        )
+        for threshold in thresholds
+    ]
+
+
+def _voxel_mm3(steps: NDArray[np.float64]) -> float:
+    return abs(float(np.linalg.det(steps)))
 
 
 def _cropped(shown: Mask, *arrays: NDArray[Any]) -> list[NDArray[Any]]:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
@@ -14,6 +15,7 @@ from condswin.ct.cases import target_stem
 from condswin.ct.config import SegmentationConfig
 from condswin.ct.geometry import Geometry
 from condswin.ct.judging import label_files, read_prediction
+from condswin.ct.metrics import lesions, untouched
 from condswin.ct.nifti import SUFFIXES, Volume, read_image, read_labels
 from condswin.ct.prepared import open_prepared, read_slices
 from condswin.ct.resampling import apply_window
@@ -26,6 +28,12 @@ Mask = NDArray[np.bool_]
 
 #: Of the palette of Okabe and Ito (2008), which the colour-blind tell apart; and lines that differ without any colour.
 _TARGET, _PREDICTION = ("#f0e442", "solid"), ("#56b4e9", "dashed")
+#: The same of tumours, where they stand beside livers; errors of either, in the colour of their outline.
+_TUMOURS = ("#e69f00", "solid"), ("#0072b2", "dashed")
+_LIVER_MISSED, _LIVER_FALSE = (0.94, 0.89, 0.26, 0.6), (0.34, 0.71, 0.91, 0.6)
+_TUMOUR_MISSED, _TUMOUR_FALSE = (0.90, 0.62, 0.0, 0.9), (0.0, 0.45, 0.70, 0.9)
+#: Livers and found lesions where all slices are one picture.
+_LIVER, _FOUND = "#c4c4c4", "#202020"
 _MISSED, _FALSE = (0.90, 0.62, 0.0, 0.75), (0.0, 0.45, 0.85, 0.75)
 #: Pixels of the longer side of a picture on a page, about.
 _SIDE = 360
@@ -147,6 +155,37 @@ def _view(mask: Mask) -> tuple[float, float, float, float]:
     return sides[0], sides[1], sides[2], sides[3]
 
 
+def _whole(
+    name: str, target: NDArray[np.uint8], prediction: NDArray[np.uint8], steps: tuple[float, float, float], axes: Axes
+) -> Panel:
+    """All slices of a case as one picture: livers, and over them the lesions that were found, missed and invented."""
+    missed, false = untouched(target == 2, prediction == 2), untouched(prediction == 2, target == 2)
+    layers = ((target > 0, _LIVER), (target == 2, _FOUND), (missed > 0, _TUMOURS[0][0]), (false > 0, _TUMOURS[1][0]))
+    picture = np.ones((*target.shape[1:], 3))
+    for mask, colour in layers:
+        picture[mask.any(axis=0)] = to_rgb(colour)
+    axes.imshow(picture, aspect="auto", interpolation="nearest")
+    _outline(axes, prediction.max(axis=0) > 0, _PREDICTION)
+    found, inside = lesions(target == 2, prediction == 2).found, np.unique(false[(target > 0) & (false > 0)])
+    where = f" ({false.max() - inside.size} wholly outside the liver)" if false.any() else ""
+    said = f"lesions by {name}: {found} found, {missed.max()} missed, {false.max()} false{where}"
+    said += _elsewhere(target > 0, prediction > 0, steps)
+    return Panel(said, [pixels(cast(matplotlib.figure.Figure, axes.figure))])
+
+
+def _elsewhere(liver: Mask, called: Mask, steps: tuple[float, float, float]) -> str:
+    """Where what is called liver lies, if most of it is no liver."""
+    if not called.any():
+        return "; nothing is called liver"
+    if not liver.any() or 2 * (liver & called).sum() >= called.sum():
+        return ""
+    offsets = [(np.argwhere(called).mean(0) - np.argwhere(liver).mean(0))[axis] * steps[axis] for axis in range(3)]
+    axis = int(np.abs(offsets).argmax())
+    # Canonical slices go up, rows to the back, columns to the left.
+    side = (("below", "above"), ("in front of", "behind"), ("right of", "left of"))[axis][int(offsets[axis] > 0)]
+    return f"; what is called liver lies {abs(offsets[axis]):.0f} mm {side} the liver"
+
+
 class SegmentationPictures(Pictures):
     """The slices of a case that tell most."""
 
@@ -170,7 +209,14 @@ class SegmentationPictures(Pictures):
         geometry, slices = target.geometry, self._slices(targets, case, target.geometry)
         truth = geometry.to_canonical(target.data)
         masks = {name: geometry.to_canonical(prediction.data) for name, (_, prediction) in read.items()}
-        places = telling_slices(truth, next(iter(masks.values())))
+        first = next(iter(masks.values()))
+        # Most wrong pixels, which are shown first, and most of the false lesions.
+        wrong = [
+            int(mask.sum(axis=(1, 2)).argmax())
+            for mask in (truth != first, untouched(first == 2, truth == 2) > 0)
+            if mask.any()
+        ]
+        places = list(dict.fromkeys([*wrong, *telling_slices(truth, first)]))
         view = _view(np.any([truth > 0, *(mask > 0 for mask in masks.values())], axis=0))
         _, row_step, column_step = geometry.spacing
         frame: dict[str, Any] = {"extent": (-0.5, truth.shape[2] - 0.5, truth.shape[1] - 0.5, -0.5), "aspect": "auto"}
@@ -181,11 +227,15 @@ class SegmentationPictures(Pictures):
             for ct, place in zip(shown, places, strict=True):
                 axes = _blank(view, row_step / column_step)
                 axes.imshow(ct, cmap="gray", vmin=-1, vmax=1, **frame)
-                for labels, style in zip(outlined, (_TARGET, _PREDICTION), strict=False):
-                    _outline(axes, labels[place] >= 1, style)
-                    _outline(axes, labels[place] >= 2, style)
+                for labels, liver, tumour in zip(outlined, (_TARGET, _PREDICTION), _TUMOURS, strict=False):
+                    _outline(axes, labels[place] >= 1, liver)
+                    _outline(axes, labels[place] >= 2, tumour)
                 if wrong is not None:
-                    axes.imshow(_errors(truth[place], wrong[place]), **frame)
+                    overlay = np.zeros((*truth[place].shape, 4), np.float32)
+                    for least, missed, false in ((1, _LIVER_MISSED, _LIVER_FALSE), (2, _TUMOUR_MISSED, _TUMOUR_FALSE)):
+                        true, predicted = truth[place] >= least, wrong[place] >= least
+                        overlay[true & ~predicted], overlay[predicted & ~true] = missed, false
+                    axes.imshow(overlay, **frame)
                 pictures.append(pixels(cast(matplotlib.figure.Figure, axes.figure)))
             return Panel(name, pictures, wrong is not None)
 
@@ -202,8 +252,16 @@ class SegmentationPictures(Pictures):
             unit="HU",
             window=(low, high),
             errors=None,
-            legend="Outlines of liver and tumours: target yellow and solid, prediction blue and dashed. "
-            "Errors: missed orange (light), false blue (dark).",
+            legend="Outlines: the target's solid, liver yellow and tumours orange; the prediction's dashed, liver "
+            "light blue and tumours dark blue. Errors in the same colours: missed liver yellow and tumours orange, "
+            "false liver light blue and tumours dark blue. Shown are the slices with most wrong pixels, most of "
+            "the false lesions, most tumour and most liver, cut to what any method calls liver.",
+            whole=[
+                _whole(name, truth, mask, geometry.spacing, _blank(view, row_step / column_step))
+                for name, mask in masks.items()
+            ],
+            whole_legend="All slices in one, seen along the body. Grey is the target's liver; the dashed line is "
+            "around what is called liver. Lesions: found black, missed orange, false dark blue.",
         )
 
     def slices(self, shown: Sequence[Shown]) -> matplotlib.figure.Figure:

@@ -34,6 +34,7 @@ def predict_case(
     *,
     windows: Windows,
     neighbours: int,
+    position: bool = False,
     window: int | None = None,
     post: PredictCtConfig = PredictCtConfig(),  # noqa: B008 (frozen)
     unprocessed: bool = True,
@@ -41,12 +42,13 @@ def predict_case(
     """Segments a prepared case slice by slice and writes labels in the geometry of its source file.
 
     Args:
-        model: (B, windows * (1 + 2 * neighbours), H, W) to (B, 3, H, W) logits, in evaluation mode, on the device to
-            use.
+        model: (B, windows * (1 + 2 * neighbours), and 2 with positions, H, W) to (B, 3, H, W) logits, in evaluation
+            mode, on the device to use.
         case_file: `<case>.h5` that `prepare_case` wrote.
         out: NIfTI file to write, atomically; and `<out>.unprocessed.nii.gz`, see below.
         windows: HU windows that the model was trained with.
         neighbours: Slices on either side that the model was trained with.
+        position: Whether the model was trained with positions.
         window: Side of the windows in which larger slices pass the model; None passes all slices whole.
         post: How windows overlap, whether mirror images are averaged, which post-processing.
         unprocessed: Whether to keep what the network said where there is post-processing.
@@ -72,7 +74,7 @@ def predict_case(
         with shown as advance:
             for part in parts:
                 hu = torch.from_numpy(read_slices(file, part.start, part.stop, neighbours))
-                images = channels(hu.to(device), windows)
+                images = channels(hu.to(device), windows, position=position)
                 if window and max(height, width) > window:
                     probabilities = _in_windows(classes, images, window, post.overlap)
                 else:

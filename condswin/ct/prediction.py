@@ -19,6 +19,7 @@ class SegmentationPrediction(Prediction):
         return {
             "windows": [list(window) for window in settings.prepare.windows],
             "neighbours": settings.prepare.neighbours,
+            "position": settings.prepare.position,
             "window": settings.predict.window or settings.train.crop,
             "post": settings.predict.model_dump(mode="json", exclude={"window"}),
         }
@@ -39,6 +40,7 @@ class SegmentationPrediction(Prediction):
             out,
             windows=settings.prepare.windows,
             neighbours=settings.prepare.neighbours,
+            position=settings.prepare.position,
             window=settings.predict.window or settings.train.crop,
             post=settings.predict,
             unprocessed=unprocessed,

@@ -20,17 +20,24 @@ def hounsfield_range(windows: Windows) -> tuple[float, float]:
     return min(low for low, _ in windows), max(high for _, high in windows)
 
 
-def channels(hu: Tensor, windows: Windows) -> Tensor:
-    """What a network sees of slices in HU.
+def channels(hu: Tensor, windows: Windows, *, position: bool) -> Tensor:
+    """What a network sees of whole slices in HU.
 
     Args:
         hu: (..., C, H, W): a slice with its neighbours.
         windows: Lowest and highest HU of each.
+        position: Whether it sees where pixels are.
 
     Returns:
-        (..., windows * C, H, W) in -1..1: all slices in the first window, then all in the next.
+        (..., windows * C, H, W) in -1..1: all slices in the first window, then all in the next. With positions two
+        more: -1 in the first row to 1 in the last, and so for columns.
     """
-    return torch.cat([(hu.clamp(low, high) - low) * (2 / (high - low)) - 1 for low, high in windows], dim=-3)
+    shown = [(hu.clamp(low, high) - low) * (2 / (high - low)) - 1 for low, high in windows]
+    if position:
+        ranges = [torch.linspace(-1, 1, side, device=hu.device, dtype=hu.dtype) for side in hu.shape[-2:]]
+        places = torch.stack(torch.meshgrid(*ranges, indexing="ij"))
+        shown.append(places.expand(*hu.shape[:-3], *places.shape))
+    return torch.cat(shown, dim=-3)
 
 
 def apply_window(hu: NDArray[np.float32], window: tuple[float, float]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from condswin import kinds
 from condswin.ct.config import PrepareCtConfig, SegmentationConfig
 from condswin.ct.ensemble import Ensemble
 from condswin.ct.geometry import Geometry
-from condswin.ct.guard import refusals, span, wanted_spacing
+from condswin.ct.guard import refusals, wanted_spacing
 from condswin.ct.judging import SegmentationJudging
 from condswin.ct.metrics import overlap
 from condswin.ct.nifti import SUFFIXES, UNPROCESSED, read_geometry, read_image, read_labels, stem
@@ -20,6 +20,7 @@ from condswin.ct.prediction import SegmentationPrediction
 from condswin.ct.prepare import write_inputs
 from condswin.ct.resampling import apply_window
 from condswin.errors import BadFileError
+from condswin.plain import span
 from condswin.pngs import grey, write_png
 from condswin.tasks.serving import Origin, Predicted, Serving
 
@@ -119,7 +120,8 @@ class SegmentationServing(Serving):
         if max(rows * row, columns * column) > _LARGEST * spacing:
             raise BadFileError(source, f"slices would have more than {_LARGEST} pixels a side at {spacing:.3g} mm")
         return settings.model_copy(update={"spacing": spacing}), [
-            f"pixels of {own} mm resampled to {spacing:.3g} mm: the network was trained with {span(seen['pixel'])} mm"
+            f"pixels of {own} mm resampled to {spacing:.3g} mm: "
+            f"the network was trained with {span(seen['pixel'][0], seen['pixel'][-1])} mm"
         ]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import condswin
 from condswin.config.root import Config
 from condswin.doctor.finding import Finding
-from condswin.patients import PATIENT_KEY
+from condswin.patients import PATIENT_KEY, has_secret
 
 LOCK = "requirements.lock"
 #: GB below which a disk, and shared memory where loaders have workers, are called small.
@@ -61,7 +61,7 @@ def packages() -> Iterator[Finding]:
 
 def patient_key() -> Finding:
     """The secret that patients' identifiers are hashed with; not its value."""
-    if os.environ.get(PATIENT_KEY):
+    if has_secret():
         return Finding("patient key", "ok", "set")
     mend = f"set {PATIENT_KEY} to a secret of your own, and keep it: splits depend on it"
     return Finding("patient key", "warning", "not set: whoever guesses an identifier can tell its hash", mend)

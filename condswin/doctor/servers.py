@@ -11,9 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-import mlflow.store.db_migrations
 import requests  # type: ignore[import-untyped]
-from alembic.script import ScriptDirectory
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from mlflow.version import VERSION
@@ -24,24 +22,18 @@ from sqlalchemy.pool import NullPool
 
 from condswin.config.root import Config
 from condswin.doctor.finding import Finding
-from condswin.errors import ConfigError
-from condswin.registry.tracking import tracking_uri, without_password
+from condswin.errors import BadDataError, ConfigError
+from condswin.registry.tracking import migrations, tracking_uri, without_password
+from condswin.sources.keys import SCHEME
+from condswin.sources.remote import address
+from condswin.webhooks import stays_near
 
 #: Seconds for a connection and for an answer.
 TIMEOUT = (4.0, 8.0)
+#: Of Kubeflow Pipelines: an older one tells no exit handler how a run ended.
+OLDEST_KUBEFLOW = (2, 14)
 #: Seconds that a clock may differ: until it is told, and until S3 refuses what it signs.
 SKEW, REFUSED = 30.0, 900.0
-
-
-def stays_near(url: str) -> bool:
-    """Whether what is sent to an address is read on its way by none but this machine and the own cluster."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return (
-        parts.scheme == "https"
-        or host in ("localhost", "127.0.0.1", "::1")
-        or host.endswith((".svc", ".svc.cluster.local"))
-    )
 
 
 def tracking(config: Config) -> Iterator[Finding]:
@@ -89,7 +81,7 @@ def _mlflow_server(uri: str) -> Iterator[Finding]:
             mend = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" + (" anew" if given else "")
         yield Finding("mlflow", "failed", f"{place}: {said}", mend)
     elif not given and urlsplit(uri).hostname not in ("localhost", "127.0.0.1", "::1"):
-        mend = "start it with --app-name basic-auth (docs/cluster.md): who reaches it can run code there"
+        mend = "start it with --app-name basic-auth (docs/how-to/cluster.md): who reaches it can run code there"
         yield Finding("mlflow", "warning", f"{place} asks nobody for a password", mend)
     else:
         yield Finding("mlflow", "ok", f"{place} answers" + (", and takes the credentials" if given else ""))
@@ -121,10 +113,9 @@ def _database(uri: str) -> Finding:
         if tables:
             return Finding("mlflow", "failed", f"{place}: the tables there are not MLflow's", "name another database")
         return Finding("mlflow", "ok", f"{place}: empty; tables are made by the first run")
-    script = ScriptDirectory(str(Path(mlflow.store.db_migrations.__file__).parent))
-    if found == script.get_current_head():
+    if found == migrations().get_current_head():
         return Finding("mlflow", "ok", f"{place}: tables of MLflow {VERSION}")
-    if found in {each.revision for each in script.walk_revisions()}:
+    if found in {each.revision for each in migrations().walk_revisions()}:
         mend = "stop what uses it, save it, then: mlflow db upgrade URI"
         return Finding("mlflow", "failed", f"{place}: tables of an older MLflow than {VERSION}", mend)
     mend = "install the MLflow that made them, or restore an older backup"
@@ -132,10 +123,12 @@ def _database(uri: str) -> Finding:
 
 
 def s3(config: Config) -> Iterator[Finding]:
-    """The sources in S3: a listing, and a byte of what is listed, with the keys of the environment."""
-    sources = sorted({config.task(name).source for name in config.present if config.task(name).source[:5] == "s3://"})
-    if not sources:
-        yield Finding("s3", "not used", "no source is in S3")
+    """Sources and DVC remote in S3: a listing, and a byte of what is listed, with the keys of the environment."""
+    places, bad = _in_s3(config)
+    yield from bad
+    if not places:
+        if not bad:
+            yield Finding("s3", "not used", "neither source nor DVC remote is in S3")
         return
     settings = BotoConfig(connect_timeout=TIMEOUT[0], read_timeout=TIMEOUT[1], retries={"total_max_attempts": 1})
     mend = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -148,14 +141,17 @@ def s3(config: Config) -> Iterator[Finding]:
     except (BotoCoreError, ValueError) as error:
         yield Finding("s3", "failed", f"no client ({type(error).__name__})", "check AWS_ENDPOINT_URL and AWS_PROFILE")
         return
-    for number, source in enumerate(sources):
-        bucket, _, prefix = source.removeprefix("s3://").partition("/")
+    for number, (place, within) in enumerate(places.items()):
+        bucket, _, prefix = within.removeprefix("s3://").partition("/")
         try:
             listed = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
             if number == 0:
                 yield from _clock("s3", listed["ResponseMetadata"]["HTTPHeaders"])
             if not listed.get("Contents"):
-                yield Finding("s3", "failed", f"{source}: nothing is there", "check bucket and prefix")
+                if place not in {config.task(name).source for name in config.present}:
+                    yield Finding("s3", "ok", f"{place}: listed; nothing is there yet")
+                else:
+                    yield Finding("s3", "failed", f"{place}: nothing is there", "check bucket and prefix")
                 continue
             if listed["Contents"][0]["Size"]:
                 key = listed["Contents"][0]["Key"]
@@ -167,12 +163,32 @@ def s3(config: Config) -> Iterator[Finding]:
             code = str(error.response.get("Error", {}).get("Code", ""))
             said = code if re.fullmatch(r"[A-Za-z0-9]{1,40}", code) else str(metadata.get("HTTPStatusCode", "error"))
             what = "check the bucket's name" if said == "NoSuchBucket" else f"{mend} to keys that may list and read it"
-            yield Finding("s3", "failed", f"{source}: refused ({said})", what)
+            yield Finding("s3", "failed", f"{place}: refused ({said})", what)
         except (BotoCoreError, KeyError) as error:
-            said = f"{source}: no answer ({type(error).__name__})"
+            said = f"{place}: no answer ({type(error).__name__})"
             yield Finding("s3", "failed", said, "check AWS_ENDPOINT_URL, and the server")
         else:
-            yield Finding("s3", "ok", f"{source}: listed and read")
+            yield Finding("s3", "ok", f"{place}: listed and read")
+
+
+def _in_s3(config: Config) -> tuple[dict[str, str], list[Finding]]:
+    """Where to look, by what the parameters call it; and what is wrong with the addresses themselves."""
+    places, bad = {}, []
+    for source in sorted({config.task(name).source for name in config.present}):
+        if source.startswith("s3://"):
+            places[source] = source
+        elif source.startswith(SCHEME):
+            try:
+                remote, md5 = address(source)
+            except BadDataError as error:
+                bad.append(Finding("s3", "failed", str(error), "set `source`"))
+                continue
+            if remote.startswith("s3://"):
+                # The layout of DVC 3.
+                places[source] = f"{remote.rstrip('/')}/files/md5/{md5[:2]}/{md5[2:]}"
+    if (remote := config.cluster.dvc_remote).startswith("s3://"):
+        places[remote] = remote
+    return places, bad
 
 
 def kubeflow() -> Iterator[Finding]:
@@ -205,17 +221,34 @@ def kubeflow() -> Iterator[Finding]:
     yield from _clock("kubeflow", answer.headers)
     if answer.status_code == 200 and isinstance(_json(answer), dict):
         yield Finding("kubeflow", "ok", f"{place} lists experiments" + (f" of {namespace}" if namespace else ""))
+        yield from _kubeflow_version(host, token)
     elif answer.status_code == 200 or answer.is_redirect:
         mend = "check KFP_HOST, and give a token by KFP_TOKEN"
         yield Finding("kubeflow", "failed", f"{place}: what answers is not the API (a login page?)", mend)
     else:
         mends = {
-            400: "set KFP_NAMESPACE",
+            400: "set KFP_NAMESPACE to the profile of a Kubeflow with users, and to nothing for one without",
             401: "give a token by KFP_TOKEN",
             403: "set KFP_NAMESPACE, or ask for rights",
         }
         said = f"{place}: answers {answer.status_code} to a listing of experiments"
         yield Finding("kubeflow", "failed", said, mends.get(answer.status_code, "look at ml-pipeline's log"))
+
+
+def _kubeflow_version(host: str, token: str) -> Iterator[Finding]:
+    """What the user interface tells of its version, which the API itself does not: nothing if that is new enough.
+
+    `frontend/server/handlers/healthz.ts` of kubeflow/pipelines at 0029bf50.
+    """
+    answer = _get(f"{host}/apis/v2beta1/healthz", headers={"Authorization": f"Bearer {token}"} if token else {})
+    told = None if isinstance(answer, str) or answer.status_code != 200 else _json(answer)
+    number = (
+        re.match(r"v?(\d{1,4})\.(\d{1,4})(?!\d)", str(told.get("frontendTagName"))) if isinstance(told, dict) else None
+    )
+    if number and (int(number[1]), int(number[2])) < OLDEST_KUBEFLOW:
+        oldest = ".".join(map(str, OLDEST_KUBEFLOW))
+        said = f"Kubeflow Pipelines {number[1]}.{number[2]}, and runs need {oldest} or newer"
+        yield Finding("kubeflow version", "failed", said, "have it upgraded")
 
 
 def _get(url: str, **options: Any) -> requests.Response | str:

@@ -4,10 +4,11 @@ Each function imports its own step: a task that checks files does not wait secon
 `settled` returns why its pipeline cannot go on, or an empty text.
 """
 
-from condswin.kubeflow.data import data_card, ingest, prepare, resolve
+from condswin.kubeflow.data import data_card, ingest, prepare, resolve, retrain
 from condswin.kubeflow.given import code_of
 from condswin.kubeflow.judging import baseline, compare, evaluate, report
 from condswin.kubeflow.learning import train, tune
+from condswin.kubeflow.nodes import train_nodes
 from condswin.kubeflow.registering import fetch, promote, register
 from condswin.kubeflow.using import notify, predict, verdict
 
@@ -26,7 +27,9 @@ __all__ = [
     "register",
     "report",
     "resolve",
+    "retrain",
     "train",
+    "train_nodes",
     "tune",
     "verdict",
 ]

@@ -1,12 +1,14 @@
 """Tasks that bring data to where networks train."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from condswin.config.task import CardedTaskConfig
 from condswin.errors import BadDataError, ConfigError, DriftError
-from condswin.kubeflow.given import Artifact, Log, demo, generated, read, require, require_version, version_of
+from condswin.files import read_json
+from condswin.kubeflow.given import Artifact, Log, raw, read, require, require_version, version_of
 from condswin.outcomes import settled
 
 
@@ -16,10 +18,12 @@ def resolve(params: str, task: str) -> str:
 
 
 @settled
-def ingest(params: str, task: str, code: str, version: str, ingested: str) -> None:
-    """Ingests the source, or demo data."""
+def ingest(params: str, task: str, code: str, version: str, ingested: str, md5: str) -> None:
+    """Ingests the source, or demo data; keeps a version of the result in the DVC remote, and writes its MD5."""
+    from condswin.sources.remote import keep
     from condswin.steps.ingest import ingest as step
 
+    Path(md5).write_text("")
     config = read(params, task)
     require(code, "ingest", task)
     if not config.task(task).ingest.copy:
@@ -28,11 +32,10 @@ def ingest(params: str, task: str, code: str, version: str, ingested: str) -> No
             "where the originals are"
         )
     require_version(config, task, version)
-    if not generated(config, task):
-        step(config, task, source=config.task(task).source, out=Path(ingested))
-        return
-    with demo(config, task) as raw:
-        step(config, task, source=raw, out=Path(ingested))
+    with raw(config, task) as source:
+        step(config, task, source=source, out=Path(ingested))
+    if remote := config.cluster.dvc_remote:
+        Path(md5).write_text(keep(Path(ingested), remote))
 
 
 @settled
@@ -63,17 +66,39 @@ def data_card(
     if known and not known.is_file():
         raise BadDataError("the champion was registered without a data card: run the retraining pipeline once more")
     try:
-        tell(step(config, ingested=Path(ingested), out=Path(card), reference=known))
+        tell(step(config, task, ingested=Path(ingested), out=Path(card), reference=known))
     except DriftError as error:
         tell(error.card)
         raise
 
 
+def retrain(params: str, task: str, version: str, card: str) -> tuple[str, str]:
+    """Says which schedule data that drifted starts, and the name of the run for that version; empty texts for none."""
+    from condswin.steps.data_card import CARD
+
+    path, section = Path(card, CARD), read(params, task).task(task)
+    # A card that could not be made has no file; the verdict on it says why.
+    drifted = path.is_file() and read_json(path).get("drift", {}).get("exceeded", False)
+    if not (drifted and isinstance(section, CardedTaskConfig) and section.drift.schedule):
+        return "", ""
+    return section.drift.schedule, f"{section.drift.schedule}: {task} {version} drifted"
+
+
 @settled
-def prepare(params: str, task: str, code: str, ingested: str, prepared: str) -> None:
-    """Prepares all cases."""
+def prepare(
+    params: str,
+    task: str,
+    code: str,
+    shard: int,
+    shards: int,
+    ingested: str,
+    parts: Sequence[Artifact | None],
+    prepared: str,
+) -> None:
+    """Prepares all cases, or a shard of them, or brings shards together. None stands for no part."""
     from condswin.steps.prepare import prepare as step
 
     config = read(params, task)
     require(code, "prepare", task)
-    step(config, task, ingested=Path(ingested), out=Path(prepared))
+    known = [Path(part.path) for part in parts if part]
+    step(config, task, ingested=Path(ingested), out=Path(prepared), shard=(shard, shards), prepared=known)

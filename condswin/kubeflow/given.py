@@ -26,8 +26,18 @@ class Artifact(Protocol):
         """A file or folder of this machine."""
 
 
+class Detected(Protocol):
+    """What Kubeflow's user interface shows of detection: a table of what was taken for what, and a curve."""
+
+    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
+        """Shows counts; rows are those of the reference."""
+
+    def log_roc_data_point(self, fpr: float, tpr: float, threshold: float) -> None:
+        """Shows another point of the receiver operating characteristic."""
+
+
 # Of components that do not run the one step of their name.
-_STEPS = {"ingest": ("demo_data", "ingest"), "tune": ("tune", "train")}
+_STEPS = {"ingest": ("demo_data", "ingest"), "tune": ("tune", "train"), "train_nodes": ("train",)}
 
 
 def code_of(component: str, task: str) -> str:
@@ -74,11 +84,14 @@ def generated(config: Config, task: TaskName) -> bool:
 
 
 @contextmanager
-def demo(config: Config, task: TaskName) -> Iterator[str]:
-    """Generates demo data for the block, in a folder."""
+def raw(config: Config, task: TaskName) -> Iterator[str]:
+    """The source for the block: the parameters', or a folder of demo data."""
     from condswin.steps.demo_data import demo_data
 
-    with tempfile.TemporaryDirectory() as raw:
-        here = config.model_copy(update={task: config.task(task).model_copy(update={"source": raw})})
-        demo_data(here, task, out=Path(raw))
-        yield raw
+    if not generated(config, task):
+        yield config.task(task).source
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        here = config.model_copy(update={task: config.task(task).model_copy(update={"source": folder})})
+        demo_data(here, task, out=Path(folder))
+        yield folder

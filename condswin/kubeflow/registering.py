@@ -10,6 +10,7 @@ def register(
     task: str,
     image: str,
     pipeline_run: str,
+    source_md5: str,
     comparison: str,
     model: str,
     card: Artifact | None,
@@ -28,6 +29,7 @@ def register(
         out=Path(registered),
         image=image,
         pipeline_run=pipeline_run,
+        source_md5=source_md5,
     )
     if card:
         keep_card(config, record["run_id"], Path(card.path))

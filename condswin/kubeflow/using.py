@@ -2,11 +2,10 @@
 
 import os
 import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 
 from condswin.errors import StoppedError
-from condswin.kubeflow.given import Log, demo, generated, read, require, require_version
+from condswin.kubeflow.given import Log, raw, read, require, require_version
 from condswin.outcomes import settled
 
 
@@ -34,7 +33,7 @@ def predict(
     unchecked = config.task(task).ingest.unchecked_objects == "accept"
     with (
         tempfile.TemporaryDirectory() as scratch,
-        demo(config, task) if generated(config, task) else nullcontext(config.task(task).source) as source,
+        raw(config, task) as source,
         local_source(source, Path(scratch, "raw"), accept_unchecked=unchecked) as (folder, _),
     ):
         try:

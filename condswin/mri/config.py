@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 
 from condswin.config.gate import GateConfig, RuleConfig, Rules
 from condswin.config.names import TaskName
-from condswin.config.section import Fraction, Natural, Positive, Section, Share
-from condswin.config.task import IngestConfig, TaskConfig
+from condswin.config.section import Fraction, Natural, Positive, Section
+from condswin.config.task import CardedTaskConfig, IngestConfig
 from condswin.config.train import TrainConfig
 
 
@@ -152,18 +152,6 @@ class PredictMriConfig(Section):
     adapt: Natural = 0
 
 
-class DriftConfig(Section):
-    """When ingested data counts as other than what a model was trained on.
-
-    Attributes:
-        reference: `card.json` of the training data, which `data-card` compares with; nothing is compared if null.
-        threshold: Distance of distributions (0 to 1) above which it drifted.
-    """
-
-    reference: str | None = None
-    threshold: Share = 0.3
-
-
 class ReconstructionGateConfig(GateConfig):
     """When a reconstruction network becomes champion: if every rule holds."""
 
@@ -177,13 +165,12 @@ class ReconstructionGateConfig(GateConfig):
     ]
 
 
-class ReconstructionConfig(TaskConfig):
+class ReconstructionConfig(CardedTaskConfig):
     """MRI: reconstruct magnitude images from undersampled single-coil k-space.
 
     Attributes:
         demo: Generated data.
         undersample: Which k-space lines are kept.
-        drift: When data counts as other than the training's.
         predict: How volumes are reconstructed.
     """
 
@@ -193,7 +180,6 @@ class ReconstructionConfig(TaskConfig):
     baselines: ClassVar[Mapping[str, str]] = {"zero-filled": "zero_filled_"}
     reference_method: ClassVar[str] = "compressed-sensing"
     preparation: ClassVar[str] = "undersample"
-    data_card: ClassVar[bool] = True
     unrolled: ClassVar[bool] = True
 
     source: str = "data/demo/reconstruction"
@@ -204,7 +190,6 @@ class ReconstructionConfig(TaskConfig):
     gate: ReconstructionGateConfig = ReconstructionGateConfig()
     demo: DemoMriConfig = DemoMriConfig()
     undersample: UndersampleConfig = UndersampleConfig()
-    drift: DriftConfig = DriftConfig()
     predict: PredictMriConfig = PredictMriConfig()
 
     def idle(self, *, unrolled: bool) -> list[str]:

@@ -122,7 +122,7 @@ class SliceDataset(Slices):
     def name(self, item: int) -> str:
         """See `Slices`."""
         number, slice_ = self._index[item]
-        return f"{self._volumes[number].path}, slice {slice_}"
+        return f"{self._volumes[number].path}, slice {slice_ + 1}"
 
     def _signal(self, number: int, slice_: int) -> tuple[Tensor, Tensor]:
         """Signal and target of a slice of a volume."""

@@ -26,7 +26,8 @@ from condswin.networks.unrolled import smooth_phase
 Method = Callable[[Tensor], Tensor]
 
 #: A network is set aside where another method's error is below this share of its own. Withheld lines leave larger gaps
-#: than networks were trained with, which costs them more than it costs the others: `docs/mri.md` has what was measured.
+#: than networks were trained with, which costs them more than it costs the others:
+#: `docs/explanation/mri.md` has what was measured.
 MARGIN = 0.8
 
 #: One line in so many is withheld from a slice; the next slice withholds others.

@@ -11,6 +11,7 @@ from condswin.mri.extent import center
 from condswin.mri.masks import draw_mask
 from condswin.mri.prepared import read_sampling
 from condswin.mri.reading import KSPACE, MASK, VolumeReader, check_kspace
+from condswin.plain import span
 
 #: Accelerations and widths of the centre may differ from those trained on by this factor, either way.
 TOLERANCE = 1.5
@@ -52,8 +53,7 @@ def _far(what: str, value: float, trained: list[float] | list[int]) -> list[str]
     low, high = min(trained), max(trained)
     if low / TOLERANCE <= value <= high * TOLERANCE:
         return []
-    span = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-    return [f"{what.format(value)}, the network was trained with {span}"]
+    return [f"{what.format(value)}, the network was trained with {span(low, high)}"]
 
 
 def _pattern(sampled: NDArray[np.bool_], trained: list[NDArray[np.bool_]], kind: str) -> list[str]:

@@ -19,7 +19,7 @@ from condswin.mri.reading import (
     read_header,
     target_shape,
 )
-from condswin.patients import patient_key
+from condswin.patients import BY_NAME, patient_key
 
 
 class VolumeInfo(NamedTuple):
@@ -97,7 +97,7 @@ def read_info(reader: VolumeReader, undersampled: Undersampled = "refuse") -> Vo
             "encoding) in the other order: store it as (slices, readout, phase encoding)",
         )
     patients = {"patient_id attribute": reader.attribute("patient_id"), "header": header.patient_id}
-    source, patient = next(((at, str(name)) for at, name in patients.items() if name), ("file name", path.stem))
+    source, patient = next(((at, str(name)) for at, name in patients.items() if name), (BY_NAME, path.stem))
     kind = acquisition(reader)
     unnamed = ["no acquisition attribute: counted as unknown"] if kind == UNKNOWN else []
     return VolumeInfo(

@@ -2,7 +2,8 @@
 
 The first five kinds select the same columns as fastMRI's own mask functions (Zbontar et al. 2018; "magic" masks:
 Defazio 2019, "Offset Sampling Improves Deep Learning based Accelerated MRI Reconstructions by Exploiting Symmetry")
-for the same seed; the frozen sets in the tests hold that. The sixth is the thesis's (Antonelli 2023; see docs/mri.md).
+for the same seed; the frozen sets in the tests hold that. The sixth is the thesis's (Antonelli 2023; see
+docs/explanation/mri.md).
 """
 
 from collections.abc import Callable, Sequence

@@ -19,8 +19,11 @@ from condswin.plain import label, plain
 from condswin.tasks.pictures import CasePanels, Panel, Pictures, between, shades
 from condswin.tasks.slices import Batch, Shown
 
-#: Error maps are shown this many times brighter than the images.
+#: Error maps of single figures are shown this many times brighter than the images.
 ERROR_GAIN = 5
+#: Pages show all errors on one scale, which ends at this share of what is white: few of a bad case lie above.
+ERROR_END = 0.4
+ERROR_UNIT = "% of white"
 # Slices of a volume on a page.
 _SLICES = 5
 
@@ -44,23 +47,26 @@ class ReconstructionPictures(Pictures):
         slices = len(truth.target)
         spread = {round(place) for place in np.linspace(0, slices - 1, min(slices, _SLICES))}
         places = sorted(spread | {slices // 2}, key=lambda place: (abs(place - slices // 2), place))[:_SLICES]
-        white = float(np.quantile(truth.target, 0.998)) or float(truth.target.max())
+        white = white_of(truth.target)
 
         def panel(name: str, volume: FloatArray, brightest: float, error: bool) -> Panel:
             return Panel(name, [shades(volume[place], 0, brightest) for place in places], error)
 
-        errors = {f"error of {name}": np.abs(volume - truth.target) for name, volume in shown.items()}
+        errors = {f"error of {name}": np.abs(volume - truth.target) / white for name, volume in shown.items()}
+        above = np.mean([volume[places] > ERROR_END for volume in errors.values()])
         return CasePanels(
             places=places,
             total=slices,
             panels=[
                 *(panel(name, volume, white, False) for name, volume in {"target": truth.target, **shown}.items()),
-                *(panel(name, volume, white / ERROR_GAIN, True) for name, volume in errors.items()),
+                *(panel(name, volume, ERROR_END, True) for name, volume in errors.items()),
             ],
-            unit="the scanner's units",
+            unit="the file's units",
             window=(0.0, white),
-            errors=(0.0, white / ERROR_GAIN),
-            legend="Errors are absolute differences from the target, on a scale of their own.",
+            errors=(0.0, 100 * ERROR_END),
+            error_unit=ERROR_UNIT,
+            legend="White is the 99.8th percentile of the case's target. Errors are absolute, on one scale for all "
+            f"cases; {above:.2%} of the pixels shown are above its end.",
         )
 
     def slices(self, shown: Sequence[Shown]) -> matplotlib.figure.Figure:
@@ -83,6 +89,11 @@ class ReconstructionPictures(Pictures):
     def background(self, batch: Batch) -> NDArray[np.float32]:
         """The zero-filled image, with all columns that an unrolled network sees."""
         return between(_seen(batch, batch["image"].shape[-1])[0, 0].numpy())
+
+
+def white_of(images: FloatArray) -> float:
+    """What is shown white: a little below the maximum, which single bright vessels set."""
+    return float(np.quantile(images, 0.998)) or float(images.max())
 
 
 def _panels(batch: Batch, output: Tensor) -> dict[str, tuple[NDArray[np.float32], float]]:

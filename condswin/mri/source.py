@@ -10,6 +10,7 @@ from condswin.mri.coils import open_volume
 from condswin.mri.config import ReconstructionConfig
 from condswin.mri.info import check_volume
 from condswin.mri.reading import SUFFIXES, VolumeReader, acquisition
+from condswin.patients import BY_NAME
 from condswin.tasks.source import Case, CaseInfo, Found, Source
 
 
@@ -77,7 +78,7 @@ class ReconstructionSource(Source):
             "recon_matrix": list(info.header.recon) if info.header.recon else None,
             "measured_columns": list(info.held),
             "patient_from": info.patient_from,
-            "assumed": [*info.assumed, *(nobody if info.patient_from == "file name" else [])],
+            "assumed": [*info.assumed, *(nobody if info.patient_from == BY_NAME else [])],
         }
         return CaseInfo(info.patient, details)
 

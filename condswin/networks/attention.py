@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from condswin.networks.routers import Router, rows
+from condswin.networks.routers import Router, multiples, rows
 from condswin.networks.windows import MASKED, Sides, WindowPlan, pair, relative_position_index
 
 #: Numbers of attention scores that fit the cache beside their queries, keys and values.
@@ -133,14 +133,16 @@ class WindowAttention(nn.Module):
         dim: Channels C.
         heads: Heads h; divides `dim`.
         window: Largest window's rows and columns; one number for a square.
+        inner: Channels of all heads together, which `heads` divides; None for C.
         dropout: Probability on the projected output.
     """
 
-    def __init__(self, dim: int, *, heads: int, window: Sides, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, *, heads: int, window: Sides, inner: int | None = None, dropout: float = 0.0) -> None:
         super().__init__()
+        self.inner = dim if inner is None else inner
         self.bias = RelativePositionBias(window, heads)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.projection = nn.Linear(dim, dim)
+        self.qkv = nn.Linear(dim, 3 * self.inner)
+        self.projection = nn.Linear(self.inner, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, windows: Tensor, plan: WindowPlan) -> Tensor:
@@ -171,21 +173,24 @@ class BiLevelAttention(WindowAttention):
         heads: Heads h; divides `dim`.
         window: Largest window's rows and columns; one number for a square.
         attended: Windows m that a window attends to, itself among them; all where there are fewer.
+        inner: As for `WindowAttention`.
         dropout: Probability on the projected output.
     """
 
-    def __init__(self, dim: int, *, heads: int, window: Sides, attended: int, dropout: float = 0.0) -> None:
-        super().__init__(dim, heads=heads, window=window, dropout=dropout)
+    def __init__(
+        self, dim: int, *, heads: int, window: Sides, attended: int, inner: int | None = None, dropout: float = 0.0
+    ) -> None:
+        super().__init__(dim, heads=heads, window=window, inner=inner, dropout=dropout)
         self.attended = attended
         self.far = nn.Parameter(torch.zeros(heads))
 
     def forward(self, windows: Tensor, plan: WindowPlan) -> Tensor:
         """Attends from windows (B, M, N, C) to the chosen ones."""
-        count, dim, heads = windows.shape[1], windows.shape[3], len(self.far)
+        count, heads = windows.shape[1], len(self.far)
         qkv = self.qkv(windows)
         chosen = self.choose(qkv, plan)
-        q = rearrange(qkv[..., :dim], "b m n (h d) -> (b m) h n d", h=heads)
-        gathered = qkv[..., dim:].flatten(0, 1).index_select(0, rows(chosen.flatten(1), count))
+        q = rearrange(qkv[..., : self.inner], "b m n (h d) -> (b m) h n d", h=heads)
+        gathered = qkv[..., self.inner :].flatten(0, 1).index_select(0, rows(chosen.flatten(1), count))
         k, v = rearrange(
             gathered, "(bm m) n (two h d) -> two bm h (m n) d", m=chosen.shape[-1], two=2, h=heads
         ).unbind()
@@ -234,12 +239,12 @@ class BiLevelAttention(WindowAttention):
 
 
 def window_attention(
-    dim: int, *, heads: int, window: Sides, attended: int = 1, dropout: float = 0.0
+    dim: int, *, heads: int, window: Sides, attended: int = 1, inner: int | None = None, dropout: float = 0.0
 ) -> WindowAttention:
     """Attention of windows to themselves, or to so many windows, themselves among them."""
     if attended == 1:
-        return WindowAttention(dim, heads=heads, window=window, dropout=dropout)
-    return BiLevelAttention(dim, heads=heads, window=window, attended=attended, dropout=dropout)
+        return WindowAttention(dim, heads=heads, window=window, inner=inner, dropout=dropout)
+    return BiLevelAttention(dim, heads=heads, window=window, attended=attended, inner=inner, dropout=dropout)
 
 
 class RoutedWindowAttention(nn.Module):
@@ -286,7 +291,7 @@ class RoutedWindowAttention(nn.Module):
         projected = torch.bmm(key, self.query.weight.view(heads, -1, channels)).view(heads, -1, routed, channels)
         own = torch.bmm(key, scale * self.query.bias.view(heads, -1, 1)).view(heads, -1, routed, 1)
         by_key = self.bias(plan).transpose(1, 2).flatten(0, 1)
-        of_heads = indices.reshape(-1, 1, routed) + torch.arange(0, heads * size, size, device=indices.device)[:, None]
+        of_heads = indices.reshape(-1, 1, routed) + multiples(size, heads, indices.device)
         added = F.embedding(of_heads, by_key) + own.transpose(0, 1)  # (B*M, h, k, N)
         if plan.mask is not None:
             # The mask is symmetric: its rows are the chosen keys' columns.
@@ -317,6 +322,7 @@ class ConditionalWindowAttention(nn.Module):
         query_router: Scores every patch as a query of its window.
         key_value_router: Picks the patches of a window that are attended to.
         attended: Windows that the light branch attends to; see `window_attention`.
+        light_channels: Channels of all heads of the light branch together; None for C.
         dropout: Probability on each branch's output.
     """
 
@@ -329,10 +335,13 @@ class ConditionalWindowAttention(nn.Module):
         query_router: Router,
         key_value_router: Router,
         attended: int = 1,
+        light_channels: int | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.light = window_attention(dim, heads=heads // 2, window=window, attended=attended, dropout=dropout)
+        self.light = window_attention(
+            dim, heads=heads // 2, window=window, attended=attended, inner=light_channels, dropout=dropout
+        )
         self.heavy = RoutedWindowAttention(dim, heads=heads, window=window)
         self.query_router = query_router
         self.key_value_router = key_value_router

@@ -24,11 +24,14 @@ class BoundedRouter(Router):
         super().__init__(dim, k=k)
         self.bias = nn.Parameter(torch.zeros(()))
 
-    def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Router.select`."""
-        scores = 2 * (raw + self.bias.float()).sigmoid()
+    def score(self, raw: Tensor, k: int) -> Tensor:
+        """See `Router.score`."""
+        return 2 * (raw + self.bias.float()).sigmoid()
+
+    def choose(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """See `Router.choose`."""
         indices = raw.topk(k, dim=-1).indices
-        return scores, scores.gather(-1, indices), indices
+        return self.score(raw, k).gather(-1, indices), indices
 
 
 class RandomRouter(Router):
@@ -58,10 +61,14 @@ class RandomRouter(Router):
         scores = x.new_ones(x.shape[:-1], dtype=torch.float32)
         return scores if real is None else scores * real
 
-    def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Router.select`."""
-        indices = raw.topk(k, dim=-1).indices
-        return torch.ones_like(raw), torch.ones_like(indices, dtype=raw.dtype), indices
+    def score(self, raw: Tensor, k: int) -> Tensor:
+        """See `Router.score`."""
+        return torch.ones_like(raw)
+
+    def choose(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """See `Router.choose`."""
+        chosen, indices = raw.topk(k, dim=-1)
+        return torch.ones_like(chosen), indices
 
 
 class Gated(nn.Module):

@@ -71,6 +71,7 @@ def _conditional_block(
             heads=heads,
             window=settings.window,
             attended=settings.attended_windows,
+            light_channels=round(settings.light_attention * dim),
             query_router=make_router(settings, dim, settings.queries),
             key_value_router=make_router(settings, dim, settings.key_values),
             dropout=settings.dropout,

@@ -33,6 +33,8 @@ class Settings:
         heads: Heads per stage, the bottleneck's last.
         feed_forward: Hidden channels of the plain variant's feed-forward: an integer for all stages alike (the
             thesis's), a float as a multiple of the stage's channels.
+        light_attention: Channels in the heads of the light attention, as a multiple of the stage's; 0.5 makes a light
+            head as wide as a heavy one, and halves the products.
         key_values: Routed key/value patches per window; an integer counts, a float is a fraction of the window.
         queries: The iterative query router's target sum per window, likewise.
         heavy_patches: Patches of an image that get the heavy feed-forward; an integer counts, a float is a fraction.
@@ -61,6 +63,7 @@ class Settings:
     attended_windows: int = 1
     heads: tuple[int, ...] = (4, 8)
     feed_forward: int | float = 256
+    light_attention: float = 1.0
     key_values: int | float = 7
     queries: int | float = 7
     heavy_patches: int | float = 7
@@ -99,7 +102,7 @@ PRESETS: dict[str, Settings] = {
     "thesis-1": Settings(dropout=0.2),
     "thesis-2": Settings(dropout=0.2, heads=(4, 8, 16)),
     "demo": _DEMO,
-    # Where to begin with real data, whose images are larger: docs/ablation.md ("Size") says why this and no wider.
+    # Where to begin with real data, whose images are larger. Why no wider: docs/explanation/ablation.md, "Size".
     "base": replace(_DEMO, heads=(2, 4, 8)),
 }
 
@@ -156,12 +159,15 @@ SWIN_UNETR_PRESETS = {
 }
 
 
+_POSITIVE = ("key_values", "queries", "heavy_patches", "feed_forward", "light_attention", "wide_tiles")
+
+
 def _check_ours(settings: Settings) -> None:
     for name, value in asdict(settings).items():
         smallest = min(value) if isinstance(value, tuple) and value else value
         if name in ("embedding", "patch", "window", "attended_windows", "tile") and smallest < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
-        if name in ("key_values", "queries", "heavy_patches", "feed_forward", "wide_tiles") and value <= 0:
+        if name in _POSITIVE and value <= 0:
             raise ValueError(f"{name}={value}: must be positive")
         if name in ("stem_channels", "wide_channels", "straight_through") and value < 0:
             raise ValueError(f"{name}={value}: must not be negative")
@@ -184,6 +190,11 @@ def _check_ours(settings: Settings) -> None:
             raise ValueError(
                 f"heads[{stage}]={heads}: must be even (the light branch takes half) and divide {channels}, "
                 "the stage's channels"
+            )
+        if settings.light_attention * channels % (heads // 2):
+            raise ValueError(
+                f"light_attention={settings.light_attention}: {settings.light_attention * channels:g} channels of "
+                f"stage {stage} must be shared out to {heads // 2} heads"
             )
 
 
@@ -220,11 +231,13 @@ class Network:
         group: See `Group`.
         presets: Instances of one frozen dataclass, whose fields are the settings there are.
         check: Refuses impossible settings with a ValueError.
+        says: What it is, in sentences.
     """
 
     group: Group
     presets: Mapping[str, Any]
     check: Callable[[Any], None]
+    says: str
 
     @property
     def settings(self) -> type:
@@ -232,13 +245,19 @@ class Network:
         return type(next(iter(self.presets.values())))
 
 
+_ROUTED = "A Swin U-Net with a light branch for all patches, and a heavy branch for those that {} picks."
 _IMAGE_TO_IMAGE: dict[str, Network] = {
     **{
-        name: Network("variant", PRESETS, _check_ours)
-        for name in ("swin", "swin-gated", "conditional-iterative", "conditional-light")
+        name: Network("variant", PRESETS, _check_ours, says)
+        for name, says in {
+            "swin": "A plain Swin U-Net: all patches take the same path.",
+            "swin-gated": "A Swin U-Net that weights the results of each patch; all take the same path.",
+            "conditional-iterative": _ROUTED.format("an iterative router (soft top-k)"),
+            "conditional-light": _ROUTED.format("a light router (softmax)"),
+        }.items()
     },
-    "unet": Network("rival", UNET_PRESETS, _check_unet),
-    "swin-unetr": Network("rival", SWIN_UNETR_PRESETS, _check_swin_unetr),
+    "unet": Network("rival", UNET_PRESETS, _check_unet, "MONAI's convolutional U-Net."),
+    "swin-unetr": Network("rival", SWIN_UNETR_PRESETS, _check_swin_unetr, "MONAI's SwinUNETR."),
 }
 
 
@@ -287,7 +306,8 @@ def _unrolled(regulariser: Network) -> Network:
         regulariser.check(values)
 
     presets = {name: settings(**asdict(preset)) for name, preset in regulariser.presets.items()}
-    return Network("unrolled", presets, check)
+    says = "Unrolled: from total variation on, a network and a return to the measured k-space take turns. The network: "
+    return Network("unrolled", presets, check, says + regulariser.says)
 
 
 NETWORKS: dict[str, Network] = {

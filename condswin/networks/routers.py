@@ -5,6 +5,7 @@ Axes: n patches to choose from, k chosen, d channels; any leading axes.
 
 import math
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -17,12 +18,10 @@ class Routing(NamedTuple):
     """What a router decided.
 
     Attributes:
-        scores: (..., n) non-negative weights of all patches, differentiable.
         indices: (..., k) the chosen patches, highest score first.
         gates: (..., k) weights of the chosen patches, about 1 on average, differentiable.
     """
 
-    scores: Tensor
     indices: Tensor
     gates: Tensor
 
@@ -35,7 +34,20 @@ def count(k: int | float, n: int) -> int:
 def rows(indices: Tensor, n: int) -> Tensor:
     """Where patches lie among those of all groups: (..., k) indices into n patches each, to flat ones."""
     groups = math.prod(indices.shape[:-1])
-    return (indices.reshape(groups, -1) + torch.arange(0, groups * n, n, device=indices.device)[:, None]).flatten()
+    return (indices.reshape(groups, -1) + multiples(n, groups, indices.device)).flatten()
+
+
+def multiples(step: int, number: int, device: torch.device) -> Tensor:
+    """0, step, 2 step and so on, (number, 1): where groups of so many patches begin. Made once, except to compilers."""
+    if torch.compiler.is_compiling():
+        return torch.arange(0, step * number, step, device=device)[:, None]
+    return _multiples(step, number, device)
+
+
+@lru_cache(maxsize=256)
+def _multiples(step: int, number: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.arange(0, step * number, step, device=device)[:, None]
 
 
 class Router(nn.Module, ABC):
@@ -59,18 +71,15 @@ class Router(nn.Module, ABC):
 
         Args:
             x: (..., n, d) patches.
-            real: (..., n) booleans, broadcastable; patches where it is False (padding) score 0.
+            real: (..., n) booleans, broadcastable; patches where it is False (padding) weigh 0.
         """
         raw = self._raw(x, real)
-        scores, gates, indices = self.select(raw, count(self.k, raw.shape[-1]))
-        if real is not None:
-            # A window may hold fewer real patches than k, and scores sum to k all the same.
-            scores = scores * real
-            gates = gates * real.expand_as(raw).gather(-1, indices)
-        return Routing(scores, indices, gates)
+        gates, indices = self.choose(raw, count(self.k, raw.shape[-1]))
+        # A window may hold fewer real patches than k, and gates sum to k all the same.
+        return Routing(indices, gates if real is None else gates * real.expand_as(raw).gather(-1, indices))
 
     def weigh(self, x: Tensor, *, real: Tensor | None = None) -> Tensor:
-        """The scores alone, for less; arguments as for `forward`."""
+        """Scores (..., n) of all patches, non-negative and differentiable; arguments as for `forward`."""
         raw = self._raw(x, real)
         scores = self.score(raw, count(self.k, raw.shape[-1]))
         return scores if real is None else scores * real
@@ -81,13 +90,13 @@ class Router(nn.Module, ABC):
             raw = x.float() @ self.vector.float()
         return raw if real is None else raw.masked_fill(~real, MASKED)
 
+    @abstractmethod
     def score(self, raw: Tensor, k: int) -> Tensor:
         """Scores (..., n) from raw scores (..., n)."""
-        return self.select(raw, k)[0]
 
     @abstractmethod
-    def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores (..., n), gates (..., k) and indices (..., k) from raw scores (..., n)."""
+    def choose(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Gates (..., k) and indices (..., k), highest raw score first, from raw scores (..., n)."""
 
 
 class LightRouter(Router):
@@ -111,13 +120,12 @@ class LightRouter(Router):
         scores = raw.softmax(-1)
         return scores * raw.shape[-1] if self.rescaled else scores
 
-    def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Router.select`."""
-        scores = self.score(raw, k)
+    def choose(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """See `Router.choose`."""
         chosen, indices = raw.topk(k, dim=-1)
         # A single gate normalised over itself is the constant 1 and its router would never learn.
-        gates = k * chosen.softmax(-1) if self.rescaled and k > 1 else scores.gather(-1, indices)
-        return scores, gates, indices
+        gates = k * chosen.softmax(-1) if self.rescaled and k > 1 else self.score(raw, k).gather(-1, indices)
+        return gates, indices
 
 
 class IterativeRouter(Router):
@@ -134,7 +142,8 @@ class IterativeRouter(Router):
         epsilon: Final temperature; smaller is closer to a hard top-k.
         epsilon_init: First temperature. At convergence nothing depends on it.
         epsilon_decay: Factor per step from `epsilon_init` down to `epsilon`; likewise.
-        straight_through: The fraction. A whole one drowns the exact gradient where there is one (docs/ablation.md).
+        straight_through: The fraction. A whole one drowns the exact gradient where there is one
+            (docs/explanation/ablation.md).
     """
 
     def __init__(
@@ -155,14 +164,22 @@ class IterativeRouter(Router):
         self.epsilon_decay = epsilon_decay
         self.straight_through = straight_through
 
-    def select(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Router.select`."""
+    def score(self, raw: Tensor, k: int) -> Tensor:
+        """See `Router.score`."""
+        return self._score(raw, raw.topk(k, dim=-1).indices)
+
+    def choose(self, raw: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """See `Router.choose`."""
         # The order is that of the raw scores, which breaks ties among scores of exactly 1.
         indices = raw.topk(k, dim=-1).indices
+        return self._score(raw, indices).gather(-1, indices), indices
+
+    def _score(self, raw: Tensor, chosen: Tensor) -> Tensor:
+        k = chosen.shape[-1]
         if k >= raw.shape[-1]:
             scores = torch.ones_like(raw)  # every patch is chosen
         elif self.iterations is None:
-            scores = soft_top_k(raw, indices, epsilon=self.epsilon)
+            scores = soft_top_k(raw, chosen, epsilon=self.epsilon)
         else:
             scores = coordinate_descent(
                 raw,
@@ -175,7 +192,7 @@ class IterativeRouter(Router):
         if self.straight_through and self.training:
             smooth = self.straight_through * k * raw.softmax(-1)
             scores = scores + (smooth - smooth.detach())
-        return scores, scores.gather(-1, indices), indices
+        return scores
 
 
 def coordinate_descent(
@@ -230,5 +247,5 @@ def soft_top_k(raw: Tensor, chosen: Tensor, *, epsilon: float) -> Tensor:
     others = weights.scatter(-1, chosen, 0).sum(-1, keepdim=True)
     # Of the others and of the lowest 1, 2, ... k chosen, none of which is saturated.
     free = others + weights.gather(-1, lowest_first).cumsum(-1)
-    left = torch.arange(1, chosen.shape[-1] + 1, device=raw.device)
+    left = multiples(1, chosen.shape[-1], raw.device)[:, 0] + 1
     return (weights * (left / free).amax(-1, keepdim=True)).clamp(max=1)

@@ -109,7 +109,8 @@ class DecoderStage(nn.Module):
 class Stem(nn.Module):
     """Convolutions on all pixels, whose features skip the patches and meet the output again.
 
-    Pixels are first folded 2x2 into channels: nothing is lost, and wide convolutions get cheap (docs/decisions.md).
+    Pixels are first folded 2x2 into channels: nothing is lost, and wide convolutions get cheap
+    (docs/explanation/decisions.md).
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:

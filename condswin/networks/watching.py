@@ -5,7 +5,7 @@ Axes: B batch, H height and W width in patches, M windows, N patches of a window
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class Decision(NamedTuple):
     Attributes:
         block: The block's name in the network, `encoder.0.1` say; blocks of one stage differ in the last number.
         kind: `query`, `key_value` or `feed_forward`.
-        scores: (B, H, W) scores, as the router gave them.
+        scores: (B, H, W) scores that the router gives.
         chosen: (B, H, W) booleans; None for queries, all of which get the heavy branch, weighted by their scores.
         entropy: Mean over images and windows of the scores' entropy, scores being scaled to a sum of 1, divided by its
             largest value log n: 1 where all patches are alike, 0 where one has everything.
@@ -98,8 +98,8 @@ def _observers(
         decisions.append(Decision(name, kind, placed(kind, scores), chosen, _entropy(scores, real)))
 
     def observer(kind: str) -> Callable[..., None]:
-        def observe(_: nn.Module, __: tuple[Tensor, ...], options: dict[str, Any], routing: Routing) -> None:
-            decided(kind, routing.scores, routing.indices, options.get("real"))
+        def observe(router: nn.Module, given: tuple[Tensor], options: dict[str, Any], routing: Routing) -> None:
+            decided(kind, cast(Router, router).weigh(*given, **options), routing.indices, options.get("real"))
 
         return observe
 

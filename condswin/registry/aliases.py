@@ -5,9 +5,10 @@ under `promotion_lock`, each move is journaled in tags, and a champion that vani
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -40,14 +41,43 @@ FROZEN = "condswin.frozen"
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
+class Answer(NamedTuple):
+    """What became of a person's word.
+
+    Attributes:
+        changed: Something did; else it was so already.
+        champion: The version that is champion then.
+        text: It in words.
+    """
+
+    changed: bool
+    champion: str | None
+    text: str
+
+
 def aliased(client: MlflowClient, name: str, alias: str) -> str | None:
-    """Version that an alias points at, None if there is no such alias or model."""
+    """Version that an alias points at, None if there is no such alias or model.
+
+    Raises:
+        GateError: It points at a version that does not exist.
+    """
     try:
         return str(client.get_model_version_by_alias(name, alias).version)
     except MlflowException as error:
-        if error.error_code in _MISSING:  # 3.17 says "invalid parameter" for an alias that is not there
+        if error.error_code not in _MISSING:  # 3.17 says "invalid parameter" for an alias that is not there
+            raise
+    try:
+        pointed = client.get_registered_model(name).aliases.get(alias)
+    except MlflowException as error:
+        if error.error_code in _MISSING:
             return None
         raise
+    if pointed is not None:
+        raise GateError(
+            f"{name}: the alias {alias!r} points at version {pointed}, which does not exist; delete the alias in "
+            "MLflow, or point it at a version that does"
+        )
+    return None
 
 
 def find_version(client: MlflowClient, name: str, version: str) -> ModelVersion | None:
@@ -145,34 +175,42 @@ def journal(client: MlflowClient, name: str, version: str, *, previous: str | No
     if previous is not None and PREVIOUS_CHAMPION not in tags:
         client.set_model_version_tag(name, version, PREVIOUS_CHAMPION, previous)
     by, why = record.get("approved_by") or "gate", record.get("why", "")
-    known_by = [version, previous, record.get("decided_at"), by]
-    # The event comes before the time: where only that is, of this decision, an older condswin promoted the version.
     at = tags.get(PROMOTED_AT, "")
-    long_ago = at if at >= record.get("decided_at", "") else ""
+    # Who looks for cases that were trained on tells of an event before the time: where only that is, it is an earlier
+    # promotion's. An older condswin told of none.
+    long_ago = "" if "untold" in record else at
     facts = {"version": version, "previous": previous, "by": by, "why": why}
+    known_by = promotion_known_by(version, previous, record)
     if tag := event_tag(client, name, "promoted", known_by, long_ago=long_ago, **facts):
         client.set_registered_model_tag(name, *tag)
     if not at:
         client.set_model_version_tag(name, version, PROMOTED_AT, _utc())
 
 
-def roll_back(client: MlflowClient, name: str, check: Callable[[str], None]) -> tuple[str | None, str]:
+def promotion_known_by(version: str, previous: str | None, record: Mapping[str, Any]) -> list[Any]:
+    """What tells the event of a promotion from those of others, of the same version too."""
+    return [version, previous, record.get("decided_at"), record.get("approved_by") or "gate"]
+
+
+def roll_back(client: MlflowClient, name: str, check: Callable[[str], None], *, leaving: str | None = None) -> Answer:
     """Makes the previous champion champion again, and its predecessor the previous champion.
 
-    An interrupted roll-back is completed by running it again. The version rolled back from is tagged and not promoted
+    Done twice, it goes back once: a champion that a roll-back made is left only where `leaving` names it. An
+    interrupted roll-back is completed by running it again. The version rolled back from is tagged and not promoted
     again while it has the tag.
 
     Args:
         client: Connected.
         name: Registered model.
         check: Raises if a version cannot serve; called before anything changes.
-
-    Returns:
-        The version rolled back from (None if it was deleted) and the champion now.
+        leaving: The champion to roll back from; the one that was promoted last if not given.
 
     Raises:
-        GateError: There is nothing to roll back to, the champion is frozen, or another program moved it meanwhile.
+        GateError: There is nothing to roll back to, the champion is another one than the one to leave, is frozen, or
+            another program moved it meanwhile.
     """
+    if known := _rolled_back_already(client, name, leaving):
+        return known
     target, _ = _roll_back_target(client, name)
     check(target)  # takes long: not under the lock
     with promotion_lock(client, name) as write:
@@ -181,8 +219,8 @@ def roll_back(client: MlflowClient, name: str, check: Callable[[str], None]) -> 
         if again != target:
             raise GateError(f"{name}: the champion moved while version {target} was tried out; nothing was changed")
         if champion is not None:
-            note = json.dumps({"at": _utc(), "to": target}, sort_keys=True)
-            write(client.set_model_version_tag, name, champion, ROLLED_BACK, note)
+            note = {"at": _utc(), "to": target, "decided_at": _decided_at(client, name, target)}
+            write(client.set_model_version_tag, name, champion, ROLLED_BACK, json.dumps(note, sort_keys=True))
         write(client.set_registered_model_tag, name, LAST_CHAMPION, target)
         before = _predecessor(client, name, target)
         if before is not None:
@@ -191,11 +229,63 @@ def roll_back(client: MlflowClient, name: str, check: Callable[[str], None]) -> 
             write(client.delete_registered_model_alias, name, PREVIOUS)
         write(client.set_registered_model_alias, name, CHAMPION, target)
         _confirm(client, name, target)
-        record = json.loads(client.get_model_version(name, champion).tags.get(RECORD, "{}")) if champion else {}
-        known_by = [champion, target, record.get("decided_at")]
-        if tag := event_tag(client, name, "rolled back", known_by, version=target, previous=champion, by="", why=""):
+        if tag := _roll_back_event(client, name, champion, target):
             write(client.set_registered_model_tag, name, *tag)
-    return champion, target
+    return Answer(True, target, f"champion is version {target} again")
+
+
+def _rolled_back_already(client: MlflowClient, name: str, leaving: str | None) -> Answer | None:
+    """What to answer if the roll-back that is asked for was done before; its event is told if that is missing.
+
+    Raises:
+        GateError: The champion to leave is not champion, and was not rolled back.
+    """
+    champion = aliased(client, name, CHAMPION)
+    if champion is None or champion == leaving:
+        return None
+    notes = {
+        str(entry.version): json.loads(entry.tags[ROLLED_BACK])
+        for entry in client.search_model_versions(f"name = '{name}'")
+        if ROLLED_BACK in entry.tags
+    }
+    if leaving is not None and leaving not in notes:
+        raise GateError(f"{name}: champion is {_spoken(champion)}, not {_spoken(leaving)}; nothing was changed")
+    decided_at = _decided_at(client, name, champion)
+    told = [each for each in events(client, name) if (each["event"], each.get("version")) == ("rolled back", champion)]
+    # Not of a champion that was promoted anew since: by its decision, as clocks may be of several machines.
+    done: dict[str | None, str] = {
+        left: str(each["at"])
+        for left, each in [*notes.items(), *((event.get("previous"), event) for event in told)]
+        if each.get("to", champion) == champion and each.get("decided_at", decided_at) == decided_at
+    }
+    if leaving is None and not done:
+        return None
+    for version in notes.keys() & done.keys():
+        if tag := _roll_back_event(client, name, version, champion):
+            with promotion_lock(client, name) as write:
+                write(client.set_registered_model_tag, name, *tag)
+    left = leaving or max(done, key=lambda each: done[each])
+    why = f"{_spoken(left)} was rolled back" if left else "the one before it was deleted"
+    text = f"nothing to do, champion is version {champion} since {why}; `--from {champion}` leaves that, too"
+    return Answer(False, champion, text)
+
+
+def _roll_back_event(client: MlflowClient, name: str, left: str | None, target: str) -> tuple[str, str] | None:
+    known_by = [left, target, _decided_at(client, name, left) if left else None]
+    facts: dict[str, Any] = {
+        "version": target,
+        "previous": left,
+        "decided_at": _decided_at(client, name, target),
+        "by": "",
+        "why": "",
+    }
+    return event_tag(client, name, "rolled back", known_by, **facts)
+
+
+def _decided_at(client: MlflowClient, name: str, version: str) -> str | None:
+    """What tells the last decision on a version from those before."""
+    at: str | None = json.loads(client.get_model_version(name, version).tags.get(RECORD, "{}")).get("decided_at")
+    return at
 
 
 def frozen(client: MlflowClient, name: str) -> str | None:
@@ -207,77 +297,45 @@ def frozen(client: MlflowClient, name: str) -> str | None:
     return f"the champion is frozen since {known['at']} by {known['by']}: {known['why']}"
 
 
-def freeze(client: MlflowClient, name: str, *, by: str, why: str, lift: bool = False) -> None:
-    """Stops every move of the champion, or allows them again.
-
-    Raises:
-        GateError: It is as it should be already.
-    """
+def freeze(client: MlflowClient, name: str, *, by: str, why: str, lift: bool = False) -> Answer:
+    """Stops every move of the champion, or allows them again; tells of what an interrupted run did without telling."""
     with promotion_lock(client, name) as write:
-        is_frozen = frozen(client, name)
-        if bool(is_frozen) != lift:
-            raise GateError(f"{name}: {is_frozen or 'is not frozen'}; nothing to do")
+        is_frozen, champion = frozen(client, name), aliased(client, name, CHAMPION)
+        changed = bool(is_frozen) == lift
         note = {"at": _utc(), "by": by, "why": why}
-        if lift:
+        if changed and lift:
             write(client.delete_registered_model_tag, name, FROZEN)
-        else:
+        elif changed:
             write(client.set_registered_model_tag, name, FROZEN, json.dumps(note, sort_keys=True))
-        known_by = datetime.now(UTC).isoformat()
-        if tag := event_tag(client, name, "lifted" if lift else "frozen", known_by, by=by, why=why):
+        elif is_frozen:
+            note = json.loads(client.get_registered_model(name).tags[FROZEN])
+        told = Counter(event["event"] for event in events(client, name))
+        untold = told["frozen"] > told["lifted"] if lift else told["frozen"] <= told["lifted"]
+        event, known_by = "lifted" if lift else "frozen", datetime.now(UTC).isoformat()
+        if untold and (tag := event_tag(client, name, event, known_by, by=note["by"], why=note["why"])):
             write(client.set_registered_model_tag, name, *tag)
+    if not changed:
+        return Answer(False, champion, f"nothing to do, {is_frozen or 'the champion is not frozen'}")
+    return Answer(True, champion, f"the champion {'moves again' if lift else 'is frozen'}")
 
 
-def reject(client: MlflowClient, name: str, version: str, *, by: str, why: str) -> None:
+def reject(client: MlflowClient, name: str, version: str, *, by: str, why: str) -> Answer:
     """Notes on a version that a person does not want it; it is not promoted while it has the note.
 
     Raises:
         GateError: It is champion.
     """
     with promotion_lock(client, name) as write:
-        if aliased(client, name, CHAMPION) == version:
+        champion, tags = aliased(client, name, CHAMPION), client.get_model_version(name, version).tags
+        if champion == version:
             raise GateError(f"{name}: version {version} is champion; `condswin rollback` takes it back")
+        if REJECTED in tags:
+            known = json.loads(tags[REJECTED])
+            said = f"was rejected at {known['at']} by {known['by']} ({known['why']})"
+            return Answer(False, champion, f"nothing to do, version {version} {said}")
         note = json.dumps({"at": _utc(), "by": by, "why": why}, sort_keys=True)
         write(client.set_model_version_tag, name, version, REJECTED, note)
-
-
-def history(client: MlflowClient, name: str) -> list[dict[str, str]]:
-    """What happened to a registered model, oldest first: `at`, `version`, `event`, `by`, `why`.
-
-    Of decisions on a version that did not make it champion, the last one is known.
-    """
-    found = [_told(event) for event in events(client, name)]
-    known = {(event["version"], event["event"]) for event in found}
-    champion = aliased(client, name, CHAMPION)
-    for entry in client.search_model_versions(f"name = '{name}'"):
-        tags = {key: str(value) for key, value in entry.tags.items()}
-        version = str(entry.version)
-        registered = datetime.fromtimestamp(entry.creation_timestamp / 1000, UTC).isoformat(timespec="seconds")
-        found.append({"at": registered, "version": version, "event": "registered", "by": "", "why": ""})
-        record = json.loads(tags.get(RECORD, "{}"))
-        if "decided_at" in record and not record["promoted"]:
-            why = "; ".join(record["reasons"])
-            decided, outcome = record["decided_at"], record["outcome"]
-            found.append({"at": decided, "version": version, "event": outcome, "by": "gate", "why": why})
-        if PROMOTED_AT in tags and (version, "promoted") not in known:  # interrupted, or by an older condswin
-            found.append({"at": tags[PROMOTED_AT], "version": version, "event": "promoted", "by": "gate", "why": ""})
-        if ROLLED_BACK in tags and version != champion and (version, "rolled back") not in known:
-            note = json.loads(tags[ROLLED_BACK])
-            why = f"to version {note['to']}"
-            found.append({"at": note["at"], "version": version, "event": "rolled back", "by": "", "why": why})
-        if REJECTED in tags:
-            found.append({"version": version, "event": "rejected", **json.loads(tags[REJECTED])})
-    return sorted(found, key=lambda event: (event["at"], event["event"] != "registered"))
-
-
-def _told(event: Mapping[str, Any]) -> dict[str, str]:
-    """An event as `history` gives it: of a roll-back, the version that is no longer champion."""
-    version, previous, why = event.get("version"), event.get("previous"), str(event.get("why", ""))
-    if event["event"] == "promoted":
-        why = "; ".join([f"after version {previous}" if previous else "the first", *([why] if why else [])])
-    if event["event"] == "rolled back":
-        version, why = previous, f"to version {version}"
-    at = datetime.fromisoformat(event["at"]).isoformat(timespec="seconds")
-    return {"at": at, "version": version or "", "event": event["event"], "by": event.get("by", ""), "why": why}
+    return Answer(True, champion, f"version {version} is rejected")
 
 
 def _require_not_frozen(client: MlflowClient, name: str) -> None:

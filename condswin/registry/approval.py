@@ -11,7 +11,17 @@ from mlflow import MlflowClient
 
 from condswin.config.root import Config
 from condswin.errors import GateError
-from condswin.registry.aliases import APPROVAL, RECORD, REJECTED, ROLLED_BACK, move_champion
+from condswin.registry.aliases import (
+    APPROVAL,
+    PROMOTED_AT,
+    RECORD,
+    REJECTED,
+    ROLLED_BACK,
+    journal,
+    move_champion,
+    promotion_known_by,
+)
+from condswin.registry.events import check_words, event_key, events
 from condswin.registry.package import ModelUnavailableError, load_registered
 
 _YES = "approved by "
@@ -20,7 +30,7 @@ _YES = "approved by "
 def approve_held(
     client: MlflowClient, config: Config, name: str, version: str, tags: Mapping[str, str], *, by: str, why: str
 ) -> dict[str, Any]:
-    """Makes a version champion that is held.
+    """Makes a version champion that is held; also one whose approval was interrupted before the champion moved.
 
     Args:
         client: Connected.
@@ -35,13 +45,20 @@ def approve_held(
         The record of the promotion.
 
     Raises:
-        GateError: It is not held, cannot be loaded, or another champion was made since it was judged.
+        GateError: It is not held, cannot be loaded, or another champion was made since it was judged; or one of the
+            words is empty, or they are too long to be kept.
     """
-    record: dict[str, Any] = json.loads(tags.get(RECORD, "{}"))
+    check_words(by, why)
+    record = decision_in(client, name, version, tags)
     if record.get("outcome") != "held" or {REJECTED, ROLLED_BACK} & set(tags):
         raise GateError(
             f"{name}: version {version} is not held for approval ({record.get('outcome', 'never judged')}); "
             "`condswin history` tells what happened to it"
+        )
+    if "untold" not in record:
+        raise GateError(
+            f"{name}: version {version} was judged by an older condswin, which did not look for test cases that it was "
+            "trained on; promote again, then approve"
         )
     try:
         load_registered(f"models:/{name}/{version}", config)
@@ -52,6 +69,26 @@ def approve_held(
     record |= {"approved_by": by, "why": why}
     move_champion(client, name, version, expected=expected, record=record)
     return record
+
+
+def decision_in(client: MlflowClient, name: str, version: str, tags: Mapping[str, str]) -> dict[str, Any]:
+    """The last decision on a version: of an approval that moved no champion, the decision to hold that it approved."""
+    record: dict[str, Any] = json.loads(tags.get(RECORD, "{}"))
+    if "approved_by" in record and not _came_about(client, name, version, tags, record):
+        record |= {"promoted": False, "outcome": "held", "champion": record["previous"]}
+        del record["approved_by"], record["why"]
+    return record
+
+
+def _came_about(
+    client: MlflowClient, name: str, version: str, tags: Mapping[str, str], record: Mapping[str, Any]
+) -> bool:
+    """Whether a record's promotion happened; clocks do not tell, as decision and event may be of two machines."""
+    told = [each for each in events(client, name) if (each["event"], each.get("version")) == ("promoted", version)]
+    if not told:  # an older condswin told of none
+        return PROMOTED_AT in tags
+    key = event_key(name, "promoted", promotion_known_by(version, record["previous"], record))
+    return any(each["key"] == key for each in told)
 
 
 def approval_in(tags: Mapping[str, str]) -> tuple[str, str] | None:
@@ -67,3 +104,11 @@ def approval_in(tags: Mapping[str, str]) -> tuple[str, str] | None:
     if said[: len(_YES)].lower() != _YES or not by.strip():
         raise GateError(f"tag {APPROVAL!r}: says {said[:80]!r}, not `approved by NAME` or `approved by NAME: REASON`")
     return by.strip(), why.strip() or "approved in MLflow"
+
+
+def complete(client: MlflowClient, name: str, version: str, record: Mapping[str, Any]) -> bool:
+    """Completes the journal of a champion whose promotion was interrupted; whether a promotion made it champion."""
+    if not record.get("promoted"):
+        return False
+    journal(client, name, version, previous=record["previous"], record=record)
+    return True

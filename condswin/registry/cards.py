@@ -4,6 +4,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
 from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.files import atomic_file, read_json, sha256, write_json
@@ -17,7 +21,7 @@ _FOLDER = "data-card"
 
 
 def keep_card(config: Config, run_id: str, card: Path) -> None:
-    """Keeps a data card with a run, unless it has one; without its duplicates, which name cases.
+    """Keeps a data card with a run, unless it has one or is gone; without its duplicates, which name cases.
 
     Args:
         config: Names the tracking server.
@@ -29,7 +33,8 @@ def keep_card(config: Config, run_id: str, card: Path) -> None:
     """
     client = connect(config)
     with tracking_errors(tracking_uri(config)):
-        if CARD_SHA256 in client.get_run(run_id).data.tags and client.list_artifacts(run_id, _FOLDER):
+        run = _run(client, run_id)
+        if run is None or (CARD_SHA256 in run.data.tags and client.list_artifacts(run_id, _FOLDER)):
             return
         with tempfile.TemporaryDirectory(prefix="condswin-card-") as temporary:
             told = Path(temporary) / CARD
@@ -58,10 +63,11 @@ def fetch_card(config: Config, task: TaskName, version: str, folder: Path) -> bo
     client, name = connect(config), model_name(task)
     with tracking_errors(tracking_uri(config)), tempfile.TemporaryDirectory(prefix="condswin-card-") as temporary:
         run_id = client.get_model_version(name, version).run_id
-        if not run_id or not client.list_artifacts(run_id, _FOLDER):
+        run = _run(client, run_id) if run_id else None
+        if run is None or not client.list_artifacts(run_id, _FOLDER):
             return False
         fetched = Path(client.download_artifacts(run_id, f"{_FOLDER}/{CARD}", temporary))
-        if sha256(fetched) != client.get_run(run_id).data.tags.get(CARD_SHA256):
+        if sha256(fetched) != run.data.tags.get(CARD_SHA256):
             raise ModelAlteredError(
                 f"models:/{name}/{version}: its {CARD} is not the one that was kept when it was registered (tag "
                 f"{CARD_SHA256} of run {run_id}); delete the artifact {_FOLDER} of that run and register again"
@@ -69,3 +75,13 @@ def fetch_card(config: Config, task: TaskName, version: str, folder: Path) -> bo
         with atomic_file(folder / CARD) as partial:
             shutil.copyfile(fetched, partial)
     return True
+
+
+def _run(client: MlflowClient, run_id: str) -> Run | None:
+    """A run; None where `mlflow gc` removed it, which a version outlives."""
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from requests import RequestException  # type: ignore[import-untyped]
 from sqlalchemy.exc import SQLAlchemyError
 
-from condswin.errors import ConfigError
+from condswin.errors import ConfigError, GateError
 from condswin.files import fingerprint
 from condswin.webhooks import send
 
@@ -34,8 +34,31 @@ DELIVERY, SIGNATURE = "X-Condswin-Delivery", "X-Condswin-Signature"
 PAUSES = (0.5, 2.0)
 PATIENCE = 5.0
 
+#: Characters for who decided and why, as JSON has them: databases keep 5000 of a tag, with all that an event tells.
+LONGEST_WORDS = 4000
+
 _PENDING = "pending"
 _FOR_US = (_PENDING, "delivered_at", "refused")
+
+
+def check_words(by: str, why: str) -> None:
+    """Refuses who decided and why where one of them is empty, or where no event could be told of both.
+
+    Raises:
+        GateError: So it is.
+    """
+    for what, text in (("--by", by), ("--why", why)):
+        if not text.strip():
+            raise GateError(f"{what}: says nothing; it is kept with the decision")
+    if (length := len(json.dumps([by, why]))) > LONGEST_WORDS:
+        raise GateError(
+            f"--by and --why: {length} characters as MLflow keeps them, of at most {LONGEST_WORDS}; say less"
+        )
+
+
+def event_key(name: str, event: str, known_by: Any) -> str:
+    """Tells an event from all others; see `event_tag`."""
+    return fingerprint([name, event, known_by])[:32]
 
 
 def event_tag(
@@ -51,7 +74,7 @@ def event_tag(
         long_ago: When it happened, if no tag was made of it then: nobody is told of it any more.
         facts: `version`, `previous`, `by`, `why`: no names of cases.
     """
-    key = fingerprint([name, event, known_by])[:32]
+    key = event_key(name, event, known_by)
     if EVENT + key in client.get_registered_model(name).tags:
         return None
     at = long_ago or datetime.now(UTC).isoformat(timespec="microseconds")

@@ -14,6 +14,7 @@ import numpy as np
 
 from condswin.config.gate import BASELINES, CHAMPION, FIGURES, GateConfig, RuleConfig, gate_problems, reference_methods
 from condswin.errors import ConfigError
+from condswin.plain import span
 from condswin.registry.interval import interval, patients_needed
 from condswin.tasks.facts import Facts, Row
 
@@ -35,6 +36,8 @@ class Evidence:
         figures: Of the network, by name.
         generated: Which cases a network saw in training were generated, `all`, `some`, `none` or `unknown`; of the
             `challenger` and, if there is one, of the `champion`.
+        left_out: Test cases that the champion was trained on: no comparison with it has them.
+        untold: Those of `challenger` and `champion` that do not say which cases they were trained on.
     """
 
     rows: Sequence[Row]
@@ -43,6 +46,8 @@ class Evidence:
     champion: Sequence[Row] | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
     generated: Mapping[str, str] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
+    untold: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,12 @@ class _Judge:
                 "the challenger was trained on generated data alone, the champion was not "
                 "(gate.generated_over_real allows it)",
             )
+        if "challenger" in self.evidence.untold:
+            yield Ruling(
+                "the challenger was trained on no test case",
+                "undecided",
+                "its description does not say which cases it was trained on; train it again",
+            )
 
     def ceilings(self) -> Iterator[Ruling]:
         """Whether what no model may exceed is exceeded."""
@@ -207,6 +218,10 @@ class _Judge:
         rows = [row for row in self.evidence.rows if rule.applies_to(row, self.task.traits)]
         if not rows:
             return Ruling(sentence, "undecided", "no test case is one of these")
+        if other == CHAMPION:
+            rows = [row for row in rows if str(row["case"]) not in self.evidence.left_out]
+            if not rows:
+                return Ruling(sentence, "undecided", "the champion was trained on all of these test cases; give others")
         ours = {str(row["case"]): float(row[rule.metric]) for row in rows}
         if lost := self._lost(rule.metric, ours):
             text = f"{len(lost)} of {len(ours)} cases have no value, for which another method has one"
@@ -296,7 +311,9 @@ class _Judge:
         if rule.of == "mean":
             return f"it is {mean:.4g} over {people}"
         sign = "+" if rule.other else ""
-        bounds = f"95 % interval {low:{sign}.4g} to {high:{sign}.4g}" if math.isfinite(low) else "no interval"
+        bounds = f"95 % interval {span(low, high, 4, sign)}" if math.isfinite(low) else "no interval"
+        if low == high:
+            bounds = "the same of each"
         better = "" if not rule.other or self.better[rule.metric] else ", lower is better"
         wanted = f"more than {needed:+.4g}" if rule.other else f"{needed:.4g}"
         what = "gain" if rule.other else "mean"

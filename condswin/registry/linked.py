@@ -18,13 +18,15 @@ from condswin.config.root import Config
 from condswin.errors import BadFileError
 from condswin.evaluation.results import METRICS
 from condswin.files import fingerprint, read_json
-from condswin.registry.tracking import TrackingError, connect, without_password
+from condswin.registry.tracking import TrackingError, connect, is_there, without_password
 
 #: Run tag: what was sent of an evaluation, so that it is sent once.
 SENT = "condswin.evaluation"
 #: Characters that MLflow keeps of a dataset's checksum.
 _DIGEST = 36
 _ARTIFACTS = "evaluation"
+#: What asking an MLflow that is away ends with.
+_AWAY = (TrackingError, MlflowException, requests.RequestException, SQLAlchemyError, OSError)
 
 
 class Trained(NamedTuple):
@@ -68,22 +70,27 @@ def _training_run(client: MlflowClient, params: str, data: str, weights: str) ->
     return next(iter([*exact, *silent]), None)
 
 
-def dataset_input(name: str, data_sha256: str, context: str, source: Mapping[str, Any]) -> DatasetInput:
-    """Prepared data as an input of a run.
+def send_data(client: MlflowClient, run_id: str, name: str, data_sha256: str, source: Mapping[str, Any]) -> None:
+    """Makes prepared data, on which a network was evaluated, an input of a run.
 
     Args:
+        client: Connected.
+        run_id: The run.
         name: The task.
         data_sha256: Fingerprint of the prepared cases.
-        context: `training` or `evaluation`.
         source: JSON-able facts: checksums by which it is found again.
     """
     text = json.dumps({"data_sha256": data_sha256, **source}, sort_keys=True)
     dataset = Dataset(name=name, digest=data_sha256[:_DIGEST], source_type="condswin", source=text)
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+    given = [DatasetInput(dataset, [InputTag("mlflow.data.context", "evaluation")])]
+    try:
+        client.log_inputs(run_id, given)
+    except MlflowException:  # also where another run makes the same data known at this moment
+        client.log_inputs(run_id, given)
 
 
 def send_evaluations(
-    client: MlflowClient, folder: Path, data_sha256: str, card: Path, draw: Callable[[Path], Mapping[str, bytes]]
+    client: MlflowClient, folder: Path, data_sha256: str, card: Path | None, draw: Callable[[Path], Mapping[str, bytes]]
 ) -> list[str]:
     """Gives the run that says it left an evaluated network its scores, pictures and the data card, once.
 
@@ -91,7 +98,7 @@ def send_evaluations(
         client: Connected.
         folder: One evaluation per variant.
         data_sha256: Of the data that was compared on; evaluations of other data are left out.
-        card: Folder of the data card, which need not be there.
+        card: Folder of the data card, if there is one of this data.
         draw: Draws pictures of an evaluation, PNG by file name.
 
     Returns:
@@ -103,8 +110,8 @@ def send_evaluations(
             result = read_json(path)
         except BadFileError:
             continue
-        wanted = {key: result.get(key) for key in ("params_sha256", "data_sha256", "weights_sha256")}
-        if not all(wanted.values()) or wanted["data_sha256"] != data_sha256:  # a reference method has no weights
+        wanted = _identity(result)
+        if not wanted or wanted["data_sha256"] != data_sha256:
             continue
         trained = training_of(client, **wanted)
         if trained is not None and trained.certain and _send(client, trained.run_id, path.parent, result, card, draw):
@@ -120,13 +127,67 @@ def send_report(config: Config, registered: Path, page: Path) -> None:
         registered: JSON of the register step; where there is none, nothing is sent.
         page: HTML file.
     """
-    if not registered.is_file():
-        return
+    if registered.is_file():
+        _send_page(config, lambda client: str(read_json(registered)["run_id"]), page, "report", str(registered))
+
+
+def send_page(config: Config, result: Mapping[str, Any], page: Path) -> None:
+    """Gives the run that trained an evaluated network the report on its evaluation; as `send_report`.
+
+    Args:
+        config: Names the registry.
+        result: What `metrics.json` of the evaluation holds; a reference method was trained by no run.
+        page: HTML file.
+    """
+    if (identity := _identity(result)) and is_there(config):
+
+        def run(client: MlflowClient) -> str | None:
+            trained = training_of(client, **identity)
+            return trained.run_id if trained is not None and trained.certain else None
+
+        _send_page(config, run, page, _ARTIFACTS, str(result["variant"]))
+
+
+def _send_page(config: Config, find: Callable[[MlflowClient], str | None], page: Path, folder: str, whose: str) -> None:
     try:
-        connect(config).log_artifact(read_json(registered)["run_id"], str(page), "report")
-    except (TrackingError, MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
+        client = connect(config)
+        if run_id := find(client):
+            client.log_artifact(run_id, str(page), folder)
+    except _AWAY as error:
         reason = without_password((str(error).strip().splitlines() or [""])[0])
-        print(f"{page.name}: not on MLflow's page of {registered} ({type(error).__name__}: {reason})", file=sys.stderr)
+        print(f"{page.name}: not on MLflow's page of {whose} ({type(error).__name__}: {reason})", file=sys.stderr)
+
+
+def training_hours(config: Config) -> Callable[[Mapping[str, Any]], float | None]:
+    """Tells the hours of the training that left an evaluated network; None where MLflow does not know or is away.
+
+    Args:
+        config: Names the registry.
+
+    Returns:
+        A function of what `metrics.json` of an evaluation holds. MLflow that is away is asked once.
+    """
+    away = False
+
+    def hours(result: Mapping[str, Any]) -> float | None:
+        nonlocal away
+        identity = _identity(result)
+        if away or not identity or not is_there(config):
+            return None
+        try:
+            trained = training_of(connect(config), **identity)
+        except _AWAY:
+            away = True
+            return None
+        return trained.hours if trained is not None and trained.certain else None
+
+    return hours
+
+
+def _identity(result: Mapping[str, Any]) -> dict[str, str]:
+    """What tells the training of an evaluated network; nothing of a reference method, which has no weights."""
+    found = {key: str(result.get(key) or "") for key in ("params_sha256", "data_sha256", "weights_sha256")}
+    return found if all(found.values()) else {}
 
 
 def _send(
@@ -134,11 +195,10 @@ def _send(
     run_id: str,
     folder: Path,
     result: Mapping[str, Any],
-    card: Path,
+    card: Path | None,
     draw: Callable[[Path], Mapping[str, bytes]],
 ) -> bool:
-    page, facts = card / "card.html", card / "card.json"
-    described = read_json(facts) if facts.is_file() else {}
+    described = read_json(card / "card.json") if card else {}
     mark = fingerprint([result, described])
     if client.get_run(run_id).data.tags.get(SENT) == mark:
         return False
@@ -152,10 +212,10 @@ def _send(
             path = Path(temporary, name)
             path.write_bytes(content)
             client.log_artifact(run_id, str(path), _ARTIFACTS)
-    if described and not described.get("duplicates"):  # which are names of files
-        for path in (page, facts):
-            client.log_artifact(run_id, str(path), "data-card")
-    client.log_inputs(run_id, [dataset_input(str(result["task"]), str(result["data_sha256"]), "evaluation", {})])
+    if card and not described.get("duplicates"):  # which are names of files
+        for name in ("card.html", "card.json"):
+            client.log_artifact(run_id, str(card / name), "data-card")
+    send_data(client, run_id, str(result["task"]), str(result["data_sha256"]), {})
     client.set_tag(run_id, SENT, mark)
     return True
 

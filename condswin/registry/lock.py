@@ -1,4 +1,4 @@
-"""The right to move the champion of a registered model: one process at a time has it, across machines.
+"""The right to change versions and aliases of a registered model: one process at a time has it, across machines.
 
 MLflow has no compare-and-swap, and its aliases go to whoever writes last. But every client reads all tags of a
 registered model in one request, and a tag whose key nobody else writes is deleted by that key alone. A *lease* is such
@@ -42,11 +42,12 @@ _one_request = threading.Lock()
 
 
 @contextmanager
-def promotion_lock(client: MlflowClient, name: str) -> Iterator[Callable[..., None]]:
-    """Holds the right to move the champion of `name`, against every client of the same registry.
+def promotion_lock(client: MlflowClient, name: str) -> Iterator[Callable[..., Any]]:
+    """Holds the right to change versions and aliases of `name`, against every client of the same registry.
 
     Yields:
-        A function that makes one write, `write(client.set_registered_model_alias, ...)`, if the right is still held.
+        A function that makes one write, `write(client.set_registered_model_alias, ...)`, if the right is still held,
+        and returns its answer.
 
     Raises:
         GateError: Others hold it for `WAIT_AT_MOST` seconds. From `write`: others have taken over, or the registry
@@ -57,8 +58,9 @@ def promotion_lock(client: MlflowClient, name: str) -> Iterator[Callable[..., No
         lease.take()
         yield lease.write
     finally:
-        # Without a server there is no releasing, and others break the lease. The error that matters is the block's.
-        with suppress(Exception):
+        # Without a server there is no releasing, and others break the lease. The error that matters is the block's, and
+        # it is not to wait for minutes.
+        with suppress(Exception), _sent_once():
             lease.drop()
 
 
@@ -97,11 +99,11 @@ class _Lease:
                         self._renew()
             if asked > give_up:
                 raise GateError(
-                    f"{self.name}: another promotion has been going on for {WAIT_AT_MOST:.0f} s; try again later"
+                    f"{self.name}: other processes have been changing it for {WAIT_AT_MOST:.0f} s; try again later"
                 )
             time.sleep(POLL * random.uniform(0.5, 1))
 
-    def write(self, request: Callable[..., Any], *arguments: Any) -> None:
+    def write(self, request: Callable[..., Any], *arguments: Any) -> Any:
         if time.monotonic() - self.since > LEASE / 3:
             self._renew()
         elif self.key not in self._read():
@@ -109,7 +111,7 @@ class _Lease:
         with _sent_once():
             if time.monotonic() - self.since > LEASE / 2:
                 raise GateError(f"{self.name}: the registry takes seconds per request; try again when it is faster")
-            request(*arguments)
+            return request(*arguments)
 
     def drop(self) -> None:
         if self.key is not None:
@@ -122,7 +124,7 @@ class _Lease:
     def _set(self) -> None:
         self.number += 1
         self.key, self.since = f"{PREFIX}{self.owner}.{self.number}", time.monotonic()
-        text = f"A promotion is going on. If its process died, the next one goes on after {LEASE:g} s."
+        text = f"A registration or promotion is going on. If its process died, the next one goes on after {LEASE:g} s."
         self.client.set_registered_model_tag(self.name, self.key, text)
 
     def _renew(self) -> None:
@@ -135,7 +137,7 @@ class _Lease:
 
     def _lost(self) -> GateError:
         return GateError(
-            f"{self.name}: this process gave no sign of life for {LEASE:g} s and another one took over; promote again"
+            f"{self.name}: this process gave no sign of life for {LEASE:g} s and another one took over; run it again"
         )
 
 

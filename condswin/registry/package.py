@@ -20,6 +20,7 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import nn
@@ -32,8 +33,17 @@ from condswin.files import fingerprint, sha256, write_json
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model, read_spec
 from condswin.registry.aliases import aliased, find_version
 from condswin.registry.sbom import sbom
-from condswin.registry.signing import SIGNATURE, objection
-from condswin.registry.tracking import connect, tracking_errors, tracking_uri, wait_for_server, without_password
+from condswin.registry.signing import SIGNATURE, objection, sign
+from condswin.registry.tracking import (
+    MEND,
+    TrackingError,
+    connect,
+    in_a_line,
+    tracking_errors,
+    tracking_uri,
+    wait_for_server,
+    without_password,
+)
 
 #: Version tag: `package_sha256` of the files that were registered.
 PACKAGE = "condswin.package_sha256"
@@ -65,10 +75,12 @@ class Logged(NamedTuple):
     Attributes:
         uri: `models:/m-...`.
         sha256: Checksum of its files, taken before they left this machine.
+        signed_by: As `condswin.registry.signing.sign` says it.
     """
 
     uri: str
     sha256: str
+    signed_by: str
 
 
 def model_name(task: TaskName) -> str:
@@ -90,18 +102,19 @@ def log_package(folder: Path, beside: Mapping[str, bytes] | None = None) -> Logg
     logged = client.create_logged_model(run.experiment_id, name=name, source_run_id=run.run_id)
     model = Model(model_id=logged.model_id, model_uuid=logged.model_id, run_id=run.run_id, artifact_path=name)
     with tempfile.TemporaryDirectory(prefix="condswin-package-") as temporary:
-        package = Path(temporary) / "package"
+        package = Path(temporary) / model_name(spec.task)  # a signature says this name
         _build(folder, spec, model, package)
         write_json(package / "sbom.json", sbom(REQUIREMENTS))
         for path, content in (beside or {}).items():
             (package / path).parent.mkdir(exist_ok=True)
             (package / path).write_bytes(content)
         refuse_pickles(package)
+        signed_by = sign(package)
         digest = package_sha256(package)
         client.log_model_artifacts(logged.model_id, str(package))
     client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
     client.finalize_logged_model(logged.model_id, "READY")
-    return Logged(f"models:/{logged.model_id}", digest)
+    return Logged(f"models:/{logged.model_id}", digest, signed_by)
 
 
 def _build(folder: Path, spec: ModelSpec, model: Model, package: Path) -> None:
@@ -182,17 +195,18 @@ def refuse_pickles(package: Path) -> None:
     if not plain:
         raise BadFileError(description, "asks for a pickle or for a loader of its own; register the network again")
     for path in package.rglob("*"):
-        if path.is_file() and path != description and not _is_plain(path.name):
+        if path.is_file() and path not in (description, package / SIGNATURE) and not _is_plain(path.name):
             raise BadFileError(path, f"no file of this kind belongs into a package; there may be: {sorted(_KINDS)}")
 
 
 @contextmanager
-def verified_package(uri: str, config: Config) -> Iterator[Path]:
+def verified_package(uri: str, config: Config, *, within: Path | None = None) -> Iterator[Path]:
     """Fetches the package of a registered version to a temporary folder, which holds exactly what was registered.
 
     Args:
         uri: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
         config: Names the tracking server.
+        within: Where the temporary folder is made, if not where all are.
 
     Raises:
         TrackingError: The server does not answer.
@@ -208,9 +222,7 @@ def verified_package(uri: str, config: Config) -> Iterator[Path]:
             f"{uri}: an older condswin registered version {number} without the tag {PACKAGE}, so nobody can tell "
             "whether its files are those that were registered; register the network again, as a new version"
         )
-    if wrong := objection(name, expected, entry.tags.get(SIGNATURE)):
-        raise ModelAlteredError(f"{uri}: {wrong}; whoever holds the key registers the network again")
-    with tempfile.TemporaryDirectory(prefix="condswin-load-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="condswin-load-", dir=within) as temporary:
         package = fetch(f"models:/{name}/{number}", config, Path(temporary))
         (package / "registered_model_meta").unlink(missing_ok=True)  # MLflow's client writes it while fetching
         try:
@@ -218,11 +230,15 @@ def verified_package(uri: str, config: Config) -> Iterator[Path]:
             if found != expected:
                 raise ModelAlteredError(
                     f"{uri}: its files are not those that were registered (SHA-256 {found[:12]}..., the tag {PACKAGE} "
-                    f"says {expected[:12]}...); restore them, or delete version {number} in MLflow"
+                    f"says {expected[:12]}...); restore them, or register the network again, as a new version"
                 )
             refuse_pickles(package)
+            if model_name(task := read_spec(package / NETWORK).task) != name:
+                raise ModelAlteredError(f"{uri}: its files are of a network for {task}")
         except BadFileError as error:
             raise ModelAlteredError(f"{uri}: {str(error).replace(f'{package}/', '')}") from error
+        if wrong := objection(package):
+            raise ModelAlteredError(f"{uri}: {wrong}; whoever holds the key registers the network again")
         yield package
 
 
@@ -231,7 +247,7 @@ def find_registered(uri: str, config: Config) -> ModelVersion:
 
     Raises:
         TrackingError: The server does not answer.
-        ModelUnavailableError: It has no such version.
+        ModelUnavailableError: It has no such version, or has not finished it.
     """
     parts = _URI.fullmatch(uri.rstrip("/"))
     if parts is None:
@@ -242,6 +258,8 @@ def find_registered(uri: str, config: Config) -> ModelVersion:
         entry = None if number is None else find_version(client, name, number)
     if entry is None:
         raise ModelUnavailableError(f"{uri}: MLflow at {without_password(tracking_uri(config))} has no such version")
+    if entry.status != "READY":
+        raise ModelUnavailableError(f"{uri}: MLflow has not finished version {number} ({entry.status}); register again")
     return entry
 
 
@@ -298,22 +316,30 @@ def load_registered(uri: str, config: Config) -> tuple[nn.Module, ModelSpec]:
         return load_package(uri, package)
 
 
-def fetch(uri: str, config: Config, folder: Path, *, only: str = "") -> Path:
-    """Downloads a registered model's package (or one file of its network) to `folder`; `connect` comes first.
+def fetch(uri: str, config: Config, folder: Path) -> Path:
+    """Downloads a registered model's package to `folder`; `connect` comes first.
 
     Raises:
-        TrackingError: The server does not answer.
+        TrackingError: The server or its store does not answer, or does not hand out the files.
         ModelUnavailableError: It has no such model, or the model's files are gone.
     """
-    wanted = f"{uri}/{NETWORK}/{only}" if only else uri
-    try:
-        # A local store is handed out in place unless a destination is given: never touch the original.
-        path = Path(mlflow.artifacts.download_artifacts(wanted, dst_path=str(folder)))
-    except Exception as error:  # each artifact store raises its own
-        wait_for_server(tracking_uri(config))
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelUnavailableError(f"{uri}: its files cannot be fetched ({without_password(reason)[:300]})") from error
-    if not only and not (path / "MLmodel").is_file():  # for an emptied folder, MLflow fetches nothing and is content
+    place = tracking_uri(config)
+    for last in (False, True):
+        try:
+            # A local store is handed out in place unless a destination is given: never touch the original.
+            path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+            break
+        except Exception as error:  # each artifact store raises its own
+            wait_for_server(place)
+            # Of an answer that was cut off, a refusal or a gateway's page nobody may think that files are gone.
+            if last and isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise ModelUnavailableError(f"{uri}: its files cannot be fetched ({in_a_line(error)})") from error
+            if last:
+                raise TrackingError(
+                    f"MLflow at {without_password(place)}: the files of {uri} cannot be fetched ({in_a_line(error)}); "
+                    f"{MEND}"
+                ) from error
+    if not (path / "MLmodel").is_file():  # for an emptied folder, MLflow fetches nothing and is content
         raise ModelUnavailableError(f"{uri}: its files cannot be fetched (there is no MLmodel)")
     return path
 

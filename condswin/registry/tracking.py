@@ -5,14 +5,19 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlflow
+import mlflow.store.db_migrations
 import requests  # type: ignore[import-untyped]
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from condswin.config.root import Config
@@ -20,8 +25,18 @@ from condswin.errors import CondswinError, ConfigError
 
 #: Seconds within which a server must give a sign of life.
 PATIENCE = 8.0
+#: What to do where no answer came, or none of use.
+MEND = "when it answers again, the same command goes on from there"
 
 _SQLITE = "sqlite:///"
+#: Of several files, MLflow lists what kept it from fetching each.
+_NO_REASON = re.compile("The following failures occurred|##### File ")
+#: A request that failed: MLflow, requests and urllib3 each wrap the reason once.
+_RETRIED = re.compile(
+    r"API request to (?P<url>\S+) failed with (?:timeout )?exception (?:.*\(Caused by \w+)?"
+    r"\([\"'](?:HTTPS?Connection\w*\(.*?\): )?(?P<reason>[^\"']*?)[ ,(\d]*[\"'].*"
+)
+_NOT_REGISTERED = re.compile(r"Registered Model with name=\S+ not found")
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 
 
@@ -50,7 +65,10 @@ def tracking_uri(config: Config) -> str:
 
 def without_password(text: str) -> str:
     """A URI, or a text with some in it, fit for messages and logs."""
-    return re.sub(r"://[^/\s]*@", "://***@", text)
+    # A password may hold a slash; without a colon before it, an @ after a slash is a part of the path.
+    text = re.sub(r"://([^/\s]*|[^/\s]*:\S*)@", "://***@", text)
+    # A query may have a password, a token, or the signature of an address in a bucket.
+    return re.sub(r"(://[^\s?]*\?)\S+", r"\1***", text)
 
 
 def connect(config: Config) -> MlflowClient:
@@ -58,7 +76,7 @@ def connect(config: Config) -> MlflowClient:
 
     Raises:
         ConfigError: The URI is not usable.
-        TrackingError: Nothing answers there within `PATIENCE` seconds.
+        TrackingError: Nothing answers there within `PATIENCE` seconds, or it is a database of another MLflow.
     """
     uri = tracking_uri(config)
     wait_for_server(uri)
@@ -67,9 +85,39 @@ def connect(config: Config) -> MlflowClient:
         environment_kept("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"),
         _one_at_a_time(uri),
     ):
+        _refuse_other_tables(uri)
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def is_there(config: Config) -> bool:
+    """Whether there is a registry to ask: a database file that is missing is made by whoever connects to it."""
+    return _is_made(tracking_uri(config))
+
+
+def _is_made(uri: str) -> bool:
+    return not uri.startswith(_SQLITE) or Path(uri.removeprefix(_SQLITE)).is_file()
+
+
+def _refuse_other_tables(uri: str) -> None:
+    """MLflow changes the tables of an older MLflow as soon as it opens them, if it misses any."""
+    if uri.startswith(("http://", "https://")) or not _is_made(uri):
+        return
+    engine = create_engine(uri, poolclass=NullPool)
+    with engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    if found not in (None, migrations().get_current_head()):
+        raise TrackingError(
+            f"MLflow at {without_password(uri)}: its tables are of another MLflow than {mlflow.__version__}, which "
+            "would change them; `condswin doctor` says what to do"
+        )
+
+
+@cache
+def migrations() -> ScriptDirectory:
+    """The revisions of tables that the installed MLflow knows."""
+    return ScriptDirectory(str(Path(mlflow.store.db_migrations.__file__).parent))
 
 
 @contextmanager
@@ -119,9 +167,22 @@ def tracking_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        text = without_password(lines[0].replace(uri, without_password(uri)))
-        raise TrackingError(f"MLflow at {without_password(uri)}: {text[:400]}") from error
+        place, mend = without_password(uri), "" if _is_an_answer(error) else f"; {MEND}"
+        if _NOT_REGISTERED.search(str(error)):
+            mend = "; `condswin register` makes its first version"
+        raise TrackingError(f"MLflow at {place}: {in_a_line(error).removeprefix(place)}{mend}") from error
+
+
+def _is_an_answer(error: Exception) -> bool:
+    """Whether an error says that something is not there or not allowed, not that no answer came or none of use."""
+    return isinstance(error, MlflowException) and error.error_code not in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+
+
+def in_a_line(error: Exception) -> str:
+    """The reason that is in the text of one of MLflow's errors, without credentials and without what a server sent."""
+    lines = [line for line in str(error).strip().splitlines() if not _NO_REASON.match(line)]
+    text = (lines or [type(error).__name__])[0].partition(" Response body: ")[0]
+    return without_password(_RETRIED.sub(r"\g<url>: \g<reason>", text))[:400]
 
 
 @contextmanager

@@ -48,7 +48,12 @@ def remarks(record: Mapping[str, Any]) -> list[str]:
     generated = dict(record.get("generated", {}))
     if test := _TEST.get(generated.pop("test", "none")):
         found.append(test)
-    return found + [f"the {role} was trained on {trained_on(how)}" for role, how in generated.items() if how != "none"]
+    found += [f"the {role} was trained on {trained_on(how)}" for role, how in generated.items() if how != "none"]
+    if left_out := record.get("left_out"):
+        found.append(f"left out of comparisons with the champion, which was trained on them: {left_out} test cases")
+    if "champion" in record.get("untold", []):
+        found.append("the champion does not say which cases it was trained on: test cases may be among them")
+    return found
 
 
 def trained_on(how: str) -> str:

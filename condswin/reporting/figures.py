@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -30,6 +31,10 @@ INK = "#010101"
 #: Colours of errors: dark to light, read without colour too.
 ERRORS = "magma"
 
+# Values of a fact that are shown, the commonest first.
+_MOST_VALUES = 8
+# Axes in a row.
+_ACROSS = 4
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 _NUMBERED = re.compile(r' id="[A-Za-z0-9.]+_\d+"')
 
@@ -88,19 +93,21 @@ def svg(figure: Figure, described: str) -> Markup:
     return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(described)}" ', 1))
 
 
-def forest(metric: str, unit: str, gains: Mapping[str, tuple[Sequence[float], Interval]]) -> Figure:
+def forest(metric: str, unit: str, gains: Mapping[str, tuple[Sequence[float], Interval]], *, least: int) -> Figure:
     """What the best variant gains on each other method: the mean with its interval, and every patient as a dot.
 
     Args:
         metric: Of which.
         unit: Of the metric.
         gains: By method: of the patients, where they are known, and over them; positive is better.
+        least: Patients from which on colours tell who is better.
     """
     figure = Figure(figsize=(4.9, 0.75 + 0.42 * len(gains)))
     axes = figure.subplots()
     for place, (patients, mean) in enumerate(gains.values()):
         axes.scatter(patients, [place + 0.22] * len(patients), s=11, color="#888888", alpha=0.7, linewidths=0)
-        colour = COLOURS[0] if mean.low > 0 else COLOURS[1] if mean.high < 0 else INK
+        tells = mean.patients >= least
+        colour = COLOURS[0] if tells and mean.low > 0 else COLOURS[1] if tells and mean.high < 0 else INK
         if np.isfinite(mean.low):
             axes.plot([mean.low, mean.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
         axes.plot([mean.mean], [place], marker="D", markersize=6, color=colour)
@@ -110,7 +117,8 @@ def forest(metric: str, unit: str, gains: Mapping[str, tuple[Sequence[float], In
     room = 0.6 * (max(seen) - min(seen)) or 1.0
     low = max(min(seen) - room, min([mean.low for _, mean in gains.values() if np.isfinite(mean.low)] + seen))
     high = min(max(seen) + room, max([mean.high for _, mean in gains.values() if np.isfinite(mean.high)] + seen))
-    axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    pad = 0.05 * (high - low) or 1.0
+    axes.set_xlim(low - pad, high + pad)
     axes.set_yticks(range(len(gains)), [label(name, 26) for name in gains], fontsize=9)
     axes.set_ylim(len(gains) - 0.5, -0.6)
     axes.tick_params(labelsize=9)
@@ -164,6 +172,43 @@ def colour_bar(title: str, low: float, high: float, *, error: bool) -> Figure:
     bar = figure.colorbar(scale, cax=figure.add_axes((0, 0, 1, 1)), orientation="horizontal")
     bar.set_label(title, fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    bar.locator = MaxNLocator(3)
-    bar.update_ticks()
+    bar.set_ticks([low, (low + high) / 2, high], labels=[f"{value:.3g}" for value in (low, (low + high) / 2, high)])
+    return figure
+
+
+def grid(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with so many axes in rows of four, each row of this height in inches."""
+    rows = -(-count // _ACROSS)
+    figure = Figure(figsize=(11, height * rows), layout="constrained")
+    axes = list(figure.subplots(rows, _ACROSS, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.axis("off")
+    return figure, axes[:count]
+
+
+def histograms(
+    statistics: Mapping[str, Sequence[float]],
+    titles: Mapping[str, str],
+    counts: Mapping[str, Mapping[str, int]],
+    counted: Sequence[str],
+) -> Figure:
+    """How numbers and facts of cases are distributed, an axis each.
+
+    Args:
+        statistics: Numbers of all cases by name.
+        titles: Of these, by name.
+        counts: How many cases have which value, by fact.
+        counted: The facts to show.
+    """
+    figure, axes = grid(len(titles) + len(counted), 2.3)
+    for axis, (name, title) in zip(axes, titles.items(), strict=False):
+        axis.hist(statistics[name], bins=20, color="#346")
+        axis.set_title(title, fontsize=9)
+        axis.tick_params(labelsize=8)
+    for axis, fact in zip(axes[len(titles) :], counted, strict=True):
+        shown = sorted(counts[fact].items(), key=lambda each: -each[1])[:_MOST_VALUES]
+        names = [label(value, 24) for value, _ in shown]
+        axis.barh(range(len(shown)), [count for _, count in shown], color="#346", tick_label=names)
+        axis.set_title(fact, fontsize=9)
+        axis.tick_params(labelsize=8)
     return figure

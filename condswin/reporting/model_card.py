@@ -9,7 +9,7 @@ from typing import Any
 
 from condswin.evaluation.summary import Summary, summarise
 from condswin.networks.saving import ModelSpec
-from condswin.plain import cell, label
+from condswin.plain import cell, label, span
 from condswin.reporting.decision import trained_on
 from condswin.tasks.facts import Facts, Row
 from condswin.tasks.pictures import Pictures
@@ -125,7 +125,7 @@ class Card:
         ]
         seen = self.spec.provenance.get("seen", {})
         if seen:
-            spans = ", ".join(f"{name} {low:g} to {high:g} mm" for name, (low, _, high) in seen.items())
+            spans = ", ".join(f"{name} {span(low, high, 6)} mm" for name, (low, _, high) in seen.items())
             limits.append(f"Trained with: {spans}. `condswin predict` refuses what is far from that.")
         if data := self.spec.provenance.get("parameters", {}).get("data"):
             limits.append(f"Prepared with: {cell(', '.join(f'{key} {value}' for key, value in data.items()), 600)}.")
@@ -165,6 +165,7 @@ def _table(
 
 
 def _shown(summary: Summary | None) -> str:
-    if summary is None or summary["mean"] is None:
+    mean, low, high = (summary[key] for key in ("mean", "low", "high")) if summary else (None, None, None)
+    if mean is None or low is None or high is None:
         return "–"
-    return f"{summary['mean']:.4g} ({summary['low']:.4g} to {summary['high']:.4g})"
+    return f"{mean:.4g}" + (f" ({span(low, high, 4)})" if low != high else "")

@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.networks.blocks import parameter_count
-from condswin.networks.costs import Flops, count_flops
+from condswin.networks.costs import Flops, count_flops, latencies
 from condswin.networks.saving import load_model
 from condswin.networks.watching import Decision, has_routers, watched
 from condswin.reporting.figures import svg
@@ -25,6 +25,8 @@ from condswin.tasks.pictures import Pictures
 
 #: Slices that routers are watched on.
 _SLICES = 4
+#: Times that a slice is measured.
+ROUNDS = 5
 #: Kinds of patches, from a third with little to a third with much.
 _THIRDS = 3
 
@@ -36,6 +38,7 @@ class Seen(NamedTuple):
         parameters: Trained numbers.
         flops: Of one slice.
         size: Rows and columns of that slice.
+        milliseconds: Median time of that slice on this machine's CPU.
         maps: Which patches of it took the heavy branch; None without routers.
         shares: Of the patches with little, some and much, the shares that took the heavy branch: by `intensity` and by
             `edge`; nothing without routers that choose.
@@ -44,6 +47,7 @@ class Seen(NamedTuple):
     parameters: int
     flops: Flops
     size: tuple[int, int]
+    milliseconds: float
     maps: Markup | None
     shares: dict[str, list[float]]
 
@@ -74,7 +78,8 @@ def look_into(config: Config, task: TaskName, model: Path, prepared: Path) -> Se
         maps = svg(router_maps(names[0], backgrounds[0], found[0]), said)
     rows, columns = first.shape[-2:]
     flops = count_flops(network, first)
-    return Seen(parameter_count(network), flops, (rows, columns), maps, heavy_shares(backgrounds, found))
+    milliseconds = 1e3 * latencies({"": (network, first)}, rounds=ROUNDS)[""]
+    return Seen(parameter_count(network), flops, (rows, columns), milliseconds, maps, heavy_shares(backgrounds, found))
 
 
 def heavy_shares(

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting, cards where a table does not fit, the theme, and the comparison of two pictures. Without it all is readable.
+// Sorting, cards where a table does not fit a telephone, the theme, and the comparison of two pictures. Without it all is readable.
 
 function sort(table, column, header) {
   const down = header.getAttribute("aria-sort") !== "descending";
@@ -22,7 +22,10 @@ for (const table of document.querySelectorAll(".frame > table")) {
   });
   new ResizeObserver(() => {
     table.classList.remove("narrow");
-    table.classList.toggle("narrow", table.offsetWidth > table.parentElement.clientWidth);
+    table.classList.toggle("narrow", innerWidth < 760 && table.offsetWidth > table.parentElement.clientWidth);
+    const wide = table.offsetWidth > table.parentElement.clientWidth;
+    table.parentElement.classList.toggle("wide", wide);
+    if (wide) table.parentElement.tabIndex = 0; else table.parentElement.removeAttribute("tabindex");
   }).observe(table.parentElement);
 }
 
@@ -54,6 +57,7 @@ for (const shown of document.querySelectorAll(".case")) {
       const picture = pictures[Number(control(name).value)];
       image.src = picture.uris[slice];
       image.alt = `${picture.alt.split(",")[0]}, ${places[slice]}`;
+      wipe.querySelector(`.name.${name}`).textContent = control(name).selectedOptions[0].textContent;
     }
     if (control("slice")) control("slice").setAttribute("aria-valuetext", places[slice]);
     viewer.querySelector("output").textContent = places[slice];

@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import stdev
 from typing import Any
 
@@ -28,13 +30,20 @@ _TEXTS = ("case", "acquisition")
 _NAME = 60
 
 
-def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) -> None:
-    """Prints variants x metrics per task, the best first, and where to look further."""
+def where_to_look(config: Config) -> dict[str, str | None]:
+    """The last run's report, if it is there, and the MLflow that commands use here: their `report` and `mlflow`."""
     # Imported here, so that scoring files does not wait for MLflow.
     from condswin.registry.tracking import tracking_uri, without_password
 
-    # A log has no width of its own; what rich assumes would cut the names of variants and metrics.
-    console = _console(None if sys.stdout.isatty() else LOG_WIDTH)
+    uri, page = without_password(tracking_uri(config)), layout.report()
+    return {"report": str(page) if page.exists() else None, "mlflow": uri}
+
+
+def print_tables(
+    config: Config, comparisons: Mapping[TaskName, Mapping[str, Any]], further: Mapping[str, str | None]
+) -> None:
+    """Prints variants x metrics per task, the best first, and where to look further."""
+    console = _console()
     for task_name, comparison in comparisons.items():
         task = load(Facts, task_name, config)
         cases = next(iter(comparison["variants"].values()))["test"][comparison["metric"]]["cases"]
@@ -57,18 +66,30 @@ def print_tables(config: Config, comparisons: dict[TaskName, dict[str, Any]]) ->
             for line in (headline(decision), *decision_lines(decision)):
                 console.print(plain(line), soft_wrap=True)
         console.print()
-    if layout.report().exists():
-        console.print(f"report:    {layout.report()}", soft_wrap=True)
-    uri = tracking_uri(config)
-    if uri.startswith("http"):
-        console.print(f"MLflow UI: {without_password(uri)}", soft_wrap=True)
-    else:
-        console.print(f"MLflow UI: .venv/bin/mlflow ui --backend-store-uri {config.tracking.uri}", soft_wrap=True)
+    if further["report"]:
+        console.print(f"report:    {further['report']}", soft_wrap=True)
+    uri = str(further["mlflow"])
+    served = uri.startswith(("http://", "https://"))
+    # The program lies beside this Python's, which need not be on PATH.
+    program = os.path.relpath(Path(sys.executable).with_name("mlflow"))
+    command = uri if served else f"{program} ui --backend-store-uri {shlex.quote(uri)}"
+    console.print(f"MLflow UI: {command}", soft_wrap=True)
 
 
-def _console(width: int | None = None) -> Console:
-    """One that takes names as they are: `[/b]` is no markup, `:x:` no emoji."""
-    return Console(width=width, markup=False, emoji=False)
+def print_wide(tables: Iterable[Table]) -> None:
+    """Prints tables of many columns, wider than a narrow terminal: names and figures stay whole."""
+    console = _console()
+    console.width = max(console.width, 140)
+    for table in tables:
+        console.print(table)
+
+
+def _console() -> Console:
+    """One that takes names as they are: `[/b]` is no markup, `:x:` no emoji.
+
+    A log has no width of its own; what rich assumes would cut names and figures.
+    """
+    return Console(width=None if sys.stdout.isatty() else LOG_WIDTH, markup=False, emoji=False)
 
 
 def print_summary(split: dict[str, Any]) -> None:
@@ -81,7 +102,7 @@ def print_summary(split: dict[str, Any]) -> None:
     for part, summaries in parts:
         for name, value in summaries.items():
             if "mean" in value:
-                interval = span(name, value["low"], value["high"]) or "-"
+                interval = ends(name, value["low"], value["high"]) or "-"
                 # Reference methods have no details.
                 means = [summaries[baseline].get(name, {"mean": None})["mean"] for baseline in baselines]
                 others = [shown(name, mean) for mean in means]
@@ -93,7 +114,7 @@ def print_summary(split: dict[str, Any]) -> None:
 
 def print_trials(results: Mapping[str, Any]) -> None:
     """Prints the trials of a search, the best one first, and how to train with its parameters."""
-    console = _console(None if sys.stdout.isatty() else LOG_WIDTH)
+    console = _console()
     metric, best = results["metric"], results["best"]
     keys = list(dict.fromkeys(key for row in results["trials"] for key in row["params"]))
     seeds = len(best["values"]) if best else 1
@@ -143,10 +164,10 @@ def print_history(events: Sequence[Mapping[str, str]]) -> None:
         table.add_column(column, overflow="fold", min_width=25 if column == "at" else None)
     for event in events:
         table.add_row(*(plain(event[column]) for column in ("at", "version", "event", "by", "why")))
-    _console(None if sys.stdout.isatty() else LOG_WIDTH).print(table)
+    _console().print(table)
 
 
-def table_rows(task: Facts, comparison: dict[str, Any]) -> list[dict[str, str]]:
+def table_rows(task: Facts, comparison: Mapping[str, Any]) -> list[dict[str, str]]:
     """Rows of the test table: a cell per metric; the best variant, reference methods beside it, then the others."""
     best, variants = comparison["best"], comparison["variants"]
     tested = {name: splits["test"] for name, splits in variants.items()}
@@ -163,21 +184,22 @@ def table_rows(task: Facts, comparison: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def case_rows(task: Facts, rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+def case_rows(task: Facts, rows: Sequence[Mapping[str, float | str]]) -> list[dict[str, str]]:
     """Cells of the per-case table: traits, metrics and details of each case, worst first by the first metric.
 
     Args:
         task: Names the columns.
-        rows: As read from a CSV of cases; NaN is shown as `-` and sorted last.
+        rows: As `read_rows` gives them; NaN is shown as `-` and sorted last.
     """
     metric, higher_is_better = next(iter(task.metrics.items()))
     values = [float(row[metric]) * (1 if higher_is_better else -1) for row in rows]
-    order = sorted(range(len(rows)), key=lambda place: (math.isnan(values[place]), values[place], rows[place]["case"]))
+    cases = [str(row["case"]) for row in rows]
+    order = sorted(range(len(rows)), key=lambda place: (math.isnan(values[place]), values[place], cases[place]))
     texts = {*_TEXTS, *(trait for trait, kind in task.traits.items() if kind is str)}
     wanted = dict.fromkeys((*_TEXTS, *task.traits, *task.metrics, *task.details))
     columns = [name for name in wanted if rows and name in rows[0]]
     return [
-        {name: rows[place][name] if name in texts else _case_cell(name, rows[place][name]) for name in columns}
+        {name: str(rows[place][name]) if name in texts else _case_cell(name, rows[place][name]) for name in columns}
         for place in order
     ]
 
@@ -189,25 +211,25 @@ def shown(metric: str, value: float | None) -> str:
     return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.{DECIMALS.get(metric, 3)}f}"
 
 
-def span(metric: str, low: float | None, high: float | None) -> str:
+def ends(metric: str, low: float | None, high: float | None) -> str:
     """An interval with as many decimals as its ends differ in; nothing if it has no ends, or they do not differ."""
     if low is None or high is None or not math.isfinite(low) or not math.isfinite(high):
         return ""
-    ends = shown(metric, low), shown(metric, high)
+    texts = shown(metric, low), shown(metric, high)
     decimals = DECIMALS.get(metric, 3)
-    while ends[0] == ends[1] and (decimals := decimals + 1) < 12:
-        ends = f"{low:.{decimals}f}", f"{high:.{decimals}f}"
-    return f"{ends[0]} to {ends[1]}" if ends[0] != ends[1] else ""
+    while texts[0] == texts[1] and (decimals := decimals + 1) < 12:
+        texts = f"{low:.{decimals}f}", f"{high:.{decimals}f}"
+    return f"{texts[0]} to {texts[1]}" if texts[0] != texts[1] else ""
 
 
-def _case_cell(column: str, text: str) -> str:
-    value = float(text)
+def _case_cell(column: str, given: float | str) -> str:
+    value = float(given)
     return shown(column, None if math.isnan(value) else value)
 
 
 def _gain(metric: str, gain: Mapping[str, Any]) -> str:
-    ends = span(metric, gain["low"], gain["high"])
-    return shown(metric, gain["mean"]) + (f" ({ends})" if ends else "")
+    bounds = ends(metric, gain["low"], gain["high"])
+    return shown(metric, gain["mean"]) + (f" ({bounds})" if bounds else "")
 
 
 def _cell(metric: str, summary: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Keys of objects, which anybody may have chosen, as places in a folder."""
+"""What sources are called, and keys of objects, which anybody may have chosen, as places in a folder."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +8,13 @@ from condswin.files import folded
 
 #: Bytes of one name. File systems take 255, and names of files that are not whole yet are longer than the final ones.
 LONGEST = 200
+#: How versions in a DVC remote begin: `dvc+s3://bucket/prefix/MD5.dir`, `dvc+/folder/MD5.dir`.
+SCHEME = "dvc+"
+
+
+def is_fetched(source: str) -> bool:
+    """Whether a source's files are brought here first; else it is a folder."""
+    return source.startswith(("s3://", SCHEME))
 
 
 def places(folder: Path, source: str, keys: Iterable[str]) -> dict[str, Path]:

@@ -15,7 +15,8 @@ from condswin.errors import BadDataError
 from condswin.files import copy_with_sha256, fingerprint, sha256
 from condswin.progress import track
 from condswin.sources.contents import SIZE, Listed
-from condswin.sources.keys import places
+from condswin.sources.keys import SCHEME, is_fetched, places
+from condswin.sources.remote import address, fetch
 from condswin.sources.s3 import Prefix
 
 
@@ -65,14 +66,14 @@ class LocalSource(NamedTuple):
 def local_source(
     source: str, scratch: Path, *, earlier: Iterable[Fetched] = (), accept_unchecked: bool = False
 ) -> Iterator[LocalSource]:
-    """Yields a folder with the source's files; an S3 prefix is downloaded beside `scratch` while the block runs.
+    """Yields a folder with the source's files; what is elsewhere is downloaded beside `scratch` while the block runs.
 
     Objects that are here already are not fetched: from an interrupted download, or among `earlier`. They are read
     whole and compared with their SHA-256; their objects' ETags must be those that are listed. Files of objects that
     are not listed go.
 
     Args:
-        source: Folder or `s3://` prefix.
+        source: Folder, `s3://` prefix, or version in a DVC remote (`condswin.sources.remote`).
         scratch: Path that names the folder for downloads, which is removed when the block succeeds.
         earlier: Files of the same objects that lie elsewhere and stay as they are.
         accept_unchecked: Take objects of which size alone can be compared.
@@ -80,11 +81,16 @@ def local_source(
     Raises:
         BadDataError: The folder does not exist, or S3 refuses, lies, or holds nothing under the prefix.
     """
-    if not source.startswith("s3://"):
+    if not is_fetched(source):
         yield LocalSource(_existing(source), {})
         return
     # Of this source alone: an interrupted download of another one is not mixed in.
     folder = scratch.with_name(f"{scratch.name}-{fingerprint(source)[:8]}")
+    if source.startswith(SCHEME):
+        fetch(source, folder)
+        yield LocalSource(folder, {})
+        shutil.rmtree(folder)
+        return
     download = _Download(Prefix(source), folder, accept_unchecked)
     yield LocalSource(download.files, download.run(list(earlier)))
     shutil.rmtree(folder)
@@ -93,11 +99,14 @@ def local_source(
 def source_version(source: str) -> str:
     """A checksum that changes when files of a source do; they are listed, not read.
 
-    Of objects it is made of keys, sizes and ETags; of files, of paths, sizes and times of modification.
+    Of objects it is made of keys, sizes and ETags; of files, of paths, sizes and times of modification. Of a version in
+    a DVC remote it is the MD5 that the source names.
 
     Raises:
         BadDataError: As `local_source` raises it.
     """
+    if source.startswith(SCHEME):
+        return address(source)[1]
     if source.startswith("s3://"):
         return fingerprint(sorted([key, one.size, one.etag] for key, one in Prefix(source).objects().items()))[:16]
     folder = _existing(source)
@@ -109,7 +118,8 @@ def source_version(source: str) -> str:
 def _existing(source: str) -> Path:
     if "://" in source:
         # Not all of it: it may be signed.
-        raise BadDataError(f"{source.partition('://')[0]}://: sources are folders and s3:// prefixes")
+        scheme = source.partition("://")[0]
+        raise BadDataError(f"{scheme}://: sources are folders, s3:// prefixes and dvc+s3://...; set `source`")
     folder = Path(source)
     if not folder.is_dir():
         raise BadDataError(f"{source}: no such folder; set `source` in the parameters to a folder or an s3:// prefix")

@@ -342,6 +342,7 @@ def _differences(metrics: list[str], names: list[str], places: list[str], result
                 cells.append("-")
                 continue
             reach = stats.t.ppf(0.975, len(found) - 1) * np.std(found, ddof=1) / len(found) ** 0.5
-            cells.append(f"{np.mean(found):+.3f} ({np.mean(found) - reach:+.3f} to {np.mean(found) + reach:+.3f})")
+            low, high = f"{np.mean(found) - reach:+.3f}", f"{np.mean(found) + reach:+.3f}"
+            cells.append(f"{np.mean(found):+.3f}" + (f" ({low} to {high})" if low != high else ""))
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, "", "Differences from the first network, paired by seed, with 95 % intervals over seeds.", ""]

@@ -1,18 +1,18 @@
 """Command: what networks cost on this machine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
-from condswin.devices import compiled
+from condswin.devices import compiled, compiling
 from condswin.errors import ConfigError
 from condswin.networks.costs import Cost, limited_threads, measure
 from condswin.networks.models import create_model
-from condswin.networks.presets import list_variants
+from condswin.networks.presets import list_variants, settings_of
 from condswin.outputs import write_result
 
 
@@ -25,10 +25,12 @@ def bench(
     device: str,
     threads: int | None,
     rounds: int,
+    overrides: Mapping[str, Any],
     compile_too: bool,
     out: Path | None,
-) -> None:
-    """Measures, prints tables and writes JSON.
+    show: Callable[[Table], None] = lambda table: None,
+) -> dict[str, Cost]:
+    """Measures, shows tables and writes JSON.
 
     Args:
         variants: Names; None for all.
@@ -38,34 +40,42 @@ def bench(
         device: A torch device.
         threads: CPU threads; None for PyTorch's choice.
         rounds: Measurements per network.
+        overrides: Settings of all of them that differ from the preset's.
         compile_too: Measure `torch.compile` beside eager execution.
         out: JSON file; None for none.
+        show: Called with each table.
 
     Raises:
-        ConfigError: No such variant, preset or device.
+        ConfigError: No such variant, preset, setting or device.
+        MachineError: What torch compiled is damaged.
     """
     names = list(variants or list_variants())
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"bench: --device {device}: torch finds no GPU here; take cpu, or see nvidia-smi")
     try:
         image = torch.randn(batch, 1, size, size, device=device)
-        networks = {name: create_model(name, preset=preset).to(device) for name in names}
-    except (ValueError, RuntimeError, AssertionError) as error:  # torch raises each of them for devices
+        for name in names:  # channels, which `create_model` takes beside settings, are none
+            settings_of(name, preset=preset, **overrides)
+        networks = {name: create_model(name, preset=preset, **overrides).to(device) for name in names}
+    except (ValueError, TypeError, RuntimeError, AssertionError) as error:  # torch raises each of them for devices
         raise ConfigError(f"bench: {str(error).splitlines()[0]}") from None
     if compile_too:
         networks |= {f"{name}, compiled": compiled(networks[name]) for name in names}
-    with limited_threads(threads):
+    with limited_threads(threads), compiling():
         costs = measure(networks, image, rounds=rounds)
         used = torch.get_num_threads()
-    console = Console()
-    console.width = max(console.width, 140)
-    title = f"{preset}, {batch} x {size} x {size}, {device}, {used} threads, medians of {rounds}"
-    console.print(table(costs, title=title))
+    changed = "".join(f", {name} {value}" for name, value in overrides.items())
+    title = f"{preset}{changed}, {batch} x {size} x {size}, {device}, {used} threads, medians of {rounds}"
+    show(table(costs, title=title))
     others = {f"{name} / swin": (name, "swin") for name in costs if name != "swin"}
     if "swin" in costs and others:
-        console.print(ratios(costs, others))
+        show(ratios(costs, others))
     if out is not None:
-        settings = {"preset": preset, "batch": batch, "size": size, "device": device, "threads": used, "rounds": rounds}
+        settings = {"preset": preset, "overrides": dict(overrides), "batch": batch, "size": size, "device": device}
+        measured = {"threads": used, "rounds": rounds, "torch": torch.__version__}
         numbers = {name: asdict(cost) for name, cost in costs.items()}
-        write_result(out, "bench", {**settings, "torch": torch.__version__, "costs": numbers})
+        write_result(out, "bench", {**settings, **measured, "costs": numbers})
+    return costs
 
 
 def table(costs: Mapping[str, Cost], *, title: str) -> Table:

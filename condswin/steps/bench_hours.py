@@ -1,11 +1,10 @@
 """Command: what a training costs on a card that is not at hand, by arithmetic alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from condswin.config.names import TaskName
@@ -48,8 +47,9 @@ def bench_hours(
     size: tuple[int, int],
     card: Card,
     out: Path | None,
+    show: Callable[[Table], None] = lambda table: None,
 ) -> dict[str, Hours]:
-    """Counts a forward pass of each variant, multiplies, prints a table and writes JSON. Nothing is trained.
+    """Counts a forward pass of each variant, multiplies, shows a table and writes JSON. Nothing is trained.
 
     Args:
         config: Parameters.
@@ -59,6 +59,7 @@ def bench_hours(
         size: Rows and columns of what the network sees of a slice: a crop, or k-space's columns.
         card: The device.
         out: JSON file; None for none.
+        show: Called with each table.
 
     Raises:
         ConfigError: There is no such variant.
@@ -75,9 +76,7 @@ def bench_hours(
         flops = count_flops(network, torch.zeros(1, inside, *size)).total
         seconds = flops * passes * slices * train.epochs / (card.tflops * 1e12 * card.utilisation)
         found[label] = Hours(parameter_count(network), flops, passes, slices, train.epochs, seconds / 3600)
-    console = Console()
-    console.width = max(console.width, 140)
-    console.print(_table(found, size, card))
+    show(_table(found, size, card))
     if out is not None:
         settings = {"card": card._asdict(), "size": list(size), "torch": torch.__version__}
         write_result(out, "bench", {**settings, "hours": {label: each._asdict() for label, each in found.items()}})

@@ -3,20 +3,19 @@
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from condswin.config.names import TaskName
 from condswin.config.root import Config
-from condswin.devices import device
+from condswin.devices import compiling, device
 from condswin.errors import CondswinError
 from condswin.networks.costs import peak_memory
 from condswin.networks.models import create_model
@@ -89,8 +88,9 @@ def bench_training(
     batches: int,
     out: Path | None,
     card: Card | None = None,
-) -> dict[str, Phases]:
-    """Trains each variant for some batches, which nothing is kept of; prints tables and writes JSON.
+    show: Callable[[Table], None] = lambda table: None,
+) -> tuple[dict[str, Phases], dict[str, Feeding]]:
+    """Trains each variant for some batches, which nothing is kept of; shows tables and writes JSON.
 
     Several settings are measured in turns, so that what else the machine does meets all of them alike; but those of
     one number of processes after those of another.
@@ -103,14 +103,17 @@ def bench_training(
         prepared: Output of the prepare step.
         batches: That are measured of each; some more come before.
         out: JSON file; None for none.
+        show: Called with each table.
         card: Also say what it would take from loaders, and what these give.
 
     Returns:
-        What was measured, by variant and what is said of the parameters.
+        What was measured, by variant and what is said of the parameters; and by the same, what loaders give, if there
+        is a card.
 
     Raises:
         ConfigError: There is no such variant, or there cannot be so many processes.
         RankError: One of the processes died.
+        MachineError: What torch compiled is damaged.
     """
     section = next(iter(configs.values())).task(task_name)
     for label in variants:
@@ -127,18 +130,16 @@ def bench_training(
 
     for ranks, alike in groupby(sorted(rows, key=processes), key=processes):
         job = _Job(task_name, list(alike), prepared, batches)
-        with helped(ranks, _measure, job) as here:
+        with helped(ranks, _measure, job) as here, compiling():
             measured |= _measure(here, job)
     measured = {row.label: measured[row.label] for row in rows}
-    console = Console()
-    console.width = max(console.width, 140)
     where = f"{device(section.train.device).type}, {torch.get_num_threads()} threads"
-    console.print(_table(measured, title=f"{task_name}, {where}, medians of {batches} batches, ms"))
+    show(_table(measured, title=f"{task_name}, {where}, medians of {batches} batches, ms"))
     if len(configs) > 1:
-        console.print(_ratios(measured, len(configs)))
+        show(_ratios(measured, len(configs)))
     fed = {} if card is None else {row.label: _feeding(row, task_name, prepared, card, batches) for row in rows}
     if card is not None:
-        console.print(_feeding_table(fed, card))
+        show(_feeding_table(fed, card))
     if out is not None:
         numbers = {
             row.label: {
@@ -152,7 +153,7 @@ def bench_training(
         settings = {"card": card and card._asdict(), "batches": batches, "torch": torch.__version__}
         feeds = {label: each._asdict() for label, each in fed.items()}
         write_result(out, "bench", {**settings, "phases": numbers, "feeding": feeds})
-    return measured
+    return measured, fed
 
 
 class _Trained:

@@ -10,8 +10,7 @@ from condswin.outputs import open_output
 #: Steps whose results are kept, and for which tasks.
 STEPS: dict[str, tuple[TaskName, ...]] = {
     **dict.fromkeys(("demo_data", "ingest", "prepare", "train", "evaluate", "compare"), TASKS),
-    "baseline": tuple(OWN),
-    "data_card": ("reconstruction",),
+    **dict.fromkeys(("baseline", "data_card"), tuple(OWN)),
 }
 #: The step that is on all tasks.
 REPORT = "report"

@@ -7,6 +7,7 @@ from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.outputs import open_output
 from condswin.progress import progress
+from condswin.sources.keys import is_fetched
 from condswin.tasks.generation import Generation
 from condswin.tasks.loading import load
 
@@ -30,7 +31,7 @@ def demo_data(config: Config, task_name: TaskName, *, out: Path, overwrite: bool
     """
     source = config.task(task_name).source
     generated = Path(source).resolve() == out.resolve()
-    inputs = [] if generated or source.startswith("s3://") else [Path(source)]
+    inputs = [] if generated or is_fetched(source) else [Path(source)]
     output = open_output(out, step="demo-data", inputs=inputs, overwrite=overwrite)
     if not generated:
         output.claim([NOTE])

@@ -10,9 +10,11 @@ from condswin.config.root import Config
 from condswin.devices import device
 from condswin.errors import BadDataError
 from condswin.evaluation.folder import known_evaluation, write_evaluation
+from condswin.leaks import refuse_trained_on
 from condswin.manifest import Manifest
 from condswin.networks.saving import WEIGHTS, load_model
 from condswin.outputs import open_output
+from condswin.progress import say
 from condswin.tasks.loading import load
 from condswin.tasks.prediction import Prediction
 from condswin.validity import make_key
@@ -37,7 +39,8 @@ def evaluate(
         reference method and metric.
 
     Raises:
-        BadDataError: There is no test case, or the model was made for the other task.
+        BadDataError: There is no test case, the model was made for the other task, or it was trained on cases that it
+            is to be scored on.
         OutputError: Writing to `out` would hurt something.
     """
     manifest = Manifest.read(prepared, task_name)
@@ -45,6 +48,8 @@ def evaluate(
     network, spec = load_model(model)
     if spec.task != task_name:
         raise BadDataError(f"{model}: a model for {spec.task}, {task_name} was asked for")
+    if not refuse_trained_on(spec, manifest, prepared, "val", "test"):
+        say(f"{model}: does not say which cases it was trained on, so those that it is scored on may be among them")
     prediction = load(Prediction, task_name, config)
     place = device(config.task(task_name).train.device)
     weights = checksums(model).sha256(model / WEIGHTS)

@@ -18,9 +18,10 @@ from condswin.files import MANIFEST, copy_with_sha256, read_json, write_json
 from condswin.listing import LINKED, identity, summary
 from condswin.manifest import GENERATED, CaseRecord, FileRecord, Manifest
 from condswin.outputs import check_file, check_output, checksums_by, open_output, require_space, write_result
-from condswin.patients import patient_key
+from condswin.patients import BY_NAME, patient_key
 from condswin.progress import progress, say
 from condswin.sources.contents import SIZE
+from condswin.sources.keys import is_fetched
 from condswin.sources.local import Fetched, Origin, local_source
 from condswin.splits import assign_splits, refuse_leaks, refuse_one_patient, remarks
 from condswin.tasks.loading import load
@@ -37,7 +38,7 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overw
     Args:
         config: Parameters; the task's `ingest` section decides.
         task_name: Which task.
-        source: Folder or `s3://` prefix with fastMRI or LiTS files.
+        source: Folder, `s3://` prefix or version in a DVC remote, with fastMRI or LiTS files.
         out: Folder for `<split>/<file>` unless files are left where they are, `manifest.json`, `splits.json` (cases by
             split, under every fold if there are folds) and, if any file is bad, `bad-files.json` beside it.
         overwrite: Write into a folder that holds other files too.
@@ -45,11 +46,11 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overw
     Raises:
         BadDataError: Files are bad and the policy is to fail (the message lists all), no case is left, there are more
             folds than patients, all cases are of one patient, or one person or one file is in two splits (of any fold).
-        ConfigError: Files of an `s3://` prefix are to be left where they are.
+        ConfigError: Files that are fetched are to be left where they are.
         OutputError: Writing to `out` would hurt something, or there is no room.
     """
     policy = config.task(task_name).ingest
-    if not policy.copy and source.startswith("s3://"):
+    if not policy.copy and is_fetched(source):
         raise ConfigError(
             f"{task_name}.ingest.copy: false leaves files where they are, but those of {source} are fetched: set it to "
             "true"
@@ -101,7 +102,7 @@ def ingest(config: Config, task_name: TaskName, *, source: str, out: Path, overw
         good = [case for case in cases if case.name in infos]
         if policy.split_by == "file":
             infos = {
-                name: CaseInfo(patient_key(name), {**info.details, "patient_from": "file name"})
+                name: CaseInfo(patient_key(name), {**info.details, "patient_from": BY_NAME})
                 for name, info in infos.items()
             }
         refuse_one_patient(infos, task_name)
@@ -160,7 +161,7 @@ def check_places(source: str, out: Path, *, overwrite: bool = False) -> None:
     Raises:
         OutputError: One of these.
     """
-    inputs = [] if source.startswith("s3://") else [Path(source)]
+    inputs = [] if is_fetched(source) else [Path(source)]
     check_output(out, step="ingest", inputs=inputs, overwrite=overwrite)
     for folder in inputs:
         _refuse_below(folder, out)

@@ -19,9 +19,9 @@ from condswin.files import MANIFEST, fingerprint, sha256
 from condswin.manifest import GENERATED, Manifest
 from condswin.networks.saving import WEIGHTS, ModelSpec, read_spec
 from condswin.provenance import knows_commit
-from condswin.registry.aliases import RECORD
+from condswin.registry.approval import decision_in
 from condswin.registry.package import NETWORK, PACKAGE, find_registered, verified_package
-from condswin.registry.signing import SIGNATURE, TRUSTED_KEYS, checks_signatures
+from condswin.registry.signing import SIGNATURE, SIGNED_BY, TRUSTED_KEYS, checks_signatures, signer
 from condswin.registry.tracking import connect, tracking_errors, tracking_uri
 from condswin.versioned import contained, stored
 
@@ -62,6 +62,7 @@ class _Found:
     package: Path | None
     spec: ModelSpec | None
     prepared: Path
+    remote: str
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -88,17 +89,19 @@ def lineage(config: Config, model: str, *, prepared: Callable[[str], Path], chec
     entry = find_registered(model, config)
     tags = {key: str(value) for key, value in entry.tags.items()}
     uri = f"models:/{entry.name}/{entry.version}"
-    links = list(_links(uri, entry.creation_timestamp, tags))
-    if not check:
-        return links
     with ExitStack() as stack, tracking_errors(tracking_uri(config)):
+        client = connect(config)
+        decision = decision_in(client, entry.name, str(entry.version), tags)
+        links = list(_links(uri, entry.creation_timestamp, tags, decision))
+        if not check:
+            return links
         package, objection = None, ""
         try:
             package = stack.enter_context(verified_package(uri, config))
         except CondswinError as error:
             objection = str(error)
         spec = read_spec(package / NETWORK) if package else None
-        found = _Found(connect(config), tags, package, spec, prepared(tags.get("task", "")))
+        found = _Found(client, tags, package, spec, prepared(tags.get("task", "")), config.cluster.dvc_remote)
         for link in links:
             if objection and link.name in ("package", "weights"):
                 link.held, link.why = "fails", objection
@@ -122,7 +125,7 @@ def require_whole(links: list[Link]) -> None:
         )
 
 
-def _links(uri: str, created: int, tags: Mapping[str, str]) -> Iterator[Link]:
+def _links(uri: str, created: int, tags: Mapping[str, str], record: Mapping[str, Any]) -> Iterator[Link]:
     def link(name: str, depth: int, text: str, *keys: str) -> Link:
         return Link(name, depth, text, {key: tags[key] for key in keys if key in tags})
 
@@ -131,10 +134,9 @@ def _links(uri: str, created: int, tags: Mapping[str, str]) -> Iterator[Link]:
 
     made = datetime.fromtimestamp(created / 1000, UTC).isoformat(timespec="seconds")
     yield link("version", 0, f"{uri}, registered {made}", "registered_by_commit")
-    signed = "signed" if SIGNATURE in tags else "not signed"
-    yield link("package", 1, f"SHA-256 {short(PACKAGE)}, {signed}", PACKAGE, SIGNATURE)
+    signed = f"signed by key {short(SIGNED_BY)}" if SIGNED_BY in tags else "not signed"
+    yield link("package", 1, f"SHA-256 {short(PACKAGE)}, {signed}", PACKAGE, SIGNED_BY)
     yield link("weights", 2, f"SHA-256 {short('weights_sha256')}", "weights_sha256")
-    record = json.loads(tags.get(RECORD, "{}"))
     decided = f"{record['outcome']} {record.get('decided_at', '')}" if record else "never judged"
     yield link("decision", 1, f"{decided}{f', by {who}' if (who := record.get('approved_by')) else ''}")
     hours = f", {tags['hours']} h on {tags.get('device', 'unknown')}" if "hours" in tags else ""
@@ -158,9 +160,18 @@ def _links(uri: str, created: int, tags: Mapping[str, str]) -> Iterator[Link]:
 
 
 def _package(found: _Found) -> tuple[Held, str]:
-    if SIGNATURE in found.tags and not checks_signatures():
+    if found.package is None:
+        return "fails", "no package"
+    said, signed = found.tags.get(SIGNED_BY), (found.package / SIGNATURE).is_file()
+    if said is None:
+        return ("fails", f"there is a {SIGNATURE}, and no tag {SIGNED_BY}") if signed else ("holds", "checksum right")
+    if not signed:
+        return "fails", f"there is no {SIGNATURE}, and a tag {SIGNED_BY}"
+    if not checks_signatures():
         return "holds", f"checksum right; {TRUSTED_KEYS} names no key to check the signature with"
-    return "holds", f"checksum{' and signature' if SIGNATURE in found.tags else ''} right"
+    if (by := signer(found.package)) != said:
+        return "fails", f"signed by key {str(by)[:12]}..., but the tag {SIGNED_BY} says {said[:12]}"
+    return "holds", "checksum and signature right"
 
 
 def _weights(found: _Found) -> tuple[Held, str]:
@@ -251,7 +262,7 @@ def _files(key: str) -> Callable[[_Found], tuple[Held, str]]:
     def look(found: _Found) -> tuple[Held, str]:
         if key not in found.tags:
             return "not recorded", "it was registered outside of DVC"
-        place, objection = stored(found.tags[key])
+        place, objection = stored(found.tags[key], found.remote)
         return ("fails", objection) if objection else ("holds", f"in {place}")
 
     return look

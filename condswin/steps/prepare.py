@@ -1,9 +1,10 @@
 """Steps: undersample k-space, or cut CT volumes into windowed slices, case by case.
 
 A case is done again only if its source, the parameters or the code changed, so an interrupted run goes on, and shards
-of one dataset can be prepared by different machines into one folder.
+of one dataset can be prepared by different machines, into one folder or into several that are brought together.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
@@ -13,7 +14,7 @@ from condswin.code import closure
 from condswin.config.names import TaskName
 from condswin.config.root import Config
 from condswin.errors import BadFileError, ConfigError
-from condswin.files import MANIFEST, fingerprint, read_json, write_json
+from condswin.files import MANIFEST, copy_with_sha256, fingerprint, read_json, write_json
 from condswin.manifest import CaseRecord, FileRecord, Manifest
 from condswin.outputs import open_output, require_space
 from condswin.progress import progress
@@ -31,6 +32,7 @@ def prepare(
     ingested: Path,
     out: Path,
     shard: tuple[int, int] = (0, 1),
+    prepared: Sequence[Path] = (),
     overwrite: bool = False,
 ) -> Manifest | None:
     """Prepares the cases of an ingested dataset.
@@ -42,6 +44,8 @@ def prepare(
         out: Folder for `<split>/<files>`, `records/` and `manifest.json`.
         shard: This machine's part and the number of parts. The manifest is written by the run that finds all cases
             done, whichever that is.
+        prepared: Folders of other shards: cases that are whole there are copied. What comes of it is what one run
+            without shards makes.
         overwrite: Write into a folder that holds other files too.
 
     Returns:
@@ -68,7 +72,7 @@ def prepare(
     everything = [path for paths in names.values() for path in paths] + [MANIFEST]
     known = fingerprint([source.rejected, [[case.name, case.patient, case.details] for case in source.cases]])
     key = Key(parameters, {**{name: key.digest for name, key in keys.items()}, MANIFEST: known}, code)
-    inputs = [ingested, source.root(ingested)]
+    inputs = [ingested, source.root(ingested), *prepared]
     output = open_output(out, step="prepare", inputs=inputs, overwrite=overwrite)
     if output.is_current(key.record()):
         return Manifest.read(out, task_name)
@@ -83,6 +87,12 @@ def prepare(
     output.claim(everything)
 
     def prepare_one(case: CaseRecord) -> None:
+        for folder in prepared:
+            if _done(folder, case, keys[case.name]):
+                # The record last: without it, what was copied of a case counts as nothing.
+                for name in names[case.name]:
+                    copy_with_sha256(folder / name, out / name)
+                return
         _prepare_case(preparation, case, keys[case.name], originals[case.name], names[case.name], out)
 
     with progress(f"prepare {task_name}", len(todo)) as advance, ThreadPoolExecutor(cpu_count()) as pool:

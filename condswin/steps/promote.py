@@ -22,27 +22,27 @@ from condswin.errors import BadFileError, GateError
 from condswin.evaluation.results import METRICS, cases_file, read_rows
 from condswin.evaluation.run import evaluate_split
 from condswin.files import fingerprint, read_json
+from condswin.leaks import refuse_trained_on, trained_on
 from condswin.manifest import GENERATED, Manifest
 from condswin.outputs import check_file, write_result
 from condswin.registry.aliases import (
     KEY,
     PREVIOUS,
     RECORD,
+    Answer,
     aliased,
     current_champion,
     find_version,
     frozen,
-    journal,
     move_champion,
     note_rejection,
     refusal,
     roll_back,
 )
-from condswin.registry.approval import approval_in, approve_held
+from condswin.registry.approval import approval_in, approve_held, complete, decision_in
 from condswin.registry.events import told
 from condswin.registry.gate import Evidence, check_gate, decide
 from condswin.registry.package import (
-    ModelAlteredError,
     ModelUnavailableError,
     load_package,
     load_registered,
@@ -88,7 +88,8 @@ def promote(
        and writes the same record.
     2. The version's files are fetched once and found to be those that were registered, before any of them is used.
     3. Smoke test: a clean process loads the version and gives this process's output for a golden batch.
-    4. Challenger and champion are both evaluated now, on the same test cases; the gate decides.
+    4. Challenger and champion are both evaluated now, on the same test cases; the gate decides. A challenger that was
+       trained on one of them is refused; those that the champion was trained on are left out of comparisons with it.
     5. Under a lock: the champion is read again, `previous-champion` and `champion` move, the journal is written.
 
     A version that is held becomes champion if somebody set the tag `condswin.approval` on it since (see
@@ -110,7 +111,8 @@ def promote(
 
     Raises:
         BadFileError: `registered` is missing or not the register step's.
-        BadDataError: The prepared files are not those that their manifest names.
+        BadDataError: The prepared files are not those that their manifest names, or the challenger was trained on
+            test cases.
         ConfigError: The gate names what the task does not have.
         OutputError: `out` is there and not ours; no alias changed.
         TrackingError: MLflow cannot be reached.
@@ -151,6 +153,7 @@ def _promote(
             write_result(out, "promote", record)
             return Promotion(champion=True, known=True, record=record)
         previous, is_frozen = aliased(client, name, PREVIOUS), frozen(client, name)
+        before = decision_in(client, name, version, entry.tags)
 
     record = {
         "name": name,
@@ -168,7 +171,6 @@ def _promote(
         record |= {"outcome": "held" if is_frozen else "refused", "reasons": [stop]}
         write_result(out, "promote", record)
         return Promotion(champion=False, known=True, record=record)
-    before = json.loads(entry.tags.get(RECORD, "{}"))
     manifest = Manifest.read(prepared, task_name)
     manifest.verify(prepared)
     manifest.require("test", prepared)
@@ -191,7 +193,7 @@ def _promote(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-promote-", dir=out.parent) as predictions:
         evidence = Evidence([], patients, compared, generated={"test": manifest.generated("test")})
-        record |= _judge(config, task_name, name, version, champion, evidence, prepared, Path(predictions))
+        record |= _judge(config, task_name, name, version, champion, evidence, manifest, prepared, Path(predictions))
     with tracking_errors(uri):
         record["decided_at"] = datetime.now(UTC).isoformat(timespec="seconds")
         if record["promoted"] and (hold or gate.hold):
@@ -206,21 +208,23 @@ def _promote(
     return Promotion(champion=bool(record["promoted"]), known=False, record=record)
 
 
-def rollback(config: Config, task_name: TaskName) -> str:
-    """Makes the previous champion champion again, after making sure that it loads.
+def rollback(config: Config, task_name: TaskName, *, leaving: str | None = None) -> Answer:
+    """Makes the previous champion champion again, after making sure that it loads; done twice, it goes back once.
 
-    Returns:
-        The version that is champion now.
+    Args:
+        config: Names the registry.
+        task_name: Which task.
+        leaving: The champion to roll back from, where that is one that a roll-back made.
 
     Raises:
         TrackingError: MLflow cannot be reached.
-        GateError: There is no previous champion, it cannot be loaded, or the champion moved meanwhile.
+        GateError: There is no previous champion, it cannot be loaded, `leaving` is not champion and was not rolled
+            back, or the champion moved meanwhile.
     """
     client = connect(config)
     name = model_name(task_name)
     with tracking_errors(tracking_uri(config)), told(client, name):
-        _, champion = roll_back(client, name, lambda version: _check_loads(config, name, version))
-    return champion
+        return roll_back(client, name, lambda version: _check_loads(config, name, version), leaving=leaving)
 
 
 def _read_registered(path: Path, task_name: TaskName) -> tuple[str, str, str]:
@@ -237,7 +241,7 @@ def _read_registered(path: Path, task_name: TaskName) -> tuple[str, str, str]:
 def _settle(client: MlflowClient, name: str, version: str, tags: Mapping[str, str]) -> dict[str, Any]:
     """The record of a version that is champion already; completes the journal of an interrupted promotion."""
     record: dict[str, Any] = json.loads(tags.get(RECORD, "{}"))
-    if not record.get("promoted"):  # somebody set the alias by hand
+    if not complete(client, name, version, record):  # somebody set the alias by hand
         previous = aliased(client, name, PREVIOUS)
         reasons = [f"version {version} is champion already, but not by the gate"]
         return {
@@ -249,7 +253,6 @@ def _settle(client: MlflowClient, name: str, version: str, tags: Mapping[str, st
             "outcome": "promoted",
             "reasons": reasons,
         }
-    journal(client, name, version, previous=record["previous"], record=record)
     return record
 
 
@@ -285,6 +288,7 @@ def _judge(
     version: str,
     champion: str | None,
     evidence: Evidence,
+    manifest: Manifest,
     prepared: Path,
     predictions: Path,
 ) -> dict[str, Any]:
@@ -293,6 +297,7 @@ def _judge(
     uri = f"models:/{name}/{version}"
     with _unavailable("challenger"), verified_package(uri, config) as package:
         model, spec = load_package(uri, package)
+        untold = [] if refuse_trained_on(spec, manifest, prepared, "test") else ["challenger"]
         smoked = smoke(uri, package, model, spec)
     generated = {**evidence.generated, "challenger": spec.provenance.get(GENERATED, "unknown")}
     if smoked.problems:
@@ -310,9 +315,13 @@ def _judge(
         reference = partial(prediction.predict, other.to(place))
         rows = evaluate_split(judging, reference, prepared, "test", predictions / "champion")
         generated["champion"] = other_spec.provenance.get(GENERATED, "unknown")
-        evidence = replace(evidence, champion=rows)
+        learned = trained_on(other_spec, manifest, "test")
+        untold += [] if learned.told else ["champion"]
+        evidence = replace(evidence, champion=rows, left_out=frozenset(learned.cases))
     decision = decide(
-        load(Facts, task_name, config), config.task(task_name).gate, replace(evidence, generated=generated)
+        load(Facts, task_name, config),
+        config.task(task_name).gate,
+        replace(evidence, generated=generated, untold=untold),
     )
     return {
         "promoted": decision.outcome == "promoted",
@@ -323,6 +332,8 @@ def _judge(
         "cases": len(evidence.rows),
         **evidence.figures,
         GENERATED: generated,
+        "untold": untold,
+        "left_out": len(evidence.left_out),
     }
 
 
@@ -341,8 +352,6 @@ def _unavailable(role: str) -> Iterator[None]:
         yield
     except ModelUnavailableError as error:
         remedy = "run register again"
-        if isinstance(error, ModelAlteredError):  # register takes a version for whole by its description alone
-            remedy = "after deleting the version in MLflow, run register again"
         if role == "champion":
             remedy = "`condswin rollback` restores its predecessor, or delete the alias 'champion' to start without one"
         raise GateError(f"the {role} cannot be loaded, nothing was changed: {error}; {remedy}") from error

@@ -2,7 +2,6 @@
 
 import json
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,8 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from condswin.config.names import TaskName
 from condswin.config.root import Config
@@ -21,12 +22,17 @@ from condswin.files import MANIFEST, fingerprint, read_json, sha256
 from condswin.manifest import GENERATED, Manifest
 from condswin.networks.saving import DESCRIPTION, WEIGHTS, ModelSpec, load_model
 from condswin.outputs import check_file, write_result
+from condswin.progress import say
 from condswin.provenance import git_state
 from condswin.registry.aliases import CHALLENGER, KEY, aliased
-from condswin.registry.linked import dataset_input, send_evaluations, training_of
-from condswin.registry.package import CARD, PACKAGE, ModelUnavailableError, fetch, log_package, model_name
-from condswin.registry.signing import SIGNATURE, objection, sign
+from condswin.registry.cards import CARD as DATA_CARD
+from condswin.registry.cards import keep_card
+from condswin.registry.linked import send_data, send_evaluations, training_of
+from condswin.registry.lock import promotion_lock
+from condswin.registry.package import CARD, PACKAGE, log_package, model_name
+from condswin.registry.signing import SIGNED_BY, check_key
 from condswin.registry.tracking import connect, tracked_run, tracking_errors, tracking_uri
+from condswin.registry.versions import finished, versions_of, whole_version
 from condswin.reporting.model_card import Card, worst_pictures
 from condswin.tasks.facts import Facts, Row
 from condswin.tasks.loading import load
@@ -34,6 +40,8 @@ from condswin.tasks.pictures import Pictures
 from condswin.tasks.serving import Serving
 from condswin.versioned import recorded_md5
 
+#: Version tag: those of the same network whose files are not what was registered.
+SUPERSEDES = "condswin.supersedes"
 #: What tells the run of a training.
 _IDENTITY = ("params_sha256", "data_sha256", "weights_sha256")
 #: Version tags that the model card shows.
@@ -70,12 +78,14 @@ def register(
     evidence: Evidence | None = None,
     image: str = "",
     pipeline_run: str = "",
+    source_md5: str = "",
 ) -> dict[str, Any]:
     """Registers the best network as a new version of the task's model, and points the alias `challenger` at it.
 
     The same weights, description, data, parameters and training code are registered once: a rerun finds the version and
-    keeps it.
+    keeps it. One whose files are gone or altered does not count: the network gets a new version beside it.
     A version is created together with its tags, after its files are stored: an interrupted run leaves no half version.
+    Where MLflow goes on working on a version, that is waited for.
     Where a key is given (`condswin.registry.signing`) its package is signed, and versions without such a signature do
     not count as registered.
 
@@ -91,6 +101,7 @@ def register(
         evidence: For the model card and the runs of trainings.
         image: Container image that the network was trained in, for a tag; empty outside of containers.
         pipeline_run: Identifier of the pipeline run that made the network, for a tag; empty outside of pipelines.
+        source_md5: Of the ingested files in DVC's remote, for a tag; empty for what `dvc.lock` has of them.
 
     Returns:
         The content of `out`, `already_registered`, and `moved`: the alias pointed elsewhere.
@@ -100,6 +111,8 @@ def register(
             the scores are those of other weights.
         OutputError: `out` is there and not ours; nothing was registered.
         TrackingError: MLflow cannot be reached.
+        GateError: Others have held the right to change the model's versions for minutes, or MLflow does not finish the
+            version.
     """
     check_file(out)
     compared = _read_comparison(comparison, task_name)
@@ -114,27 +127,33 @@ def register(
         )
     key = _key(model, weights, compared)
     name = model_name(task_name)
-    sign(name, "")  # a key that is none is found before any work
+    check_key()  # before any work
 
     client = connect(config)
     with tracking_errors(tracking_uri(config)):
-        known = _whole_versions(client, config, name, key, weights)
-        if known:
-            chosen = known[0]
-        else:
-            tags = _tags(compared, spec, key, weights, _origin(client, config, compared, evidence, image, pipeline_run))
+        broken: list[str] = []
+        known = chosen = whole_version(client, config, name, key, broken)
+        if chosen is None:
+            origin = {"image": image, "pipeline_run": pipeline_run, "source_md5": source_md5}
+            origin |= _origin(client, compared, evidence)
+            tags = _tags(compared, spec, key, weights, origin)
             card = _card(config, compared, spec, tags, evidence)
-            chosen = _register_new(client, config, name, model, key, tags, compared, card)
+            chosen, known = _register_new(client, config, name, model, key, broken, tags, compared, card)
         if not chosen.description:  # new, or of a run that died before it wrote one
+            _link(client, chosen)
             card = _card(config, compared, spec, chosen.tags, evidence)
             client.update_model_version(name, str(chosen.version), card.description())
             client.update_registered_model(name, _about(card))
         moved = aliased(client, name, CHALLENGER) != str(chosen.version)
         if moved:
-            client.set_registered_model_alias(name, CHALLENGER, str(chosen.version))
+            with promotion_lock(client, name) as write:
+                write(client.set_registered_model_alias, name, CHALLENGER, str(chosen.version))
         if evidence:
+            described = evidence.card if _is_described(compared, evidence) else None
             draw = partial(_draw, config, task_name, evidence)
-            send_evaluations(client, evidence.evaluations, compared["data_sha256"], evidence.card, draw)
+            send_evaluations(client, evidence.evaluations, compared["data_sha256"], described, draw)
+            if described:
+                keep_card(config, chosen.run_id, described)
     result = {
         "name": name,
         "version": str(chosen.version),
@@ -142,9 +161,10 @@ def register(
         "uri": f"models:/{name}/{chosen.version}",
         "key": key,
         "variant": best,
+        "weights_sha256": weights,
     }
     write_result(out, "register", result)
-    return {**result, "already_registered": bool(known), "moved": moved}
+    return {**result, "already_registered": known is not None, "moved": moved}
 
 
 def _read_comparison(path: Path, task_name: TaskName) -> dict[str, Any]:
@@ -163,53 +183,53 @@ def _read_comparison(path: Path, task_name: TaskName) -> dict[str, Any]:
     return compared
 
 
-def _whole_versions(client: MlflowClient, config: Config, name: str, key: str, weights: str) -> list[ModelVersion]:
-    """Versions with this key, oldest first, that are ready, can be verified, and whose files are still there."""
-    found = client.search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
-    ready = [version for version in found if version.status == "READY" and PACKAGE in version.tags]
-    ready = [each for each in ready if objection(name, each.tags[PACKAGE], each.tags.get(SIGNATURE)) is None]
-    ready.sort(key=lambda version: int(version.version))
-    return [version for version in ready if _is_stored(config, version, weights)]
-
-
-def _is_stored(config: Config, version: ModelVersion, weights: str) -> bool:
-    """Whether a version's description can be fetched: wiped artifacts leave versions behind that nothing can load."""
-    with tempfile.TemporaryDirectory(prefix="condswin-register-") as temporary:
-        try:
-            uri = f"models:/{version.name}/{version.version}"
-            description = read_json(fetch(uri, config, Path(temporary), only=DESCRIPTION))
-        except (ModelUnavailableError, BadFileError):
-            return False
-    return bool(description.get("weights_sha256") == weights)
-
-
 def _register_new(
     client: MlflowClient,
     config: Config,
     name: str,
     folder: Path,
     key: str,
+    broken: list[str],
     tags: Mapping[str, str],
     compared: Mapping[str, Any],
     card: Card,
-) -> ModelVersion:
+) -> tuple[ModelVersion, ModelVersion | None]:
+    """The version to take, and the same again if another process made it meanwhile."""
     with tracked_run(
         config, f"register {compared['task']} {compared['best']}", {"condswin.step": "register"}
     ) as run_id:
         mlflow.log_metrics(_means(compared))
         source = {tag: tags[tag] for tag in ("dvc_md5", "source_md5", GENERATED) if tag in tags}
-        client.log_inputs(run_id, [dataset_input(compared["task"], compared["data_sha256"], "evaluation", source)])
+        send_data(client, run_id, compared["task"], compared["data_sha256"], source)
         beside = {CARD: card.text().encode()} | {f"pictures/{name}": png for name, png in card.pictures.items()}
         logged = log_package(folder, beside)
-        signature = sign(name, logged.sha256)
-        signed = {} if signature is None else {SIGNATURE: signature}
-        created = mlflow.register_model(logged.uri, name, tags={**tags, PACKAGE: logged.sha256, **signed})
-    # Two processes may have registered the same network at once: both take the older version, the younger one goes.
-    oldest, *_ = [*_whole_versions(client, config, name, key, tags["weights_sha256"]), created]
-    if int(oldest.version) >= int(created.version):
-        return created
-    client.delete_model_version(created.name, str(created.version))
-    return oldest
+    # The run has ended then: whoever finds the version need not look whether this process lived on.
+    signed = {SIGNED_BY: logged.signed_by} if logged.signed_by else {}
+    tags = {**tags, PACKAGE: logged.sha256, **signed}
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    # One version at a time: MLflow gives up where several are made at once, and of one network there shall be one.
+    made: dict[str, Any] = {"model_id": logged.uri.removeprefix("models:/"), "await_creation_for": 0}
+    while True:
+        with promotion_lock(client, name) as write:
+            found = versions_of(client, name, key, broken)
+            if not found:
+                made["tags"] = {**tags, **({SUPERSEDES: ", ".join(broken)} if broken else {})}
+                new = write(partial(client.create_model_version, name, logged.uri, **made))
+        # Both take long: not under the lock.
+        if not found:
+            return finished(client, new), None
+        if other := whole_version(client, config, name, key, broken):
+            return other, other
+
+
+def _link(client: MlflowClient, version: ModelVersion) -> None:
+    """Lets MLflow's page of a package name the version that was made of it, as MLflow does itself."""
+    known = json.dumps([{"name": version.name, "version": version.version}])
+    client.set_logged_model_tags(version.source.removeprefix("models:/"), {MLFLOW_MODEL_VERSIONS: known})
 
 
 def _key(model: Path, weights: str, compared: Mapping[str, Any]) -> str:
@@ -251,24 +271,17 @@ def _tags(
     }
 
 
-def _origin(
-    client: MlflowClient,
-    config: Config,
-    compared: Mapping[str, Any],
-    evidence: Evidence | None,
-    image: str,
-    pipeline_run: str,
-) -> dict[str, str]:
+def _origin(client: MlflowClient, compared: Mapping[str, Any], evidence: Evidence | None) -> dict[str, str]:
     """Tags that say where a network was trained, and DVC's checksums of its data if the data is still here."""
     trained = training_of(client, **{name: compared[name] for name in _IDENTITY})
-    found = {"image": image, "pipeline_run": pipeline_run}
+    found: dict[str, str] = {}
     if trained is not None:
         hours = "" if trained.hours is None else f"{trained.hours:.4g}"
         found |= {"training_run": trained.run_id, "device": trained.device, "hours": hours}
     manifest = _manifest(compared, evidence)
     if evidence and manifest:
         known = {"dvc_md5": recorded_md5(evidence.prepared), "source_md5": recorded_md5(evidence.ingested)}
-        found |= {tag: md5 or "" for tag, md5 in known.items()}
+        found |= {tag: md5 for tag, md5 in known.items() if md5}
     return found
 
 
@@ -278,6 +291,21 @@ def _manifest(compared: Mapping[str, Any], evidence: Evidence | None) -> Manifes
         return None
     found = Manifest.read(evidence.prepared, compared["task"])
     return found if found.fingerprint() == compared["data_sha256"] else None
+
+
+def _is_described(compared: Mapping[str, Any], evidence: Evidence) -> bool:
+    """Whether the data card that lies there is of the files that the compared data was prepared from."""
+    prepared = _manifest(compared, evidence)
+    if prepared is None or not (evidence.card / DATA_CARD).is_file() or not (evidence.ingested / MANIFEST).is_file():
+        return False
+    ingested = Manifest.read(evidence.ingested, compared["task"])
+    sources = {case.name: {role: file.sha256 for role, file in case.files.items()} for case in ingested.cases}
+    if read_json(evidence.card / DATA_CARD).get("data_sha256") == ingested.fingerprint() and all(
+        case.details.get("source_sha256") == sources.get(case.name) for case in prepared.cases
+    ):
+        return True
+    say(f"{evidence.card / DATA_CARD}: of other data than {evidence.prepared}, not kept; run `condswin data-card`")
+    return False
 
 
 def _card(

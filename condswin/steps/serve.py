@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from condswin.files import write_json
 from condswin.registry import serve_package
 from condswin.registry.package import exact_uri, verified_package
 from condswin.registry.smoke import clean_environment
+from condswin.temporary import owned_folder
 
 #: Seconds within which the server must answer.
 START_WITHIN = 300.0
@@ -42,7 +42,7 @@ def serve(
 
     The package is fetched and found to be what was registered, and signed where a key is given. Then a process of its
     own, without this one's credentials, runs MLflow's scoring server on it. On Linux it ends with this one, however
-    this one ends.
+    this one ends. Package and scans lie in a temporary folder; if both are killed, the next `serve` removes it.
 
     Args:
         config: Names the registry; files are predicted with its `predict` of the model's task.
@@ -61,18 +61,22 @@ def serve(
     exact = exact_uri(model, config)
     with (
         _listen(host, port) as listener,
-        verified_package(exact, config) as package,
-        tempfile.TemporaryDirectory(prefix="condswin-serve-") as home,
+        owned_folder("condswin-serve-") as (home, lock),
+        verified_package(exact, config, within=home) as package,
     ):
         number = listener.getsockname()[1]
         url = f"http://{_reached_at(host)}:{number}"
-        environment = clean_environment(home) | {"MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": REQUEST_TIMEOUT}
+        environment = clean_environment(str(home)) | {
+            "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": REQUEST_TIMEOUT,
+            "TMPDIR": str(home),
+        }
         if mlserver is not None:
-            _write_settings(Path(home), package, exact, host, number)
-            command = [str(mlserver.absolute()), "start", home]
+            settings = home / "mlserver"  # it looks for models in all that lies there
+            _write_settings(settings, package, exact, host, number)
+            command = [str(mlserver.absolute()), "start", str(settings)]
             listener.close()  # it insists on listening itself
         else:
-            parameters = Path(home, "parameters.json")
+            parameters = home / "parameters.json"
             write_json(parameters, _told(config))
             script = str(Path(serve_package.__file__))
             socket_number = str(listener.fileno())
@@ -82,7 +86,8 @@ def serve(
             env=environment,
             cwd=home,
             stdin=subprocess.DEVNULL,
-            pass_fds=() if mlserver else (listener.fileno(),),
+            stdout=2,  # the address is all that stands on this one's
+            pass_fds=(lock,) if mlserver else (lock, listener.fileno()),
             preexec_fn=_end_with_parent,
         )
         try:
@@ -124,14 +129,14 @@ def _wait(process: subprocess.Popen[bytes], url: str, exact: str) -> None:
     raise GateError(f"{exact}: its server did not answer within {START_WITHIN:.0f} s")
 
 
-def _write_settings(home: Path, package: Path, exact: str, host: str, port: int) -> None:
+def _write_settings(folder: Path, package: Path, exact: str, host: str, port: int) -> None:
     """What MLServer reads: the package as a model of the registered model's name and version."""
     _, name, version = exact.split("/")
     ports = {"http_port": port, "grpc_port": _free_port(host), "metrics_port": _free_port(host)}
-    write_json(home / "settings.json", {"host": host, "parallel_workers": 0, **ports})
+    write_json(folder / "settings.json", {"host": host, "parallel_workers": 0, "debug": False, **ports})
     parameters = {"uri": str(package), "version": version}
     runtime = "mlserver_mlflow.MLflowRuntime"
-    write_json(home / "model-settings.json", {"name": name, "implementation": runtime, "parameters": parameters})
+    write_json(folder / "model-settings.json", {"name": name, "implementation": runtime, "parameters": parameters})
 
 
 def _free_port(host: str) -> int:

@@ -24,6 +24,8 @@ MODEL, RESOLVED_FROM, DIGEST = "condswin/model", "condswin/resolved-from", "cond
 _SECRET, _CREDENTIALS = "mlflow-client", ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 #: Schemes that KServe's storage initializer fetches from.
 _FETCHED = ("s3", "gs", "pvc", "https", "hdfs", "webhdfs")
+#: Names of services in Kubernetes.
+_NAME = re.compile("[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _PROXIED = re.compile(r"mlflow-artifacts:(?://[^/]*)?/(?P<path>.*)")
 
 
@@ -46,9 +48,13 @@ def manifest(config: Config, model: str, *, runtime: Runtime, artifacts: str = "
 
     Raises:
         ModelUnavailableError: There is no such version.
-        ConfigError: KServe cannot fetch from where the files lie, or the pools cannot be read.
+        ConfigError: KServe cannot fetch from where the files lie, the pools cannot be read, or no service may have
+            that name.
     """
     entry = find_registered(model, config)
+    name = name or entry.name
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"--name {name!r}: no name of a service; give small letters, digits and -, 63 at most")
     exact = f"models:/{entry.name}/{entry.version}"
     notes = {MODEL: exact, RESOLVED_FROM: model, DIGEST: entry.tags.get(PACKAGE, "unknown")}
     if runtime == "mlserver":
@@ -71,7 +77,7 @@ def manifest(config: Config, model: str, *, runtime: Runtime, artifacts: str = "
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": name or entry.name, "annotations": notes},
+        "metadata": {"name": name, "annotations": notes},
         "spec": {"predictor": predictor},
     }
 
@@ -144,6 +150,6 @@ def _from_secret(variable: str) -> dict[str, Any]:
 
 def _server(config: Config) -> str:
     uri = tracking_uri(config)
-    if not uri.startswith(("http://", "https://")) or "@" in uri:
+    if not uri.startswith(("http://", "https://")) or {"@", "?"} & set(uri):
         raise ConfigError("tracking.uri: the runtime condswin needs an MLflow server: http(s)://HOST, no password")
     return uri

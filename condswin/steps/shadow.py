@@ -94,7 +94,8 @@ def shadow(
         Per file the disagreement, and drift: which files are far from what each network was trained on.
 
     Raises:
-        BadDataError: A file does not exist, a network was made for another task, or no file could be compared.
+        BadDataError: A file does not exist, a network was made for another task, the challenger is the champion (unless
+            it was given), or no file could be compared.
         ModelUnavailableError: A version is not there.
         ModelAlteredError: It is not what was registered.
     """
@@ -104,6 +105,9 @@ def shadow(
     served = {role: serve(config, given or f"models:/{model_name(task_name)}@{role}") for role, given in wanted.items()}
     if other := next((each for each in served.values() if each.task != task_name), None):
         raise BadDataError(f"{other.model}: a model for {other.task}, {task_name} was asked for")
+    first, second = (served[role].model for role in ROLES)
+    if first == second and not challenger:
+        raise BadDataError(f"{first}: is champion and challenger; register another network, or give --challenger")
     cases, files = [], _files(served[ROLES[0]], inputs)
     for path in track(files, "shadow", total=len(files)):
         cases.append(_case(served, path))

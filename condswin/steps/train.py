@@ -16,7 +16,7 @@ from condswin.config.train import TrainConfig
 from condswin.devices import described
 from condswin.files import fingerprint
 from condswin.layout import HISTORY
-from condswin.manifest import GENERATED, SYNTHETIC, Manifest, generated_of_all
+from condswin.manifest import GENERATED, SYNTHETIC, TRAINED_ON, Manifest, generated_of_all
 from condswin.networks.saving import (
     DESCRIPTION,
     PRETRAINING,
@@ -213,6 +213,7 @@ def _train(
             "parameters": parameters,
             "seen": learning.seen(manifest),
             GENERATED: manifest.generated("train", "val"),
+            TRAINED_ON: {split: manifest.known_by(split) for split in ("train", "val")},
             **more,
             **({SYNTHETIC: synthetic} if (synthetic := learning.synthetic()) else {}),
             "code": {**git_state(), "code_sha256": key.code_sha256, "libraries": libraries()},
@@ -279,7 +280,7 @@ def _initial(train: TrainConfig) -> _Initial | None:
 
 def _descendant(spec: ModelSpec, initial: ModelSpec, taken: Transfer) -> ModelSpec:
     """A network that says which other one it started from, and that one's own ancestor."""
-    known = ("data_sha256", GENERATED, PRETRAINING, "initial")
+    known = ("data_sha256", GENERATED, TRAINED_ON, PRETRAINING, "initial")
     told = {name: initial.provenance[name] for name in known if name in initial.provenance}
     ancestor = {"task": initial.task, "variant": initial.variant, "weights_sha256": initial.weights_sha256, **told}
     marks = [spec.provenance[GENERATED], initial.provenance.get(GENERATED, "unknown")]

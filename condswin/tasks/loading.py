@@ -2,6 +2,7 @@
 
 from abc import ABC
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TypeVar
 
 from condswin.config.names import PACKAGES, TaskName
@@ -26,6 +27,14 @@ def load(kind: type[P], task: TaskName, config: Config) -> P:
         task: Which task.
         config: Parameters.
     """
-    module = kind.__module__.rpartition(".")[2]
-    part: P = import_module(f"{PACKAGES[task]}.{module}").PART(config)
+    part: P = import_module(_module(kind, task)).PART(config)
     return part
+
+
+def brings(kind: type[Part], task: TaskName) -> bool:
+    """Whether a task has an implementation of a part that not every task needs."""
+    return find_spec(_module(kind, task)) is not None
+
+
+def _module(kind: type[Part], task: TaskName) -> str:
+    return f"{PACKAGES[task]}.{kind.__module__.rpartition('.')[2]}"

@@ -39,6 +39,9 @@ class CasePanels(NamedTuple):
         window: What is black and what is white; None where that differs among the pictures.
         errors: The ends of the scale of errors; None where errors are of classes and have none.
         legend: How to read outlines and colours.
+        error_unit: Of the scale of errors.
+        whole: Pictures of the whole case, a slice each, which show at a glance what slices hide; the name says it.
+        whole_legend: How to read these.
     """
 
     places: list[int]
@@ -48,6 +51,9 @@ class CasePanels(NamedTuple):
     window: tuple[float, float] | None
     errors: tuple[float, float] | None
     legend: str
+    error_unit: str = ""
+    whole: Sequence[Panel] = ()
+    whole_legend: str = ""
 
 
 class Pictures(Part):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from condswin.patients import BY_NAME
 from condswin.tasks.loading import Part
 
 
@@ -57,7 +58,7 @@ class CaseInfo:
     @property
     def patient_from(self) -> str:
         """Where the patient's identifier stands, in words."""
-        return str(self.details.get("patient_from", "file name"))
+        return str(self.details.get("patient_from", BY_NAME))
 
 
 class Source(Part):

@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from condswin.config.train import TrainConfig
-from condswin.devices import device
+from condswin.devices import compiling, device
 from condswin.errors import RankError
 from condswin.progress import progress, say
 from condswin.tasks.learning import Learning
@@ -250,7 +250,7 @@ def _run(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # ours know their rank
         )
-        with _loaders_may_die(job.label):
+        with _loaders_may_die(job.label), compiling():
             trainer.fit(
                 module,
                 train_dataloaders=batches,
@@ -278,6 +278,8 @@ def _loaders_may_die(label: str) -> Iterator[None]:
 
 def _hush_lightning() -> None:
     """Leaves out advice that does not concern our users: workers are a parameter, and loaders start where told to."""
+    if logging.getLogger("condswin").isEnabledFor(logging.INFO):  # somebody wants to hear it
+        return
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     os.environ.setdefault("PYTORCH_LIGHTNING_SUPPRESS_TIPS", "1")
     for message in (

@@ -77,8 +77,14 @@ class Environment(LightningEnvironment):
 
 
 def a_loader_died(error: RuntimeError) -> bool:
-    """Whether torch says with this error that a process that loads slices died; it may do so amid anything."""
-    return "DataLoader worker" in str(error)
+    """Whether torch says with this error that a process that loads slices died; it may do so amid anything.
+
+    Amid the writing of a state torch's writer then fails as well, and its error is what arrives.
+    """
+    cause: BaseException | None = error
+    while cause is not None and "DataLoader worker" not in str(cause):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def how_many(train: TrainConfig) -> int:

@@ -339,3 +339,11 @@ def test_a_compiled_training_goes_on(folder: Path, unbroken: tuple[str, float], 
     assert "goes on after" in said
     assert weights(folder) == weights(folder, "whole") != unbroken[0]
     assert_tidy(folder)
+    # Half of what a killed compiler wrote is no more than faulty code to torch. Another seed needs the same kernels.
+    for file in (tmp_path / "kernels").rglob("*.so"):
+        os.truncate(file, file.stat().st_size // 2)
+    other = ("--set", "seed=4")
+    status, said = finish(folder, *compiled, *other, environment=kernels, seconds=900)
+    assert status == 1
+    assert said.splitlines()[-1].startswith("error: compile: true: torch fails on what it compiled before")
+    assert f"remove the folder {tmp_path / 'kernels'} and start again" in said.splitlines()[-1]

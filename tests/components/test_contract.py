@@ -1,4 +1,4 @@
-"""The contract of components: nothing but one call into condswin, nothing imported that a bare compile lacks."""
+"""The contract of components: nothing but one call into the image, nothing imported that a bare compile lacks."""
 
 import ast
 import inspect
@@ -19,13 +19,16 @@ from condswin import kubeflow
 from condswin.config.parts import part
 from condswin.config.pools import STEPS
 from condswin.config.root import Config
+from condswin.config.task import DriftConfig
 from condswin.ct.config import SegmentationConfig
 from condswin.errors import ImageError, SourceError, StoppedError
-from condswin.mri.config import DriftConfig
 from condswin.steps.demo_data import demo_data
+from pipelines import starting
 
 ROOT = Path(components.__file__).parent
 NAMES = components.__all__
+#: What a component calls: the library, or for what asks Kubeflow's API, of which the library knows nothing, pipelines.
+CALLED = {name: ("condswin", "kubeflow", kubeflow) for name in NAMES} | {"retrain": ("pipelines", "starting", starting)}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,20 +50,34 @@ def test_bodies_are_one_import_and_one_call(name: str) -> None:
     docstring, importing, call = function.body
     assert ast.get_docstring(function)
     assert isinstance(importing, ast.ImportFrom)
-    assert importing.module == "condswin"
+    package, module, _ = CALLED[name]
+    assert (importing.module, [alias.name for alias in importing.names]) == (package, [module])
     assert isinstance(call, ast.Return | ast.Expr)
     assert isinstance(call.value, ast.Call)
     assert docstring is function.body[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_calls_match_what_condswin_offers(name: str) -> None:
+def test_files_are_reached_by_their_path_alone(name: str) -> None:
+    """The address of an artifact is the storage's, whose endpoint and keys a component does not know."""
+    parameters = {each.arg for node in ast.walk(ast.parse((ROOT / f"{name}.py").read_text()))
+                  if isinstance(node, ast.FunctionDef) for each in node.args.args}  # fmt: skip
+    read = {
+        node.attr
+        for node in ast.walk(ast.parse((ROOT / f"{name}.py").read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in parameters
+    }
+    assert read <= {"path", "log_metric", "state", "pipeline_task_name"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_calls_match_what_is_offered(name: str) -> None:
     """Bodies run only in the image; a wrong number of arguments would show there first."""
     tree = ast.parse((ROOT / f"{name}.py").read_text())
     call = next(
         node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == name
     )
-    inspect.signature(getattr(kubeflow, name)).bind(*call.args)
+    inspect.signature(getattr(CALLED[name][2], name)).bind(*call.args)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,7 +93,7 @@ def test_every_component_has_a_pool_to_be_named_in() -> None:
     assert set(STEPS) == set(NAMES)
 
 
-SETTLED = ("ingest", "data_card", "prepare", "train", "evaluate", "baseline", "predict", "tune")
+SETTLED = ("ingest", "data_card", "prepare", "train", "train_nodes", "evaluate", "baseline", "predict", "tune")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,13 +109,15 @@ def test_the_user_interface_is_given_pages_and_metrics() -> None:
         (name, output): spec.type.removeprefix("system.").partition("@")[0]
         for name in NAMES
         for output, spec in (getattr(components, name).component_spec.outputs or {}).items()
-        if spec.type.startswith(("system.HTML", "system.Markdown", "system.Metrics"))
+        if spec.type.startswith(("system.HTML", "system.Markdown", "system.Metrics", "system.ClassificationMetrics"))
     }
     assert shown == {
+        ("baseline", "detection"): "ClassificationMetrics",
         ("baseline", "metrics"): "Metrics",
         ("compare", "table"): "Markdown",
         ("data_card", "metrics"): "Metrics",
         ("data_card", "page"): "HTML",
+        ("evaluate", "detection"): "ClassificationMetrics",
         ("evaluate", "metrics"): "Metrics",
         ("predict", "metrics"): "Metrics",
         ("predict", "page"): "Markdown",
@@ -132,7 +151,8 @@ def given(config: Config, component: str, task: str, variant: str = "") -> dict[
 def ingested(config: Config, task: str, out: Path) -> dsl.Dataset:
     asked, dataset = given(config, "ingest", task), dsl.Dataset(uri=str(out))
     version = components.resolve.python_func(params=asked["params"], task=task)
-    components.ingest.python_func(**asked, version=version, ingested=dataset)
+    components.ingest.python_func(**asked, version=version, ingested=dataset, md5=f"{out}.md5")
+    assert Path(f"{out}.md5").read_text() == ""
     return dataset
 
 
@@ -147,6 +167,7 @@ def test_the_version_changes_with_the_source_and_other_data_is_refused(tiny: Con
               out=tmp_path / "raw")  # fmt: skip
     config = tiny.model_copy(update={"segmentation": with_source(tiny, tmp_path / "raw")})
     asked, out = given(config, "ingest", "segmentation"), dsl.Dataset(uri=str(tmp_path / "ingested"))
+    md5 = str(tmp_path / "md5")
 
     def version() -> str:
         return components.resolve.python_func(params=asked["params"], task="segmentation")
@@ -158,8 +179,8 @@ def test_the_version_changes_with_the_source_and_other_data_is_refused(tiny: Con
     assert version() != first
     # No outcome, which the cache would keep: the source may come to hold that again.
     with pytest.raises(SourceError, match="it changed meanwhile; start another run"):
-        components.ingest.python_func(**asked, version=first, ingested=out)
-    assert components.ingest.python_func(**asked, version=version(), ingested=out) == ""
+        components.ingest.python_func(**asked, version=first, ingested=out, md5=md5)
+    assert components.ingest.python_func(**asked, version=version(), ingested=out, md5=md5) == ""
     assert (tmp_path / "ingested" / "manifest.json").is_file()
 
 
@@ -178,19 +199,31 @@ def test_demo_data_has_a_version_of_its_settings(tiny: Config) -> None:
 def test_other_code_than_the_pipeline_was_compiled_with_is_refused(tiny: Config, tmp_path: Path) -> None:
     out = dsl.Dataset(uri=str(tmp_path))
     with pytest.raises(ImageError, match="ingest segmentation: this image holds other code"):
-        components.ingest.python_func(**given(tiny, "ingest", "segmentation") | {"code": "0"}, version="", ingested=out)
+        components.ingest.python_func(
+            **given(tiny, "ingest", "segmentation") | {"code": "0"}, version="", ingested=out, md5=str(tmp_path / "md5")
+        )
 
 
-def test_data_that_drifted_stops_the_pipeline_with_its_card_written(tiny: Config, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "demo", "statistic"),
+    [
+        ("reconstruction", {"train_volumes": 12, "test_volumes": 3}, "columns"),
+        ("segmentation", {"cases": 15, "size": 48, "slices": 6}, "hu_median"),
+    ],
+)
+def test_data_that_drifted_stops_the_pipeline_with_its_card_written(
+    tiny: Config, tmp_path: Path, task: str, demo: dict[str, int], statistic: str
+) -> None:
     # Drift below what chance does to few volumes is none.
-    demo = tiny.reconstruction.demo.model_copy(update={"train_volumes": 12, "test_volumes": 3})
-    config = tiny.model_copy(update={"reconstruction": tiny.reconstruction.model_copy(update={"demo": demo})})
-    data = ingested(config, "reconstruction", tmp_path / "ingested")
+    section = tiny.task(task)
+    section = section.model_copy(update={"demo": section.demo.model_copy(update=demo)})
+    config = tiny.model_copy(update={task: section})
+    data = ingested(config, task, tmp_path / "ingested")
 
     def card_of(config: Config, out: Path, metrics: dsl.Metrics, reference: dsl.Artifact | None = None) -> str:
         card, page = dsl.Artifact(uri=str(out)), dsl.HTML(uri=f"{out}.html")
         told: str = components.data_card.python_func(
-            **given(config, "data_card", "reconstruction"),
+            **given(config, "data_card", task),
             ingested=data,
             card=card,
             page=page,
@@ -210,13 +243,13 @@ def test_data_that_drifted_stops_the_pipeline_with_its_card_written(tiny: Config
     assert "registered without a data card" in card_of(config, tmp_path / "none", metrics, without)
 
     known = json.loads((tmp_path / "card" / "card.json").read_text())
-    known["statistics"]["columns"] = [value + 1000 for value in known["statistics"]["columns"]]
+    known["statistics"][statistic] = [value + 1000 for value in known["statistics"][statistic]]
     (tmp_path / "reference.json").write_text(json.dumps(known))
     drift = DriftConfig(reference=str(tmp_path / "reference.json"))
-    config = config.model_copy(update={"reconstruction": config.reconstruction.model_copy(update={"drift": drift})})
+    config = config.model_copy(update={task: section.model_copy(update={"drift": drift})})
     metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
     stopped = card_of(config, tmp_path / "new", metrics)
-    assert re.match(r"data_card reconstruction: .*: drifted by 1\.000 from .*reference\.json", stopped)
+    assert re.match(rf"data_card {task}: .*: drifted by 1\.000 from .*reference\.json", stopped)
     assert metrics.metadata == {"cases": 15, "drift": 1.0}
     assert (tmp_path / "new.html").read_bytes() == (tmp_path / "new" / "card.html").read_bytes()
     with pytest.raises(StoppedError, match="drifted by"):

@@ -6,8 +6,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_committed_page_is_current() -> None:
-    assert (ROOT / "docs" / "parameters.md").read_text() == reference(), (
-        "condswin params reference > docs/parameters.md"
+    assert (ROOT / "docs" / "reference" / "parameters.md").read_text() == reference(), (
+        "condswin params reference > docs/reference/parameters.md"
     )
 
 

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     "names", [["demo"], ["demo", "tiny"], ["demo", "unrolled"], ["thesis-2-fastmri"], ["thesis-2-lits"], ["fastmri"],
-              ["lits"], ["thesis-2-fastmri", "thesis-2-lits"], ["fastmri", "lits", "cluster"], ["demo", "cluster"]]
+              ["lits"], ["thesis-2-fastmri", "thesis-2-lits"], ["fastmri", "lits", "cluster"],
+              ["demo", "cluster", "cluster-cpu"]]
 )  # fmt: skip
 def test_profiles_compose_into_networks_that_can_be_made(names: list[str]) -> None:
     config = compose(names)

@@ -77,6 +77,33 @@ def test_what_networks_and_metrics_there_are_is_known(path: str, value: Any, mes
             parse_config(values, origin="params.yaml")
 
 
+@pytest.mark.parametrize(
+    ("uri", "allowed"),
+    [
+        ("https://me:hush@mlflow.example.org", False),
+        ("https://hush@mlflow.example.org", False),
+        ("postgresql+psycopg2://me:hush@db/mlflow", False),
+        ("postgresql+psycopg2://me:x/hush@db/mlflow", False),
+        ("postgresql://db/mlflow?user=me&password=hush", False),
+        ("postgresql://db/mlflow?user=me&sslPassword=hush", False),
+        ("https://mlflow.example.org/?key=hush", False),
+        ("postgresql://me@db/mlflow", True),
+        ("postgresql://me@db/mlflow?sslmode=require&sslkey=/run/secrets/key.pem", True),
+        ("https://mlflow.example.org", True),
+        ("sqlite:////data/a@b/mlflow.db", True),
+    ],
+)
+def test_a_password_has_no_place_in_the_parameters_and_is_not_repeated(uri: str, allowed: bool) -> None:
+    if allowed:
+        assert parse_config(changed("tracking.uri", uri), origin="params.yaml").tracking.uri == uri
+        return
+    with pytest.raises(
+        ConfigError, match=r"params\.yaml: tracking\.uri.*MLFLOW_TRACKING_URI in the environment"
+    ) as error:
+        parse_config(changed("tracking.uri", uri), origin="params.yaml")
+    assert "hush" not in str(error.value)
+
+
 def test_all_bad_keys_are_listed_at_once() -> None:
     values = changed("reconstruction.train.epochs", 0)
     values["segmentation"]["train"]["batch_size"] = 0

@@ -19,7 +19,7 @@ def test_ready_studies_can_be_built(name: str) -> None:
 
 
 def test_unknown_studies_and_keys_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nothing: no such file.*there are: design, gates, headroom, iterative, "):
+    with pytest.raises(ConfigError, match=r"nothing: no such file.*there are: design, gates, gates-unrolled, "):
         load_study("nothing", "reconstruction")
     with pytest.raises(ConfigError, match="did you mean 'routing'"):
         load_study("routin", "reconstruction")

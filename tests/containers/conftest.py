@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from docker_client import COMMIT, daemon_answers, docker
+
+from tests.containers.docker_client import COMMIT, daemon_answers, docker
 
 ROOT = Path(__file__).parents[2]
 PUBLIC_BASE = "python:3.11-slim"

@@ -3,7 +3,8 @@ import re
 from pathlib import Path
 
 import pytest
-from docker_client import COMMIT, docker
+
+from tests.containers.docker_client import COMMIT, docker
 
 pytestmark = pytest.mark.containers
 ROOT = Path(__file__).parents[2]
@@ -64,7 +65,7 @@ def test_image_holds_code_and_nothing_else_of_the_tree(image: str) -> None:
     program = "import pathlib; print(*(p.name for p in pathlib.Path('/opt/condswin').iterdir()))"
     assert set(docker(*STRICT, image, "python3", "-c", program).split()) <= {
         *("README.md", "pyproject.toml", "requirements.lock", "runtime.txt"),
-        *("condswin", "components", "pipelines", "build", "condswin.egg-info"),
+        *("condswin", "kubeflow", "build", "condswin.egg-info"),
     }
 
 

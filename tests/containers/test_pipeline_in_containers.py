@@ -4,16 +4,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mlflow
 import pytest
-from docker_client import COMMIT, docker
 
+from condswin.config.parts import part
 from condswin.config.profiles import compose, write_config
 from condswin.config.reading import parse_config
 from condswin.config.root import Config
 from condswin.networks.saving import load_model
+from tests.containers.docker_client import COMMIT, docker
 
 pytestmark = pytest.mark.containers
 ROOT = Path(__file__).parents[2]
@@ -80,6 +82,52 @@ def test_best_variant_becomes_champion(outputs: Path, config: Config) -> None:
 def test_tasks_did_not_run_as_root(outputs: Path) -> None:
     owners = {path.stat().st_uid for path in (outputs, *outputs.rglob("*"))}
     assert owners == {os.getuid() or 10001}
+
+
+def test_what_a_killed_container_trained_is_kept_and_this_machine_comes_to_the_same_weights(
+    outputs: Path, config: Config, image: str, tracking: str, tmp_path: Path
+) -> None:
+    """By Docker alone: kfp's runner may take a container that was killed for one that succeeded."""
+    tmp_path.chmod(0o777)
+    settings = config.reconstruction.train.model_copy(update={"epochs": 10, "checkpoint_minutes": 1e-6})
+    section = config.reconstruction.model_copy(update={"train": settings})
+    asked = part(config.model_copy(update={"reconstruction": section}), "train", "reconstruction", "swin")
+    # Of another number of threads sums are others.
+    own = {"MLFLOW_TRACKING_URI": tracking, "OMP_NUM_THREADS": "1"}
+    prepared = outputs / "prepare" / "prepared"
+
+    def start(python: list[str], model: str, prepared: str, checkpoints: str) -> subprocess.Popen[str]:
+        given = (json.dumps(asked), "reconstruction", "", "swin", checkpoints, prepared, model)
+        command = [*python, "-c", f"from condswin.kubeflow import train; train(*{given!r})"]
+        environment = {**os.environ, **own, "PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def contain(model: str) -> subprocess.Popen[str]:
+        command = ["docker", "run", "--rm", "--name", f"condswin-{os.getpid()}-{model}", "--network", "host"]
+        command += ["--read-only", "--tmpfs", "/tmp", "--workdir", "/work"]
+        command += [each for name in own for each in ("--env", name)]
+        command += ["--volume", f"{prepared}:/prepared:ro", "--volume", f"{tmp_path}:/work", image, "python3"]
+        return start(command, model, "/prepared", "kept")
+
+    killed = contain("killed")
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("kept/*/*/*/epoch-0002-*.ckpt")):
+        assert killed.poll() is None, killed.communicate()[0][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    docker("kill", f"condswin-{os.getpid()}-killed")
+    killed.communicate(timeout=60)
+    assert killed.returncode == 137
+    unbroken = start([sys.executable], "unbroken", str(prepared), "others")
+    again = contain("again")
+    said = [each.communicate(timeout=300)[0] for each in (again, unbroken)]
+    assert (again.returncode, unbroken.returncode) == (0, 0), "".join(each[-3000:] for each in said)
+    assert "swin: goes on after" in said[0]
+    assert "goes on after" not in said[1]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("again", "unbroken")]
+    assert weights[0] == weights[1]
 
 
 def test_no_container_is_left(outputs: Path, image: str) -> None:

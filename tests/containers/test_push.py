@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import requests
 import yaml
-from conftest import stop, wait_until
-from docker_client import docker
+
+from tests.containers.conftest import stop, wait_until
+from tests.containers.docker_client import docker
 
 pytestmark = pytest.mark.containers
 ROOT = Path(__file__).parents[2]

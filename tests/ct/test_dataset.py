@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from condswin.ct.augment import AIR, augment
+from condswin.ct.augment import augment
 from condswin.ct.config import PrepareCtConfig
 from condswin.ct.dataset import SliceDataset, random_crop
 from condswin.ct.pairs import read_pair
@@ -123,8 +123,8 @@ def test_crops_keep_image_and_label_together_and_reach_every_corner():
         cropped, moved = random_crop(image, label, 32, around=around)
         assert torch.equal(cropped[0] > 0, moved == 1)
         rows = slice(6, 26)  # 12 rows of air are missing: six above, six below
-        assert (cropped[0, :6] == AIR).all()
-        assert (cropped[0, 26:] == AIR).all()
+        assert (cropped[0, :6] == -1).all()
+        assert (cropped[0, 26:] == -1).all()
         lefts.add(round(float((cropped[0, 6, 0] + 50) * 10)) if not moved[0].any() else None)
         assert not around or moved[rows].any()
     assert lefts == set(range(19))
@@ -179,3 +179,36 @@ def test_slices_with_most_tumour_are_shown_and_without_any_those_with_most_liver
     (item,) = SliceDataset([healthy], windows=WINDOWS).telling(2)
     liver = (labels[0] > 0).sum(axis=(1, 2))
     assert liver[item] == liver.max()
+
+
+def test_a_crop_says_where_in_its_slice_it_lies(files):
+    options = {"windows": WINDOWS, "neighbours": 1, "crop": 16}
+    torch.manual_seed(3)
+    without = [SliceDataset(files, **options)[7] for _ in range(5)]
+    torch.manual_seed(3)
+    corners = set()
+    for item in without:
+        placed = SliceDataset(files, **options, position=True)[7]
+        # What else is seen, and what is drawn, stays as it is.
+        assert torch.equal(placed["image"][:6], item["image"])
+        corner = []
+        for places, side, axis in zip(placed["image"][6:], (24, 32), (0, 1), strict=True):
+            steps = torch.linspace(-1, 1, side)
+            first = int((steps - places[0, 0]).abs().argmin())
+            assert torch.equal(places.select(1 - axis, 0), steps[first : first + 16])
+            assert torch.equal(places, places.select(1 - axis, 0).unsqueeze(1 - axis).expand(16, 16))
+            corner.append(first)
+        corners.add(tuple(corner))
+    assert len(corners) > 2
+
+
+def test_augmented_positions_are_off_by_up_to_an_eighth_of_the_slice(files):
+    torch.manual_seed(0)
+    data = SliceDataset(files, windows=WINDOWS, augmented=True, position=True)
+    off = torch.stack([data[7]["image"][2:, 0, 0] for _ in range(200)]) + 1
+    assert (off.abs() <= 0.25).all()
+    assert off.amax(0).tolist() == pytest.approx([0.25, 0.25], abs=0.02)
+    assert off.amin(0).tolist() == pytest.approx([-0.25, -0.25], abs=0.02)
+    rows, columns = data[7]["image"][2:]
+    assert (rows[-1] - rows[0]).tolist() == pytest.approx([2] * 32)
+    assert (columns[:, -1] - columns[:, 0]).tolist() == pytest.approx([2] * 24)

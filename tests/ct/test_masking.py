@@ -31,10 +31,12 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path / "prepared"
 
 
-def masked(prepared: Path, *, training: bool, neighbours: int = 0, cache_bytes: int = 1 << 30) -> MaskedSliceDataset:
+def masked(
+    prepared: Path, *, training: bool, neighbours: int = 0, position: bool = False, cache_bytes: int = 1 << 30
+) -> MaskedSliceDataset:
     return MaskedSliceDataset(
-        sorted((prepared / "train").glob("*.h5")), windows=WINDOWS, neighbours=neighbours, patch=8, share=0.6,
-        training=training, crop=None, augmented=False, cache_bytes=cache_bytes,
+        sorted((prepared / "train").glob("*.h5")), windows=WINDOWS, neighbours=neighbours, position=position, patch=8,
+        share=0.6, training=training, crop=None, augmented=False, cache_bytes=cache_bytes,
     )  # fmt: skip
 
 
@@ -55,6 +57,18 @@ def test_hidden_patches_show_nothing_and_the_rest_is_the_slice(
         blocks = item["hidden"][0].view(4, 8, 4, 8).float().mean((1, 3))
         assert set(blocks.flatten().tolist()) == {0.0, 1.0}
         assert blocks.sum() == round(0.6 * 16)
+
+
+def test_where_a_pixel_is_stays_visible_and_is_not_painted(prepared: Path) -> None:
+    without = masked(prepared, training=False)[4]
+    item = masked(prepared, training=False, position=True)[4]
+    whole = SliceDataset(sorted((prepared / "train").glob("*.h5")), windows=WINDOWS, position=True)[4]
+    assert torch.equal(item["target"], without["target"])
+    assert torch.equal(item["image"][:2], without["image"])
+    assert torch.equal(item["image"][2:], whole["image"][2:])
+    assert item["hidden"].any()
+    learning = SegmentationLearning(config(prepare={"position": True})).pretraining().learning
+    assert learning.channels("swin") == (4, 2)
 
 
 @pytest.mark.parametrize(("size", "patches"), [((32, 32), 16), ((20, 33), 15), ((5, 7), 1)])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from condswin.ct import metrics
-from condswin.ct.metrics import hd95, lesions, overlap
+from condswin.ct.metrics import hd95, lesions, overlap, receiver_operating_characteristic, tumour_ml, untouched
 
 from .fakes import affine
 
@@ -103,10 +103,38 @@ def test_lesions_are_counted_one_by_one():
     prediction[3, 3, 1] = prediction[5, 5, 1] = True  # two pieces in the first
     prediction[25, 3, 2] = True
     prediction[10, 25, 3] = prediction[15, 25, 3] = True  # two false ones
-    assert lesions(target, prediction) == (2, 1, 2, 3)
-    assert lesions(prediction, target) == (3, 2, 1, 2)
-    assert lesions(target & False, prediction) == (0, 0, 5, 0)
-    assert lesions(target & False, target & False) == (0, 0, 0, 0)
+    assert lesions(target, prediction)[:4] == (2, 1, 2, 3)
+    assert lesions(prediction, target)[:4] == (3, 2, 1, 2)
+    assert lesions(target & False, prediction)[:4] == (0, 0, 5, 0)
+    assert lesions(target & False, target & False)[:4] == (0, 0, 0, 0)
+    false, missed = untouched(prediction, target), untouched(target, prediction)
+    assert [np.argwhere(false == number).tolist() for number in (1, 2)] == [[[10, 25, 3]], [[15, 25, 3]]]
+    assert (np.argwhere(missed).tolist(), false.max(), missed.max()) == ([[20, 20, 0]], 2, 1)
+    assert untouched(prediction, target & False).max() == 5
+    assert not untouched(target & False, target).any()
+
+
+def test_lesions_of_each_size_have_a_recall_of_their_own():
+    # Diameters of balls of the same volume, mm: of 1 voxel 5.8, of 4 9.3, of 6 10.6, of 40 19.95, of 41 20.1.
+    steps = np.diag([-4.0, 4.0, 6.5])
+    target, prediction = np.zeros((2, 12, 12, 12), np.uint8)
+    target[:, :, :] = 1
+    target[0, 0, 0] = target[0, 0, 2:6] = 2
+    target[0, 2, :6] = target[0, 4, :6] = 2
+    target[2:7, 8:10, 2:6] = target[9:11, 1:11, 7:9] = 2
+    target[11, 1, 7] = 2
+    assert [int(size) for size in np.sort(lesions(target == 2, prediction == 2).sizes)] == [1, 4, 6, 6, 40, 41]
+    prediction[0, 0, 0] = prediction[0, 2, 3] = prediction[11, 1, 7] = 2
+    scores = score_case(target, prediction, steps)
+    assert scores["lesion_recall_under_10mm"] == 1 / 2
+    assert scores["lesion_recall_10_to_20mm"] == 1 / 3
+    assert scores["lesion_recall_from_20mm"] == 1
+    assert scores["lesion_recall"] == 3 / 6
+    # On a finer grid the same voxels are smaller lesions, and there are none of the largest.
+    finer = score_case(target, prediction, steps / 2)
+    assert finer["lesion_recall_under_10mm"] == 2 / 5
+    assert finer["lesion_recall_10_to_20mm"] == 1
+    assert math.isnan(finer["lesion_recall_from_20mm"])
 
 
 def test_surface_distance_agrees_with_monai():
@@ -144,3 +172,19 @@ def test_one_far_voxel_does_not_decide_the_distance():
     prediction[38, 38, 1] = True
     assert hd95(target, prediction, np.eye(3)) == 0
     assert hd95(target, np.roll(target, 3, 0), np.eye(3)) == pytest.approx(3)
+
+
+def test_receiver_operating_characteristic_by_hand():
+    curve = receiver_operating_characteristic([(5.0, True), (0.0, False), (2.0, True), (2.0, False), (0.0, True)])
+    assert [(false, true) for false, true, _ in curve] == [(0, 0), (0, 1 / 3), (1 / 2, 2 / 3), (1, 1)]
+    assert [threshold for *_, threshold in curve[1:]] == [5, 2, 0]
+    assert 5 < curve[0][2] < 5.001
+
+
+@pytest.mark.parametrize("scored", [[], [(1.0, True)], [(1.0, False), (2.0, False)]])
+def test_of_one_kind_alone_there_is_no_curve(scored):
+    assert receiver_operating_characteristic(scored) == []
+
+
+def test_tumour_is_measured_in_millilitres():
+    assert tumour_ml(labels([2, 1, 2, 0]), np.diag([2.0, 5.0, -10.0])) == pytest.approx(0.2)

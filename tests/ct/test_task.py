@@ -324,9 +324,12 @@ def scores_of(task, predicted, label):
     return task.validation_scores(F.one_hot(predicted, 3).movedim(-1, 1).float(), {"label": label})
 
 
-@pytest.mark.parametrize(("neighbours", "channels"), [(0, (2, 3)), (2, (10, 3))])
-def test_channels_and_datasets(tmp_path, neighbours, channels):
-    task = Whole("segmentation", config(prepare={"neighbours": neighbours}))
+@pytest.mark.parametrize(
+    ("prepare_", "channels"),
+    [({}, (2, 3)), ({"neighbours": 2}, (10, 3)), ({"neighbours": 2, "position": True}, (12, 3))],
+)
+def test_channels_and_datasets(tmp_path, prepare_, channels):
+    task = Whole("segmentation", config(prepare=prepare_))
     assert task.channels("swin") == channels
     write_pair(tmp_path / "raw", 0)
     prepare(task, tmp_path, split="train")

@@ -16,8 +16,8 @@ from condswin.errors import BadDataError, ConfigError
 from condswin.networks.saving import ModelSpec, save_model
 from condswin.steps.predict import Result, predict
 from condswin.tasks.serving import Origin
+from tests.cli.calling import condswin
 from tests.steps.test_predict import SMALL, scan, volume
-from tests.test_cli import condswin
 from tests.whole import Whole
 
 from .fakes import config, write_pair
@@ -64,6 +64,30 @@ def test_mirror_images_are_averaged_the_right_way_round(tmp_path, window):
         assert found[True, "always"].all()
 
 
+class Placed(nn.Module):
+    """Stands for a network that looks at nothing but where a pixel is: liver in the last quarter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sure = nn.Parameter(torch.tensor(9.0))
+
+    def forward(self, image):
+        liver = self.sure * (image[:, -2:] > 0).all(dim=1)
+        return torch.stack([torch.ones_like(liver), liver, torch.zeros_like(liver)], 1)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("window", [None, 64])
+def test_windows_and_mirror_images_know_where_in_the_slice_they_are(tmp_path, window, mirrored):
+    path = write_pair(tmp_path / "raw", 0, (80, 72, 3))[0]
+    settings = {**RAW, "mirrored": mirrored, "window": window, "overlap": 0.5}
+    task = Whole("segmentation", config(prepare={"position": True}, predict=settings))
+    written = task.predict_raw(Placed(), path, tmp_path / "out", Origin()).path
+    for slice_ in read_labels(written).canonical > 0:
+        assert slice_.sum() == slice_.size // 4
+        assert slice_[36:, 40:].all()
+
+
 def test_the_mean_is_of_probabilities_and_its_logits_give_it_back():
     torch.manual_seed(0)
     networks = [nn.Conv2d(2, 3, 1) for _ in range(3)]
@@ -82,7 +106,7 @@ def test_the_mean_is_of_probabilities_and_its_logits_give_it_back():
 
 
 def saved(folder, name: str, *, seed: int = 0, task: str = "segmentation", **parameters: Any) -> str:
-    channels = {"segmentation": (2, 3), "reconstruction": (1, 1)}[task]
+    channels = {"segmentation": (4, 3), "reconstruction": (1, 1)}[task]
     if neighbours := parameters.get("data", {}).get("neighbours"):
         channels = (2 * (1 + 2 * neighbours), 3)
     spec = ModelSpec(task, name, "swin", "demo", *channels, SMALL, {"parameters": parameters} if parameters else {})
@@ -160,7 +184,7 @@ def test_a_volume_that_any_of_them_has_not_seen_the_like_of_is_refused(tmp_path)
     names = []
     for number, pixel in enumerate((0.8, 0.2)):
         seen = {"pixel": [pixel] * 3, "slice": [5.0] * 3, "plane": [20, 30, 40], "height": [10, 15, 20]}
-        spec = ModelSpec("segmentation", f"fold-{number}", "swin", "demo", 2, 3, SMALL, {"seen": seen})
+        spec = ModelSpec("segmentation", f"fold-{number}", "swin", "demo", 4, 3, SMALL, {"seen": seen})
         torch.manual_seed(number)
         save_model(tmp_path / f"fold-{number}", spec.build(), spec)
         names.append(str(tmp_path / f"fold-{number}"))

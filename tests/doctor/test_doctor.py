@@ -228,6 +228,26 @@ def test_kubeflow(monkeypatch: pytest.MonkeyPatch, answer: Answer, said: str) ->
     assert findings()["kubeflow"].said == "elsewhere: FileNotFoundError"
 
 
+def test_a_kubeflow_that_is_too_old_is_told_and_one_that_does_not_say_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [
+        ("2.5.0", "2.5"),
+        ("v2.4.1", "2.4"),
+        ("1.8.22", "1.8"),
+        ("2.14.0", ""),
+        ("3.0.0", ""),
+        ("dev", ""),
+        (None, ""),
+    ]
+    answers: list[tuple[Any, str]] = [({"frontendTagName": tag}, old) for tag, old in told]
+    for answer, old in [*answers, ({"multi_user": True}, ""), ("2.5.0", ""), ([], "")]:
+        with server({EXPERIMENTS: (200, {}), "/apis/v2beta1/healthz": (200, answer)}) as address:
+            monkeypatch.setenv("KFP_HOST", address)
+            first, *more = servers.kubeflow()
+        assert first.state == "ok"
+        said = f"Kubeflow Pipelines {old}, and runs need 2.14 or newer"
+        assert more == ([Finding("kubeflow version", "failed", said, "have it upgraded")] if old else [])
+
+
 def listing(*keys: str) -> str:
     contents = "".join(f"<Contents><Key>{key}</Key><Size>3</Size></Contents>" for key in keys)
     return f"<ListBucketResult><Name>scans</Name>{contents}</ListBucketResult>"
@@ -258,6 +278,24 @@ def test_a_source_in_s3(monkeypatch: pytest.MonkeyPatch, answers: dict[str, Answ
     assert findings(setting)["s3"].said == "s3://scans/mri: no answer (EndpointConnectionError)"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nowhere")
     assert findings(setting)["s3"].said == "no client (ValueError)"
+
+
+def test_versions_in_a_dvc_remote_and_the_remote_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    source, key = f"dvc+s3://scans/{'ab' + 30 * '0'}.dir", f"files/md5/ab/{30 * '0'}.dir"
+    with server({"/scans": (200, listing(key)), f"/scans/{key}": (206, "x")}) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        assert findings(f"reconstruction.source={source}")["s3"].said == f"{source}: listed and read"
+    with server({"/scans": (200, listing()), "/kept": (200, listing())}) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        missing = findings(f"reconstruction.source={source}")["s3"]
+        assert (missing.state, missing.said) == ("failed", f"{source}: nothing is there")
+        empty = findings("cluster.dvc_remote=s3://kept/data")["s3"]
+        assert (empty.state, empty.said) == ("ok", "s3://kept/data: listed; nothing is there yet")
+    wrong = findings("reconstruction.source=dvc+s3://scans/ab.dir")["s3"]
+    assert wrong.state == "failed"
+    assert "no version of data" in wrong.said
 
 
 def test_packages_are_compared_with_the_lock() -> None:

@@ -1,5 +1,6 @@
 """Objects that kubectl makes of infra/kustomize, and what of them makes pods."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,9 +9,13 @@ from typing import Any
 
 import yaml
 
+from pipelines.images import Image, record
+
 ROOT = Path(__file__).parents[2]
 
 Object = dict[str, Any]
+#: The last is `production` for trainings of several nodes too.
+OVERLAYS = ("laptop", "production", "nodes")
 
 
 def render(overlay: Path) -> list[Object]:
@@ -18,6 +23,24 @@ def render(overlay: Path) -> list[Object]:
     done = subprocess.run([kubectl, "kustomize", overlay], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
+
+
+def with_trainer(folder: Path) -> Path:
+    """A copy of the overlay `production` beside it, in `infra/kustomize`, for trainings of several nodes too."""
+    shutil.copytree(folder / "production", folder / "nodes")
+    written = folder / "nodes" / "kustomization.yaml"
+    written.write_text(written.read_text().replace("- ../images\n", "- ../trainer\n- ../images\n"))
+    return folder / "nodes"
+
+
+def with_images(folder: Path) -> Path:
+    """A copy of infra/kustomize in a folder, with all of `OVERLAYS` and every image recorded."""
+    shutil.copytree(ROOT / "infra/kustomize", folder / "kustomize")
+    with_trainer(folder / "kustomize")
+    for number, called in enumerate(("condswin:cpu", "condswin:gpu", "postgres", "seaweedfs")):
+        image = Image(name=f"registry.example/{called.partition(':')[0]}", digest=f"sha256:{number:064x}")
+        record(called, image, folder / "images.yaml")
+    return folder / "kustomize"
 
 
 def of(objects: list[Object], kind: str) -> list[Object]:
@@ -35,7 +58,10 @@ def pods(objects: list[Object]) -> Iterator[tuple[str, Object]]:
         spec = each.get("spec", {})
         if each["kind"] == "CronJob":
             spec = spec["jobTemplate"]["spec"]
-        if "template" in spec:
+        if each["kind"] == "TrainingRuntime":
+            for job in spec["template"]["spec"]["replicatedJobs"]:
+                yield f"{each['kind']}/{each['metadata']['name']}", job["template"]["spec"]["template"]
+        elif "template" in spec:
             yield f"{each['kind']}/{each['metadata']['name']}", spec["template"]
 
 

@@ -81,7 +81,7 @@ def test_mlflow_has_users_and_a_list_of_names_as_in_the_cluster(services: dict[s
     assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert "*" not in environment["MLFLOW_SERVER_ALLOWED_HOSTS"]
     assert "--app-name basic-auth" in script
-    page = (ROOT / "docs/cluster.md").read_text()
+    page = (ROOT / "docs/how-to/cluster.md").read_text()
     (line,) = re.findall(r"printf '(\[mlflow\].*?)'", script)
     assert f"printf '{line}'" in page
 

@@ -65,11 +65,56 @@ def test_says_what_is_missing(copy: Path) -> None:
     assert said().startswith("Python 3.11 is needed")
 
 
+def test_builds_kubernetes_in_a_folder_with_a_space(copy: Path) -> None:
+    said = make(copy, "--dry-run", "kube-binaries", "KUBE_BINARIES=/a folder").stdout
+    assert 'tests/kube/build.sh "/a folder"\n' in said
+
+
 def test_refuses_an_environment_of_another_python(copy: Path) -> None:
     pretend(copy, "python", OTHER_VERSION)
     (copy / ".venv").mkdir()
     (copy / "fakes").rename(copy / ".venv" / "bin")
     assert "remove it" in make(copy, ".venv/installed").stdout
+
+
+#: Says what it is asked to install, and has the CPU build of torch where the file `has-cpu` is.
+PIP = """#!/bin/sh
+case "$*" in
+  *--dry-run*) test -e has-cpu ;;
+  *) shift 3; echo "pip $*" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "has_cpu", "said", "taken"),
+    [
+        (["DRIVER="], True, "cpu build: no NVIDIA driver is here", "torch==2.0.0+cpu"),
+        (["DRIVER="], False, "cuda build: no index that pip asks has the CPU build", "torch==2.0.0,!=2.0.0+cpu"),
+        (["DRIVER=yes"], True, "cuda build: an NVIDIA driver is here", "torch==2.0.0,!=2.0.0+cpu"),
+        (["DRIVER=", "TORCH=cuda"], True, "", "torch==2.0.0,!=2.0.0+cpu"),
+        (["DRIVER=yes", "TORCH=cpu"], True, "", "torch==2.0.0+cpu"),
+        (["TORCH=cpu"], False, "TORCH=cpu: no index that pip asks has torch 2.0.0+cpu", None),
+        (["TORCH=gpu"], True, "TORCH=gpu: say cpu or cuda", None),
+        (["DRIVER=yes", "DISK=1000000"], True, "Installing needs 1000000 GB", None),
+    ],
+)
+def test_the_build_of_torch_that_suits_is_taken_or_the_one_that_is_wanted(
+    copy: Path, arguments: list[str], has_cpu: bool, said: str, taken: str | None
+) -> None:
+    (copy / "requirements.lock").write_text("numpy==2.0.0\ntorch==2.0.0\ntorchmetrics==1.9.0\n")
+    (copy / ".venv/bin").mkdir(parents=True)
+    (copy / ".venv/bin/python").symlink_to(sys.executable)
+    (copy / ".venv/bin/pip").write_text(PIP)
+    (copy / ".venv/bin/pip").chmod(0o755)
+    if has_cpu:
+        (copy / "has-cpu").touch()
+    ended = make(copy, ".venv/installed", *arguments, *([] if "DISK=1000000" in arguments else ["DISK=0"]))
+    assert said in ended.stdout
+    assert (copy / ".venv/installed").exists() == (ended.returncode == 0) == (taken is not None)
+    installed = [line for line in ended.stdout.splitlines() if line.startswith("pip ")]
+    wanted = [f"pip -r requirements.lock {taken}", "pip --no-deps --no-build-isolation -e ."] if taken else []
+    assert installed == wanted
 
 
 def test_locking_that_fails_leaves_the_lock(copy: Path) -> None:

@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from pipelines.images import DIGEST, UNPINNED, Image, record
+from pipelines.placing import LABEL
 from tests.infra.rendering import ROOT, Object, containers, of, one, pods, render
 
-OVERLAYS = ("laptop", "production")
 #: Of objects that Kubernetes itself has no schema for: their keys, which are tested below.
-CUSTOM = {"PrometheusRule"}
+CUSTOM = {"PrometheusRule", "TrainingRuntime"}
 #: The one pod that is root, and what it runs.
 ROOT_JOB = "Job/checkpoints"
 GIVES_GROUP = ["sh", "-c", "chgrp 0 /checkpoints && chmod 2770 /checkpoints"]
@@ -25,29 +25,14 @@ GIVES_GROUP = ["sh", "-c", "chgrp 0 /checkpoints && chmod 2770 /checkpoints"]
 OF_KUBEFLOW = re.compile(
     "seaweedfs|minio|mysql|postgres-service|ml-pipeline.*|metadata-.*|workflow-controller|cache-.*"
 )
+#: How policies select tasks of runs: Kubeflow's label, which every pipeline's have, beside that of condswin's.
+TASK = {
+    "matchLabels": {"pipelines.kubeflow.org/v2_component": "true"},
+    "matchExpressions": [{"key": LABEL, "operator": "Exists"}],
+}
+#: Labels of pods that are not condswin's, in a namespace that others use too.
+OTHERS = [TASK["matchLabels"], *({"app.kubernetes.io/name": name} for name in ("mlflow", "postgres", "backup"))]
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|[KMGT]i?)?")
-
-
-@pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Object]]:
-    """What is applied once every image is recorded."""
-    folder = tmp_path_factory.mktemp("infra")
-    shutil.copytree(ROOT / "infra/kustomize", folder / "kustomize")
-    for number, called in enumerate(("condswin:cpu", "postgres", "seaweedfs")):
-        image = Image(name=f"registry.example/{called.partition(':')[0]}", digest=f"sha256:{number:064x}")
-        record(called, image, folder / "images.yaml")
-    return {name: render(folder / "kustomize" / name) for name in OVERLAYS}
-
-
-@pytest.fixture(params=OVERLAYS)
-def overlay(request: pytest.FixtureRequest, rendered: dict[str, list[Object]]) -> list[Object]:
-    found: list[Object] = rendered[request.param]
-    return found
-
-
-@pytest.fixture
-def production(rendered: dict[str, list[Object]]) -> list[Object]:
-    return rendered["production"]
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -139,7 +124,7 @@ def literal_secret(objects: list[Object]) -> Iterator[str]:
 
 def unnamed_reference(objects: list[Object]) -> Iterator[str]:
     """ConfigMaps, accounts, claims and services that nobody makes; Secrets that the page does not."""
-    page = (ROOT / "docs/cluster.md").read_text()
+    page = (ROOT / "docs/how-to/cluster.md").read_text()
     made = {kind: {each["metadata"]["name"] for each in of(objects, kind)} for kind in ("ConfigMap", "ServiceAccount")}
     secrets: set[str] = set()
     for name, template in pods(objects):
@@ -154,7 +139,7 @@ def unnamed_reference(objects: list[Object]) -> Iterator[str]:
                 secrets.add(value)
     secrets |= {each["spec"]["tls"][0]["secretName"] for each in of(objects, "Ingress")}
     secrets |= {each["name"] for one in of(objects, "ServiceAccount") for each in one["imagePullSecrets"]}
-    yield from (f"Secret {name}: docs/cluster.md does not make it" for name in secrets if f" {name} " not in page)
+    yield from (f"Secret {name}: the cluster page does not make it" for name in secrets if f" {name} " not in page)
 
 
 def unwatched(objects: list[Object]) -> Iterator[str]:
@@ -176,20 +161,37 @@ def unprobed(objects: list[Object]) -> Iterator[str]:
                 yield f"{each['kind']}/{each['metadata']['name']}"
 
 
+def selects(selector: Object, labels: dict[str, str]) -> bool:
+    there = all(each["operator"] == "Exists" and each["key"] in labels for each in selector.get("matchExpressions", ()))
+    return there and selector["matchLabels"].items() <= labels.items()
+
+
+def of_others(objects: list[Object]) -> Iterator[str]:
+    """Policies, ways into them, and services that hold for pods of others in the same namespace."""
+    for each in (*of(objects, "NetworkPolicy"), *of(objects, "Service")):
+        spec = each["spec"]
+        peers = [
+            peer["podSelector"] for way in spec.get("ingress", ()) for peer in way["from"] if "podSelector" in peer
+        ]
+        own = spec.get("podSelector") or {"matchLabels": spec["selector"]}
+        if any(selects(selector, labels) for selector in (own, *peers) for labels in OTHERS):
+            yield each["metadata"]["name"]
+
+
 def selects_nothing(objects: list[Object]) -> Iterator[str]:
     """Services, budgets and peers of policies by whose labels no pod goes."""
     labels = [template["metadata"]["labels"] for _, template in pods(objects)]
-    # Of Kubeflow's runs, and of Jobs that people start (docs/cluster.md).
-    labels += [{"pipelines.kubeflow.org/v2_component": "true"}, {"app.kubernetes.io/name": "promoter"}]
+    # Of Kubeflow's runs, and of Jobs that people start (docs/how-to/cluster.md).
+    labels += [{**TASK["matchLabels"], LABEL: "gpu"}, {"app.kubernetes.io/name": "condswin-promoter"}]
     for each in objects:
-        wanted = [each["spec"]["selector"]] if each["kind"] == "Service" else []
-        wanted += [each["spec"]["selector"]["matchLabels"]] if each["kind"] == "PodDisruptionBudget" else []
+        wanted = [{"matchLabels": each["spec"]["selector"]}] if each["kind"] == "Service" else []
+        wanted += [each["spec"]["selector"]] if each["kind"] == "PodDisruptionBudget" else []
         if each["kind"] == "NetworkPolicy":
             peers = [*each["spec"].get("ingress", ()), *each["spec"].get("egress", ())]
             inner = [one for peer in peers for one in (*peer.get("from", ()), *peer.get("to", ()))]
-            wanted += [one["podSelector"]["matchLabels"] for one in inner if "podSelector" in one]
+            wanted += [one["podSelector"] for one in inner if "podSelector" in one]
         for selector in wanted:
-            if not any(selector.items() <= one.items() for one in labels):
+            if not any(selects(selector, one) for one in labels):
                 yield f"{each['kind']}/{each['metadata']['name']}: {selector}"
 
 
@@ -246,7 +248,7 @@ def cut_off(objects: list[Object]) -> Iterator[str]:
                 f"Kubeflow: {port}" for port in {8080, 8333, 8887, 8888, 9000} - {p["port"] for p in way["ports"]}
             )
     (database,) = one(objects, "NetworkPolicy", "postgres")["spec"]["ingress"]
-    if {"podSelector": {"matchLabels": {"pipelines.kubeflow.org/v2_component": "true"}}} not in database["from"]:
+    if {"podSelector": TASK} not in database["from"]:
         yield "postgres: runs"
 
 
@@ -258,7 +260,7 @@ def idle_priority(objects: list[Object]) -> Iterator[str]:
 
 RULES = [unknown_to_kubernetes, no_digest, unlimited, number_as_quantity, privileged, literal_secret,
          unnamed_reference, unwatched, unprobed, selects_nothing, too_mighty, open_server,
-         with_a_proxy, of_kubeflow, cut_off, idle_priority]  # fmt: skip
+         with_a_proxy, of_kubeflow, of_others, cut_off, idle_priority]  # fmt: skip
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -301,6 +303,13 @@ BREAKS: list[tuple[Callable[..., Any], Callable[[list[Object]], Any]]] = [
     (too_mighty, lambda o: one(o, "Role", "condswin-promoter")["rules"][0].update(verbs=["*"])),
     (with_a_proxy, lambda o: dict(pods(o))["CronJob/backup"]["metadata"]["labels"].pop("sidecar.istio.io/inject")),
     (of_kubeflow, lambda o: one(o, "Service", "mlflow")["metadata"].update(name="seaweedfs")),
+    (of_others, lambda o: one(o, "NetworkPolicy", "runs")["spec"].update(
+        podSelector={"matchLabels": TASK["matchLabels"]})),
+    (of_others, lambda o: one(o, "NetworkPolicy", "mlflow")["spec"]["ingress"][0]["from"].append(
+        {"podSelector": {"matchLabels": TASK["matchLabels"]}})),
+    (of_others, lambda o: one(o, "NetworkPolicy", "postgres")["spec"].update(
+        podSelector={"matchLabels": {"app.kubernetes.io/name": "postgres"}})),
+    (of_others, lambda o: one(o, "Service", "mlflow")["spec"].update(selector={"app.kubernetes.io/name": "mlflow"})),
     (cut_off, lambda o: one(o, "NetworkPolicy", "backup")["spec"]["egress"][0].update(to=[{"podSelector": {}}])),
     (cut_off, lambda o: one(o, "NetworkPolicy", "runs")["spec"]["egress"].pop(3)),
     (cut_off, lambda o: one(o, "NetworkPolicy", "runs")["spec"]["egress"][2]["ports"].pop()),
@@ -313,9 +322,7 @@ BREAKS: list[tuple[Callable[..., Any], Callable[[list[Object]], Any]]] = [
 
 @pytest.mark.parametrize(("rule", "breaking"), BREAKS)
 def test_the_rule_sees_what_breaks_it(
-    overlay: list[Object],
-    rule: Callable[[list[Object]], Iterator[str]],
-    breaking: Callable[[list[Object]], Any],
+    overlay: list[Object], rule: Callable[[list[Object]], Iterator[str]], breaking: Callable[[list[Object]], Any]
 ) -> None:
     broken = copy.deepcopy(overlay)
     breaking(broken)
@@ -324,7 +331,7 @@ def test_the_rule_sees_what_breaks_it(
 
 def test_what_is_committed_is_pinned_or_cannot_be_pulled() -> None:
     """A name without a digest would be whatever its `latest` is that day."""
-    for name in OVERLAYS:
+    for name in ("laptop", "production"):
         for container, each in containers(render(ROOT / "infra/kustomize" / name)):
             assert DIGEST.fullmatch(each["image"]) or each["image"].startswith(UNPINNED), container
 
@@ -336,10 +343,8 @@ def test_the_recorded_images_are_those_of_the_manifests(tmp_path: Path) -> None:
     known = yaml.safe_load((tmp_path / "images.yaml").read_text())["images"]
     for called, image in known.items():
         record(called, Image(**image), tmp_path / "images.yaml")
-    assert (
-        yaml.safe_load(component.read_text())["images"]
-        == (yaml.safe_load((ROOT / "infra/kustomize/images/kustomization.yaml").read_text())["images"])
-    )
+    committed = yaml.safe_load((ROOT / "infra/kustomize/images/kustomization.yaml").read_text())
+    assert yaml.safe_load(component.read_text())["images"] == committed["images"]
 
 
 def test_production_has_a_budget_two_servers_and_its_name_in_one_place(production: list[Object]) -> None:

@@ -1,6 +1,6 @@
 """What an ideal router could gain: a light network's images with a heavy one's in the parts that it picks.
 
-    python -m tests.mri.headroom data/prepared/reconstruction/test ablation/reconstruction "no wide head" "plain, wide"
+    python -m tests.mri.headroom data/prepared/reconstruction/test ablation/reconstruction light heavy
 
 reads the predictions that `condswin ablate` left of two networks, with every seed that both have. A share of the parts
 of each volume (tiles or bands of rows of its slices, whole slices) comes from the heavy network. `error` picks the
@@ -85,4 +85,4 @@ if __name__ == "__main__":
     parser.add_argument("--shares", nargs="+", type=float, default=[0.25, 0.375, 0.5, 1.0])
     arguments = parser.parse_args()
     found = list(cases(arguments.prepared, arguments.ablation, arguments.networks, arguments.place))
-    print(table(found, arguments.shares))
+    print(table(found, arguments.shares), end="\n\n")  # a page needs the line between two tables

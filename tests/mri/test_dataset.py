@@ -44,7 +44,7 @@ def test_items(prepared):
     assert {name: value.dtype for name, value in item.items()} == dict.fromkeys(
         ("image", "target", "mean", "std", "maximum"), torch.float32
     )
-    assert data.name(4) == f"{prepared / 'train' / 'file1.h5'}, slice 2"
+    assert data.name(4) == f"{prepared / 'train' / 'file1.h5'}, slice 3"
     assert float(item["image"].mean()) == pytest.approx(0, abs=0.05)
     assert item["mean"].shape == item["std"].shape == item["maximum"].shape == ()
     with h5py.File(prepared / "train" / "file1.h5") as file:
@@ -252,4 +252,4 @@ def test_the_middle_slices_of_the_first_volumes_are_shown(prepared):
     data = SliceDataset(prepared / "val", SETTINGS, training=False)
     assert data.telling(2) == [1, 2 + 1]
     assert data.telling(9) == [1, 2 + 1, 2 + 3 + 2]
-    assert [data.name(item).rpartition(" ")[2] for item in data.telling(9)] == ["1", "1", "2"]
+    assert [data.name(item).rpartition(" ")[2] for item in data.telling(9)] == ["2", "2", "3"]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from condswin.config.profiles import compose
 from condswin.errors import BadFileError
-from condswin.manifest import CaseRecord, FileRecord, Manifest
-from condswin.mri.card import STATISTICS, figures
+from condswin.manifest import CaseRecord
+from condswin.mri.card import ReconstructionCard
 from condswin.mri.compressed_sensing import reconstruct_volume
 from condswin.mri.config import UndersampleConfig
 from condswin.mri.dataset import ComplexSliceDataset, SliceDataset
@@ -277,11 +278,11 @@ def test_a_mask_of_padding_alone_is_refused(padded):
 def test_the_card_shows_masks_without_padding(padded, tmp_path, task):
     path = padded(folder=tmp_path / "data" / "train")
     info = task.check_case(Case("file1000001", "train", {"kspace": path}))
-    files = {"kspace": FileRecord.of(tmp_path / "data", "train/file1000001.h5")}
-    record = CaseRecord("file1000001", "train", info.patient, files, dict(info.details))
-    manifest = Manifest("reconstruction", [record], {}, [])
-    card = {"statistics": {name: [] for name in STATISTICS}, "acquisitions": {}}
-    (axis,) = list(figures(tmp_path / "data", manifest, card, SETTINGS).values())[-1].axes
+    record = CaseRecord("file1000001", "train", info.patient, {}, dict(info.details))
+    config = compose(["demo"])
+    section = config.reconstruction.model_copy(update={"undersample": SETTINGS})
+    part = ReconstructionCard(config.model_copy(update={"reconstruction": section}))
+    (axis,) = list(part.figures([(record, {"kspace": path})]).values())[-1].axes
     sampled = MEASURED.within(draw_mask(SETTINGS, WIDTH, name_seed(path.name)).sampled)
     assert (np.asarray(axis.images[0].get_array())[0] == sampled).all()
     assert axis.get_ylabel() == f"4x, {138 / sampled.sum():.2f}x"

@@ -1,6 +1,7 @@
 """Readers of prepared files: who depends on what writes them, and that what is done with one file opens it once."""
 
 import h5py
+import numpy as np
 import pytest
 
 from condswin.code import closure
@@ -10,7 +11,7 @@ from condswin.mri.config import UndersampleConfig
 from condswin.mri.guard import refusals
 from condswin.mri.inputs import complex_volume, zero_filled_volume
 from condswin.mri.metrics import volume_metrics
-from condswin.mri.pictures import picture_case
+from condswin.mri.pictures import ReconstructionPictures, picture_case
 from condswin.mri.prepared import image_size
 from condswin.mri.reading import VolumeReader
 from condswin.mri.scoring import score_case
@@ -18,7 +19,7 @@ from condswin.mri.undersample import prepare_full, prepare_undersampled
 from condswin.steps.code import STEPS
 from condswin.tasks.source import Case
 
-from .conftest import HEADER
+from .conftest import HEADER, make_config
 
 SETTINGS = UndersampleConfig(center_fractions=[0.16])
 
@@ -75,6 +76,25 @@ def test_scoring_judging_and_tuning(prepared, tmp_path, opened):
     refusals(prepared, SETTINGS)
     tune([prepared], (0.001, 0.01))
     assert opened[4:] == [prepared] * 2
+
+
+def test_errors_of_all_cases_are_on_one_scale(prepared, tmp_path):
+    folders = {"zero": tmp_path / "zero", "right": tmp_path / "right"}
+    with h5py.File(prepared) as file:
+        target = file["reconstruction_esc"][()]
+    for folder, image in zip(folders.values(), (0 * target, target), strict=True):
+        folder.mkdir()
+        with h5py.File(folder / prepared.name, "w") as out:
+            out["reconstruction"] = image
+    found = ReconstructionPictures(make_config()).panels(prepared.parent, folders, prepared.stem)
+    assert (found.errors, found.error_unit) == ((0.0, 40.0), "% of white")
+    pictures = {panel.name: panel.slices[0] for panel in found.panels if panel.error}
+    shares = target[found.places[0]] / np.quantile(target, 0.998)
+    expected = (shares / 0.4 * 255).clip(0, 255).round()
+    np.testing.assert_allclose(pictures["error of zero"], expected, atol=1)
+    assert not pictures["error of right"].any()
+    assert list(pictures) == ["error of zero-filled", "error of zero", "error of right"]
+    assert "% of the pixels shown are above its end" in found.legend
 
 
 def matrix(rows, columns):

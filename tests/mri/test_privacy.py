@@ -76,7 +76,7 @@ def test_no_artefact_of_a_run_tells_who_was_scanned(run, workdir, source):
     command, said, log = run
     command("ingest", "reconstruction")
     command("undersample")
-    command("data-card")
+    command("data-card", "reconstruction")
     command("baseline", "reconstruction")
     command("train", "reconstruction", "swin")
     command("evaluate", "reconstruction", "swin")

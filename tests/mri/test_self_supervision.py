@@ -110,7 +110,7 @@ def test_what_is_shown_and_what_is_withheld_are_the_measured_lines(prepared: Pat
     data = slices(prepared, split, training=False)
     for index in range(len(data)):
         item, path = data[index], Path(data.name(index).partition(",")[0])
-        at = int(data.name(index).rpartition(" ")[2])
+        at = int(data.name(index).rpartition(" ")[2]) - 1
         with h5py.File(path) as file:
             kspace = file["kspace"][at]
             sampled = (

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from condswin.errors import BadFileError
+from condswin.networks.attention import ConditionalWindowAttention
 from condswin.networks.blocks import ConditionalFeedForward, SwinBlock, parameter_count
 from condswin.networks.models import create_model
 from condswin.networks.presets import PRESETS, list_variants
@@ -197,6 +198,20 @@ def test_residual_adds_the_input_where_channels_allow() -> None:
     assert create_model("swin", **SMALL, residual=True, out_channels=3)(image).shape == (1, 3, 32, 32)
 
 
+@pytest.mark.parametrize("attended", [1, 2])
+def test_half_the_channels_halve_the_weights_of_light_attention(attended: int) -> None:
+    whole, half = (
+        create_model("conditional-light", preset="demo", attended_windows=attended, light_attention=share)
+        for share in (1.0, 0.5)
+    )
+    assert half(torch.randn(1, 1, 40, 48)).shape == (1, 1, 40, 48)
+    layers = [module for module in half.modules() if isinstance(module, ConditionalWindowAttention)]
+    assert {(layer.light.qkv.out_features, len(layer.light.bias.table.t())) for layer in layers} == {(48, 1), (96, 2)}
+    # Queries, keys and values lose half of their 3C (C + 1) numbers, the projection half of its C * C.
+    lost = sum((3 * dim * (dim + 1) + dim * dim) // 2 for dim in (32, 32, 64, 64, 32, 32))
+    assert parameter_count(whole) - parameter_count(half) == lost
+
+
 def test_heavy_feed_forward_counts_patches_or_takes_a_fraction() -> None:
     def chosen(**overrides: object) -> int:
         model = create_model("conditional-light", **SMALL, **overrides)
@@ -235,6 +250,11 @@ def test_settings_reach_the_iterative_router() -> None:
         ({"network": "swin", "attended_windows": 0.5}, r"attended_windows=0\.5: must be an integer"),
         ({"network": "swin-unetr", "window": [3, 24]}, r"window=\(3, 24\): must be an integer"),
         ({"network": "conditional-light", "key_values": 0}, "key_values=0"),
+        ({"network": "conditional-light", "light_attention": 0.0}, r"light_attention=0\.0: must be positive"),
+        (
+            {"network": "conditional-light", "preset": "demo", "light_attention": 0.3},
+            r"light_attention=0\.3: 9\.6 channels of stage 0 must be shared out to 1 heads",
+        ),
         ({"network": "swin", "wide_channels": 8}, "wide_channels=8: needs stem_channels"),
         ({"network": "swin", "wide_channels": -1}, "wide_channels=-1: must not be negative"),
         ({"network": "swin", "wide_tiles": 0.0}, r"wide_tiles=0\.0: must be positive"),

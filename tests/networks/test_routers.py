@@ -51,16 +51,13 @@ def test_soft_top_k_shares_what_is_left_among_equals() -> None:
     )
 
 
-@pytest.mark.parametrize("iterations", [None, 20])
 @pytest.mark.parametrize("masked", [False, True])
-def test_scores_alone_are_the_routers_scores(masked: bool, iterations: int | None) -> None:
+def test_gates_of_the_iterative_router_are_the_chosen_scores(masked: bool) -> None:
     x, real = torch.randn(2, 64, 16), torch.arange(64) < 40 if masked else None
-    for router in (
-        LightRouter(16, k=7),
-        LightRouter(16, k=7, rescaled=False),
-        IterativeRouter(16, k=7, iterations=iterations),
-    ):
-        torch.testing.assert_close(router.weigh(x, real=real), router(x, real=real).scores)
+    for iterations in (None, 20):
+        router = IterativeRouter(16, k=7, iterations=iterations)
+        routing = router(x, real=real)
+        assert torch.equal(routing.gates, router.weigh(x, real=real).gather(-1, routing.indices))
 
 
 def test_rows_find_chosen_patches_among_those_of_all_groups() -> None:
@@ -75,11 +72,13 @@ def test_the_highest_scores_are_chosen(router: LightRouter | IterativeRouter) ->
     x = torch.randn(3, 5, 64, 32)
     routing = router(x)
     raw = x @ router.vector
-    assert routing.scores.shape == (3, 5, 64)
+    scores = router.weigh(x)
+    assert scores.shape == (3, 5, 64)
     assert routing.indices.shape == routing.gates.shape == (3, 5, 7)
     assert torch.equal(routing.indices, raw.topk(7).indices)
     assert (routing.gates > 0).all()
-    assert (routing.scores >= 0).all()
+    assert (scores >= 0).all()
+    assert torch.equal(scores.gather(-1, routing.indices), scores.sort(descending=True).values[..., :7])
 
 
 @pytest.mark.parametrize("kind", [LightRouter, IterativeRouter])
@@ -114,15 +113,17 @@ def test_raw_scores_start_at_unit_scale() -> None:
 def test_padding_is_never_chosen_for_its_worth(kind: type[LightRouter] | type[IterativeRouter]) -> None:
     real = torch.zeros(1, 64, dtype=torch.bool)
     real[:, :5] = True
-    routing = kind(16, k=7)(torch.randn(2, 64, 16), real=real)
+    x, router = torch.randn(2, 64, 16), kind(16, k=7)
+    routing = router(x, real=real)
     assert torch.equal((routing.gates > 0).sum(-1), torch.tensor([5, 5]))
-    assert (routing.scores[:, 5:] == 0).all()
+    assert (router.weigh(x, real=real)[:, 5:] == 0).all()
 
 
 @pytest.mark.parametrize("kind", [LightRouter, IterativeRouter])
 def test_scores_stay_in_single_precision_under_autocast(kind: type[LightRouter] | type[IterativeRouter]) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        assert kind(16, k=7)(torch.randn(2, 64, 16).bfloat16()).scores.dtype == torch.float32
+        router, x = kind(16, k=7), torch.randn(2, 64, 16).bfloat16()
+        assert router(x).gates.dtype == router.weigh(x).dtype == torch.float32
 
 
 def test_counts_and_fractions() -> None:
@@ -155,4 +156,4 @@ def test_steps_go_on_where_all_scores_underflow() -> None:
 def test_light_router_scores_average_one_over_all_patches():
     """A plain softmax's scores of 1 / n would silence the branch that they weigh."""
     x = torch.randn(3, 50, 8, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(LightRouter(8, k=5)(x).scores.mean(-1), torch.ones(3))
+    torch.testing.assert_close(LightRouter(8, k=5).weigh(x).mean(-1), torch.ones(3))

@@ -38,7 +38,7 @@ def spread(wide: WidePixels, light: Tensor) -> Tensor:
     height, width = light.shape[2:]
     pooled = F.avg_pool2d(light, TILE, ceil_mode=True)
     routing = wide.router(pooled.flatten(2).transpose(1, 2))
-    gates = torch.zeros_like(routing.scores).scatter(1, routing.indices, routing.gates).view_as(pooled[:, :1])
+    gates = torch.zeros_like(pooled[:, 0].flatten(1)).scatter(1, routing.indices, routing.gates).view_as(pooled[:, :1])
     return gates.repeat_interleave(TILE, 2).repeat_interleave(TILE, 3)[:, :, :height, :width]
 
 

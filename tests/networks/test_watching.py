@@ -49,11 +49,14 @@ def test_choices_are_put_where_they_are_in_the_image(overrides: dict[str, Any], 
     routings = []
     for module in network.modules():
         if isinstance(module, ConditionalWindowAttention):
-            module.key_value_router.register_forward_hook(lambda _, __, routing: routings.append(routing))
+            module.key_value_router.register_forward_hook(
+                lambda router, given, options, routing: routings.append((routing, router.weigh(*given, **options))),
+                with_kwargs=True,
+            )
     with torch.no_grad(), watched(network) as decisions:
         network(torch.randn(1, 1, 52, 44))
     found = [each for each in decisions if each.kind == "key_value"]
-    for decision, routing, displaced in zip(found, routings, [0, shift] * 3, strict=True):
+    for decision, (routing, scores), displaced in zip(found, routings, [0, shift] * 3, strict=True):
         assert decision.chosen is not None
         height, width = decision.chosen.shape[1:]
         number = torch.arange(1, height * width + 1).view(1, height, width, 1)
@@ -61,7 +64,7 @@ def test_choices_are_put_where_they_are_in_the_image(overrides: dict[str, Any], 
         places = windows.gather(-1, routing.indices)
         wanted = places[places > 0].unique()  # 0 is padding
         assert torch.equal((decision.chosen.flatten().nonzero()[:, 0] + 1).sort().values, wanted)
-        assert torch.equal(decision.scores[0].flatten()[windows[windows > 0] - 1], routing.scores[windows > 0])
+        assert torch.equal(decision.scores[0].flatten()[windows[windows > 0] - 1], scores[windows > 0])
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -8,8 +8,16 @@ from typing import Any
 
 #: What tasks would write is not run: by task, what makes their outputs differ from run to run.
 Outputs = Mapping[str, str]
-#: Bytes of a parameter's value (kubeflow/pipelines#2286, #12510).
+#: Bytes of a parameter's value: `MaxParameterBytes` in `backend/src/common/util/consts.go` at 153b958f; twice as many
+#: in later versions (kubeflow/pipelines#12519).
 LARGEST_PARAMETER = 10_000
+#: Where `localPathForURI` in `backend/src/v2/component/launcher_v2.go` at 74886eef finds a folder for; for any other
+#: scheme it ends the task. `container.go` in `backend/src/v2/compiler/argocompiler` at 00f7b52b mounts these for users
+#: who are not root.
+SCHEMES = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
+#: What each run has another of; `ResolveInputParameter` in `backend/src/v2/driver/resolver/parameters.go` at 9eb4cfe9
+#: puts it in the place of these.
+OF_A_RUN = ("{{$.pipeline_job_uuid}}", "{{$.pipeline_job_resource_name}}", "{{$.pipeline_task_uuid}}")
 #: Seconds that a task must be left for all its tries: a week.
 LONGEST_TRAINING = 7 * 24 * 3600
 
@@ -98,6 +106,11 @@ class Backend:
 def violations(spec: Mapping[str, Any]) -> Iterator[str]:
     """What the backend would stumble over, in words."""
     executors, root = spec["deploymentSpec"]["executors"], spec["root"]
+    # Where outputs lie is the cluster's to say: its address has an endpoint and a region, which a root in the pipeline
+    # replaces (kubeflow/pipelines#12525).
+    place = spec.get("defaultPipelineRoot", "s3://")
+    if not place.startswith(tuple(SCHEMES)) or "?" in place:
+        yield f"{place}: a root that the launcher has no folder for, or that says how it is reached"
     known = set(root.get("inputDefinitions", {}).get("parameters", {}))
     for name, task in tasks_of(spec).items():
         component = spec["components"][task["componentRef"]["name"]]
@@ -115,7 +128,11 @@ def violations(spec: Mapping[str, Any]) -> Iterator[str]:
         # `backend/src/v2/component/launcher_v2.go` tells one DAG above a task how it ended (kubeflow/pipelines#11979).
         if "condition" in task.get("triggerPolicy", {}):
             yield f"{name}: below a condition, of which no exit handler is told"
-        resources = executors[component["executorLabel"]]["container"].get("resources", {})
+        container = executors[component["executorLabel"]]["container"]
+        # `backend/src/v2/component/launcher_v2.go` at 74886eef tells paths of artifacts by this argument alone.
+        if "--executor_input" not in container["args"] or "{{$}}" not in container["args"]:
+            yield f"{name}: is not told where its inputs and outputs are"
+        resources = container.get("resources", {})
         for amount in ("Cpu", "Memory"):
             for kind in ("Request", "Limit"):
                 # `backend/src/v2/driver/driver.go` at f595a7b9 takes them from texts; quotas refuse pods without.
@@ -123,15 +140,23 @@ def violations(spec: Mapping[str, Any]) -> Iterator[str]:
                     yield f"{name}: no {kind.lower()} of {amount.lower()}, as a text"
         for parameter, given in inputs.get("parameters", {}).items():
             value = given.get("runtimeValue", {}).get("constant")
-            # `resolve.go` in `backend/src/v2/driver` at f4fe1ab3 replaces what is a placeholder and nothing else.
+            # `resolve.go` in `backend/src/v2/driver` at f4fe1ab3, and `resolver/parameters.go` beside it at 9eb4cfe9,
+            # replace what is a placeholder and nothing else.
             if isinstance(value, str) and "{{$" in value and not re.fullmatch(r"\{\{\$[.\w]*\}\}", value):
                 yield f"{name}: {parameter} has a placeholder in a text, which stays as it is"
+            # `backend/src/v2/cacheutils/cache.go` at 0139b8da has parameters in its key as they are.
+            if value in OF_A_RUN and task["cachingOptions"].get("enableCache"):
+                yield f"{name}: {parameter} is another in each run, of which the cache knows none"
             if isinstance(value, str) and len(value.encode()) > LARGEST_PARAMETER:
                 yield f"{name}: {parameter} is larger than {LARGEST_PARAMETER} bytes"
+        # `resolver/parameters.go` and `resolver/artifacts.go` in `backend/src/v2/driver` at 9eb4cfe9 and 3be92f4d hand
+        # on what a task is given, and defaults; what else is not optional, the component misses in its pod.
         for kind in ("parameters", "artifacts"):
             for wanted, definition in definitions.get(kind, {}).items():
                 if wanted not in inputs.get(kind, {}) and not definition.get("isOptional"):
                     yield f"{name}: {wanted} is given no value and is not optional"
+        # `getTaskRetryParametersWithValues` in `backend/src/v2/compiler/argocompiler/container.go` at 00f7b52b gives
+        # Argo what is set; without a duration its default is none.
         policy = task.get("retryPolicy", {})
         if policy.get("maxRetryCount") and policy.get("backoffDuration", "0s") == "0s":
             yield f"{name}: tried again at once"
@@ -139,11 +164,13 @@ def violations(spec: Mapping[str, Any]) -> Iterator[str]:
         # (kubeflow/pipelines#14245, #13452).
         if policy.get("maxRetryCount") and int(policy["backoffMaxDuration"].removesuffix("s")) < LONGEST_TRAINING:
             yield f"{name}: ended by its retry policy after {policy['backoffMaxDuration']}"
-        # What Kubernetes takes for a label.
+        # `backend/src/v2/compiler/argocompiler/dag.go` at 74886eef makes it the name of Argo's task, which is in that
+        # of the pod and in labels, of which Kubernetes takes 63.
         if len(name) > 63:
             yield f"{name}: a name of more than 63 characters"
-    if any("iterator" in key for task in tasks_of(spec).values() for key in task):
-        yield "a loop, which an exit handler breaks (kubeflow/pipelines#12390)"
+    # `iteratorTask` in `backend/src/v2/compiler/argocompiler/dag.go` at 74886eef; of artifacts it takes none.
+    if any("iterator" in key.lower() for task in tasks_of(spec).values() for key in task):
+        yield "a loop, which an exit handler breaks (kubeflow/pipelines#12390) and is not told of (#13321)"
 
 
 def platform_violations(executors: Mapping[str, Any]) -> Iterator[str]:

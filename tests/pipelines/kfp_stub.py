@@ -281,7 +281,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
-    stub: Stub
+    stub: Any
 
     def handle_error(self, *_: object) -> None:  # clients that gave up
         pass
@@ -336,9 +336,11 @@ def well(_: Handler, act: Callable[[], None]) -> None:
 
 
 @contextmanager
-def serve(**settings: Any) -> Iterator[Stub]:
-    server = Server(("127.0.0.1", 0), Handler)
-    server.stub = stub = Stub(f"http://127.0.0.1:{server.server_address[1]}", **settings)
+def serve(
+    handler: type[BaseHTTPRequestHandler] = Handler, make: Callable[..., Any] = Stub, **settings: Any
+) -> Iterator[Any]:
+    server = Server(("127.0.0.1", 0), handler)
+    server.stub = stub = make(f"http://127.0.0.1:{server.server_address[1]}", **settings)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -14,7 +14,7 @@ from condswin.config.reading import parse_config
 from condswin.config.root import Config
 from pipelines.catalogue import PIPELINES
 from pipelines.retraining import build
-from tests.pipelines.backend import LARGEST_PARAMETER, Backend, tasks_in_order, tasks_of, violations
+from tests.pipelines.backend import LARGEST_PARAMETER, SCHEMES, Backend, tasks_in_order, tasks_of, violations
 
 VERSIONS = {"resolve": "first"}
 #: What every run does: the source is listed, and the registry asked.
@@ -60,7 +60,7 @@ def test_the_backend_stumbles_over_no_other_pipeline(name: str, tmp_path: Path) 
     backend = Backend()
     assert kinds(backend.run(other, VERSIONS)) == kinds(tasks_in_order(other))
     # Which version is champion is asked in every run, and what uses it is not taken from the cache. Nor is a trial.
-    using = {"evaluation": {"evaluate"}, "drift": {"data-card"}, "batch-predict": {"predict"}}
+    using = {"evaluation": {"evaluate", "report"}, "drift": {"data-card"}, "batch-predict": {"predict"}}
     again = {"fetch", *using[name]} if name in using else {"tune"}
     assert kinds(backend.run(other, VERSIONS)) == {"resolve", *again}
 
@@ -83,7 +83,7 @@ def test_new_data_makes_everything_anew(spec: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("setting", "again"),
     [
-        ("reconstruction.gate.patients=30", set()),
+        ("reconstruction.gate.patients=30", {"report"}),
         ("segmentation.predict.fill_holes=false", {"evaluate", "compare", "report"}),
         ("reconstruction.train.epochs=5", {"train", "evaluate", "compare", "report"}),
         ("reconstruction.drift.threshold=0.5", {"data-card"}),
@@ -149,6 +149,17 @@ def mutated(spec: dict[str, Any], kind: str) -> dict[str, Any]:
     elif kind == "text":
         run = tasks["register"]["inputs"]["parameters"]["pipeline_run"]["runtimeValue"]
         run["constant"] = f"run {run['constant']}"
+    elif kind == "loop":
+        tasks["train"]["parameterIterator"] = {"itemInput": "variant", "items": {"raw": '["swin"]'}}
+    elif kind == "root":
+        spec["defaultPipelineRoot"] = "file:///outputs"
+    elif kind == "endpoint":
+        spec["defaultPipelineRoot"] = "s3://bucket?endpoint=m"
+    elif kind == "paths":
+        args = spec["deploymentSpec"]["executors"]["exec-train"]["container"]["args"]
+        args[args.index("{{$}}")] = "{}"
+    elif kind == "cache":
+        tasks["register"]["cachingOptions"] = {"enableCache": True}
     elif kind == "name":
         tasks["x" * 64] = tasks.pop("promote")
     return spec
@@ -166,11 +177,26 @@ def mutated(spec: dict[str, Any], kind: str) -> dict[str, Any]:
         ("hook", "compare: goes on after failures, and is no exit handler's"),
         ("condition", "train: below a condition, of which no exit handler is told"),
         ("text", "register: pipeline_run has a placeholder in a text, which stays as it is"),
+        ("loop", "a loop, which an exit handler breaks (kubeflow/pipelines#12390) and is not told of (#13321)"),
+        ("root", "file:///outputs: a root that the launcher has no folder for, or that says how it is reached"),
+        (
+            "endpoint",
+            "s3://bucket?endpoint=m: a root that the launcher has no folder for, or that says how it is reached",
+        ),
+        ("paths", "train: is not told where its inputs and outputs are"),
+        ("cache", "register: pipeline_run is another in each run, of which the cache knows none"),
         ("name", f"{'x' * 64}: a name of more than 63 characters"),
     ],
 )
 def test_what_the_backend_stumbles_over_is_found(kind: str, said: str, spec: dict[str, Any]) -> None:
     assert list(violations(mutated(spec, kind))) == [said]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_artifacts_lie_where_the_launcher_puts_them(scheme: str) -> None:
+    """Whichever storage Kubeflow has, and wherever its endpoint is: components go by `path` alone."""
+    artifact = dsl.Dataset(uri=f"{scheme}bucket/outputs/run/prepare/prepared")
+    assert artifact.path == f"{SCHEMES[scheme]}bucket/outputs/run/prepare/prepared"
 
 
 @dsl.component(base_image="python:3.11", install_kfp_package=False)

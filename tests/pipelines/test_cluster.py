@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import kfp_stub
 import pytest
 import yaml
-from kfp_stub import Stub, login, reset, serve, slow, status, well
 from typer.testing import CliRunner
 
 from condswin.config.profiles import compose, write_config
@@ -21,6 +19,8 @@ from pipelines.__main__ import app
 from pipelines.images import read_images, tasks_of
 from pipelines.retraining import build
 from pipelines.schedules import OURS, cron_problem
+from tests.pipelines import kfp_stub
+from tests.pipelines.kfp_stub import Stub, login, reset, serve, slow, status, well
 
 ROOT = Path(__file__).parents[2]
 #: Of the pipelines of these parameters.
@@ -270,7 +270,7 @@ def test_schedules_are_reconciled(stub: Stub, folder: Path) -> None:
     foreign = {"display_name": "by-hand", "experiment_id": "experiment_id-1", "mode": "ENABLE", "status": "ENABLED"}
     pipelines(stub, "submit", "--task", "reconstruction")
     stub.recurring["x"] = {**foreign, "recurring_run_id": "x", "description": "somebody's"}
-    assert pipelines(stub, "schedules", "diff", code=2).startswith("create weekly (0 0 2 * * sun)\n1 changes")
+    assert pipelines(stub, "schedules", "diff", code=2).startswith("create weekly (0 0 2 * * sun)\nto be changed: 1; ")
     assert set(stub.recurring) == {"x"}
     assert pipelines(stub, "schedules", "apply") == "create weekly (0 0 2 * * sun)\n"
     made = stub.recurring["recurring_run_id-1"]

@@ -16,6 +16,8 @@ from condswin.config.profiles import compose, write_config
 from condswin.config.root import Config
 from condswin.networks.saving import load_model
 
+pytestmark = pytest.mark.pipeline
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
 WITHIN = 600.0
@@ -52,7 +54,8 @@ def runs(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     site = {"DVC_NO_ANALYTICS": "true", "DVC_SITE_CACHE_DIR": str(dvc / "site")}
     assert start(["dvc", "init", "--quiet", "--no-scm"], dvc, **site).wait(WITHIN) == 0, (dvc / "log").read_text()
 
-    pipeline = [sys.executable, "-m", "pipelines", "run", "--local", "--root", "outputs"]
+    # In shards, where DVC prepares all at once.
+    pipeline = [sys.executable, "-m", "pipelines", "run", "--local", "--root", "outputs", "--set", "cluster.shards=2"]
     started = {
         kubeflow: start(pipeline, kubeflow),
         dvc: start(["dvc", "repro", "compare-reconstruction@reconstruction"], dvc, **site),
@@ -75,6 +78,12 @@ def test_kubeflow_and_dvc_come_to_the_same_comparison(runs: tuple[Path, Path]) -
     assert json.loads(comparison)["variants"].keys() == {"swin", "conditional-light"}
 
 
+def test_shards_come_to_the_data_of_one_run(runs: tuple[Path, Path]) -> None:
+    run, dvc = runs
+    whole = dvc / "data" / "prepared" / "reconstruction"
+    assert (run / "prepare-3" / "prepared" / "manifest.json").read_bytes() == (whole / "manifest.json").read_bytes()
+
+
 def test_dvc_has_no_stage_of_a_task_that_is_not_there(runs: tuple[Path, Path]) -> None:
     _, dvc = runs
     listed = subprocess.run(
@@ -87,7 +96,9 @@ def test_dvc_has_no_stage_of_a_task_that_is_not_there(runs: tuple[Path, Path]) -
 
 def test_every_task_leaves_its_outputs(runs: tuple[Path, Path], tiny: Config) -> None:
     run, _ = runs
-    for prepared in (run / "ingest" / "ingested", run / "prepare" / "prepared"):
+    # The third of these tasks brings together what two shards made.
+    assert len(list(run.glob("prepare*"))) == 3
+    for prepared in (run / "ingest" / "ingested", run / "prepare-3" / "prepared"):
         manifest = json.loads((prepared / "manifest.json").read_text())
         volumes = tiny.reconstruction.demo.train_volumes + tiny.reconstruction.demo.test_volumes
         assert len(manifest["cases"]) == volumes
@@ -125,8 +136,10 @@ def test_the_champion_is_scored_watched_and_used_by_its_own_pipelines(runs: tupl
     best = json.loads((run / "compare" / "comparison").read_text())["best"]
     scores = {found["variant"]: found for path in run.glob("evaluate*/evaluation/metrics.json")
               for found in [json.loads(path.read_text())]}  # fmt: skip
-    scored = json.loads((outputs("evaluation") / "evaluate" / "evaluation" / "metrics.json").read_text())
+    evaluated = outputs("evaluation")
+    scored = json.loads((evaluated / "evaluate" / "evaluation" / "metrics.json").read_text())
     assert scored["test"] == scores[best]["test"]
+    assert f"{best} alone." in (evaluated / "report" / "page").read_text()
     card = json.loads((outputs("drift") / "data-card" / "card" / "card.json").read_text())
     assert card["drift"]["largest"] == 0
     predicted = outputs("batch-predict") / "predict"

@@ -2,11 +2,12 @@ import inspect
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from google.protobuf.json_format import ParseDict
-from kfp import compiler, dsl
+from kfp import compiler, dsl, local
 from kfp.dsl import pipeline_task
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec import pipeline_spec_pb2
@@ -92,10 +93,8 @@ def test_parameters_of_one_task_compile_to_its_pipeline_alone(task: str, tmp_pat
         app, ["compile", "--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "out")]
     )
     assert done.exit_code == 0, done.output
-    drift = {"drift.yaml"} if config.task(task).data_card else set()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *(f"{task}.yaml", "evaluation.yaml", "batch-predict.yaml", "search.yaml"),
-        *drift,
+        *(f"{task}.yaml", "evaluation.yaml", "drift.yaml", "batch-predict.yaml", "search.yaml")
     }
     for written in (tmp_path / "out").iterdir():
         assert f"constant: {other}" not in written.read_text()
@@ -276,6 +275,28 @@ def test_every_task_gets_environment_and_secrets_by_reference(tmp_path: Path) ->
         }
 
 
+def test_volumes_are_where_sources_are_read(tmp_path: Path) -> None:
+    _, executors = compiled(compose(["demo", "cluster"], ["cluster.volumes={scans: /scans}"]), tmp_path)
+    mounted = {
+        step_of(name)
+        for name, platform in executors.items()
+        for mount in platform.get("pvcMount", ())
+        if mount["mountPath"] == "/scans"
+    }
+    assert mounted == {"resolve", "ingest"}
+
+
+def test_the_version_of_ingested_data_goes_to_the_registry(made: tuple[dict, dict]) -> None:
+    tasks = tasks_of(made[0])
+    for name, task in tasks.items():
+        if step_of(name) == "register":
+            given = task["inputs"]["parameters"]["source_md5"]["taskOutputParameter"]
+            assert given["outputParameterKey"] == "md5"
+            # Of the same task.
+            ingest = tasks[given["producerTask"]]["taskInfo"]["name"]
+            assert ingest == f"ingest {task['taskInfo']['name'].removeprefix('register ')}"
+
+
 def test_more_variants_than_compare_takes_are_refused() -> None:
     variants = {f"swin-{number}": {"network": "swin"} for number in range(VARIANTS + 1)}
     values = compose(["demo"]).values()
@@ -295,7 +316,19 @@ def test_nothing_starts_before_the_verdict_on_what_it_takes(made: tuple[dict, di
                 if names[name].startswith("verdict")}  # fmt: skip
 
     assert waits_for("prepare reconstruction") == {"ingest reconstruction", "data card reconstruction"}
-    assert waits_for("prepare segmentation") == {"ingest segmentation"}
+    assert waits_for("prepare segmentation") == {"ingest segmentation", "data card segmentation"}
     assert waits_for("train segmentation swin") == {"prepare segmentation"}
     assert waits_for("evaluate segmentation swin") == {"train segmentation swin"}
     assert waits_for("compare segmentation") == {"evaluate segmentation"}
+
+
+def test_containers_of_this_machine_may_write_their_outputs_and_tmp_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(local, "init", lambda runner, **_: given.update(runner.container_run_args))
+    monkeypatch.setitem(PIPELINES, "retraining", lambda *_, **__: lambda: None)
+    done = CliRunner().invoke(app, ["run", "--docker", "--root", str(tmp_path), "--params", str(ROOT / "params.yaml")])
+    assert done.exit_code == 0, done.output
+    assert given["read_only"] is True
+    assert list(given["tmpfs"]) == ["/tmp"]

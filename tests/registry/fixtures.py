@@ -7,9 +7,10 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from condswin.registry import lock
 from condswin.registry.smoke import Smoke
 from condswin.registry.tracking import connect
-from tests.registry.toy import NAME, World, install, make_config, make_prepared
+from tests.registry.toy import NAME, World, install, leave_out_code, make_config, make_prepared
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +36,8 @@ def world(tmp_path: Path, empty_database: Path, clean_environment: None, monkeyp
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for tiny networks in child processes beside other tests
     torch.set_num_threads(1)
     install(monkeypatch)
+    # A disk that others fill takes seconds for a write, and a lease of seconds allows none of that.
+    monkeypatch.setattr(lock, "LEASE", 120.0)
     shutil.copyfile(empty_database, tmp_path / "mlflow.db")
     make_prepared(tmp_path / "prepared")
     return World(tmp_path, make_config(f"sqlite:///{tmp_path}/mlflow.db"))
@@ -54,3 +57,9 @@ def client(world: World) -> MlflowClient:
 def quick_smoke(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares the clean process, which takes seconds; other tests have it."""
     monkeypatch.setattr("condswin.steps.promote.smoke", lambda *_, **__: Smoke([], 1.0))
+
+
+@pytest.fixture
+def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages without the code that a clean process runs: they are stored and fetched in a tenth of the time."""
+    leave_out_code(monkeypatch)

@@ -1,4 +1,5 @@
 import json
+import sqlite3
 from functools import partial
 
 import pytest
@@ -147,16 +148,54 @@ def test_two_processes_race_and_one_wins(world: World, client: MlflowClient) -> 
     assert f"moved from version 1 to version {winner}" in "".join(racer.stdout for racer in ended)
 
 
-def test_rolling_back_goes_on_to_the_first_champion(client: MlflowClient) -> None:
+def test_rolling_back_twice_goes_back_once_and_further_where_it_is_asked_for(client: MlflowClient) -> None:
     crown(client, "1", "2", "4")
     tried: list[str] = []
-    assert roll_back(client, NAME, tried.append) == ("4", "2")
+    assert roll_back(client, NAME, tried.append) == (True, "2", "champion is version 2 again")
     assert (state(client), tried) == (("2", "1"), ["2"])
     assert json.loads(client.get_model_version(NAME, "4").tags[ROLLED_BACK])["to"] == "2"
-    assert roll_back(client, NAME, tried.append) == ("2", "1")
+    said = "nothing to do, champion is version 2 since version 4 was rolled back; `--from 2` leaves that, too"
+    for leaving in (None, "4"):
+        assert roll_back(client, NAME, tried.append, leaving=leaving) == (False, "2", said)
+    assert (state(client), tried) == (("2", "1"), ["2"])
+    with pytest.raises(GateError, match="champion is version 2, not version 1; nothing was changed"):
+        roll_back(client, NAME, tried.append, leaving="1")
+    assert roll_back(client, NAME, tried.append, leaving="2") == (True, "1", "champion is version 1 again")
     assert state(client) == ("1", None)
     with pytest.raises(GateError, match="champion is version 1, and there is no champion before it"):
-        roll_back(client, NAME, tried.append)
+        roll_back(client, NAME, tried.append, leaving="1")
+
+
+def test_what_was_promoted_again_after_a_roll_back_to_it_is_rolled_back(client: MlflowClient) -> None:
+    crown(client, "1", "2", "3")
+    roll_back(client, NAME, lambda _: None)
+    roll_back(client, NAME, lambda _: None, leaving="2")
+    client.delete_model_version_tag(NAME, "2", ROLLED_BACK)
+    move_champion(client, NAME, "2", expected="1", record={"promoted": True, "decided_at": "2999-01-01T00:00:00+00:00"})
+    assert roll_back(client, NAME, lambda _: None) == (True, "1", "champion is version 1 again")
+
+
+@pytest.mark.parametrize("year", ["1999", "2999"])
+def test_rolling_back_twice_goes_back_once_whatever_clocks_say(
+    year: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decisions are of another machine than the roll-back, and its clock is wrong."""
+    for number, version in enumerate(("1", "2", "3"), start=1):
+        record = {"promoted": True, "decided_at": f"{year}-01-01T00:00:0{number}+00:00"}
+        move_champion(client, NAME, version, expected=aliased(client, NAME, CHAMPION), record=record)
+    for changed in (True, False, False):
+        answer = roll_back(client, NAME, lambda _: None)
+        assert (answer.changed, answer.champion) == (changed, "2")
+        assert state(client) == ("2", "1")
+    # The same where nobody noted on a version that it was left, since it is gone.
+    client.delete_model_version(NAME, "2")
+    for changed in (True, False):
+        assert roll_back(client, NAME, lambda _: None)[:2] == (changed, "1")
+    client.delete_model_version_tag(NAME, "3", ROLLED_BACK)
+    for version in ("3", "1"):
+        record = {"promoted": True, "decided_at": f"{year}-02-02T00:00:0{version}+00:00"}
+        move_champion(client, NAME, version, expected=aliased(client, NAME, CHAMPION), record=record)
+    assert roll_back(client, NAME, lambda _: None)[:2] == (True, "3")  # promoted anew since
 
 
 def test_nothing_changes_if_the_predecessor_does_not_work(client: MlflowClient) -> None:
@@ -188,14 +227,15 @@ def test_an_interrupted_roll_back_is_completed(
         with pytest.raises(KeyboardInterrupt):
             roll_back(client, NAME, lambda _: None)
     assert aliased(client, NAME, CHAMPION) == "3"
-    assert roll_back(client, NAME, lambda _: None) == ("3", "2")
-    assert state(client) == ("2", "1")
+    for changed in (True, False):
+        assert roll_back(client, NAME, lambda _: None)[:2] == (changed, "2")
+        assert state(client) == ("2", "1")
 
 
 def test_a_promotion_interrupted_between_its_aliases(client: MlflowClient) -> None:
     crown(client, "1", "2")
     client.set_registered_model_alias(NAME, PREVIOUS, "2")  # and then the process died
-    assert roll_back(client, NAME, lambda _: None) == ("2", "1")
+    assert roll_back(client, NAME, lambda _: None)[:2] == (True, "1")
     assert state(client) == ("1", None)
 
 
@@ -204,7 +244,26 @@ def test_a_deleted_champion_is_told_from_none(client: MlflowClient) -> None:
     client.delete_model_version(NAME, "2")
     with pytest.raises(GateError, match="champion version 2 was deleted"):
         current_champion(client, NAME)
-    assert roll_back(client, NAME, lambda _: None) == (None, "1")
+    assert roll_back(client, NAME, lambda _: None)[:2] == (True, "1")
+    again = roll_back(client, NAME, lambda _: None)
+    assert (again.changed, again.champion) == (False, "1")
+    assert "since the one before it was deleted" in again.text
     assert current_champion(client, NAME) == "1"
     client.delete_registered_model_alias(NAME, CHAMPION)  # on purpose
     assert current_champion(client, NAME) is None
+
+
+def test_an_alias_that_points_nowhere_is_an_error_and_not_no_champion(world: World, client: MlflowClient) -> None:
+    crown(client, "1", "2")
+    with sqlite3.connect(world.database) as database:
+        database.execute("update registered_model_aliases set version = 99 where alias = 'champion'")
+    database.close()
+    nowhere = pytest.raises(GateError, match="the alias 'champion' points at version 99, which does not exist")
+    with nowhere:
+        current_champion(client, NAME)
+    with nowhere:
+        crown(client, "3")
+    with nowhere:
+        roll_back(client, NAME, lambda _: None)
+    client.delete_registered_model_alias(NAME, CHAMPION)
+    assert roll_back(client, NAME, lambda _: None)[:2] == (True, "1")

@@ -35,3 +35,13 @@ def test_a_card_comes_back_as_it_was_kept_without_names_or_not_at_all(world: Wor
     keep_card(world.config, run_id, card)
     assert fetch_card(world.config, "reconstruction", "1", back)
     assert read_json(back / CARD)["cases"] == 4
+
+
+def test_a_version_whose_run_was_removed_has_no_card(world: World) -> None:
+    run_id, card = str(read_json(world.register(0.5))["run_id"]), world.folder / "card"
+    write_json(card / CARD, {"cases": 3, "duplicates": []})
+    keep_card(world.config, run_id, card)
+    world.client.delete_run(run_id)
+    world.client._tracking_client.store._hard_delete_run(run_id)  # as `mlflow gc` does
+    keep_card(world.config, run_id, card)
+    assert not fetch_card(world.config, "reconstruction", "1", world.folder / "back")

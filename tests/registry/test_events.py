@@ -22,7 +22,6 @@ from condswin.registry.aliases import (
     FROZEN,
     PROMOTED_AT,
     aliased,
-    history,
     journal,
     move_champion,
     roll_back,
@@ -31,6 +30,7 @@ from condswin.registry.aliases import (
     freeze as freeze_aliases,
 )
 from condswin.registry.events import DELIVERY, EVENT, SIGNATURE, WEBHOOK_KEY, WEBHOOK_URL, deliver, events, told
+from condswin.registry.history import history
 from condswin.steps.approve import approve, freeze
 from condswin.steps.promote import rollback
 from tests.registry.toy import NAME, World
@@ -99,14 +99,14 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     server.server_close()
 
 
-def crown(client: MlflowClient, version: str, expected: str | None = None) -> None:
+def crown(client: MlflowClient, version: str, expected: str | None = None, decided_at: str = "then") -> None:
     with told(client, NAME):
         move_champion(
             client,
             NAME,
             version,
             expected=expected,
-            record={"promoted": True, "decided_at": f"then-{version}-{expected}"},
+            record={"promoted": True, "decided_at": f"{decided_at}-{version}-{expected}"},
         )
 
 
@@ -302,15 +302,19 @@ def no_events(*_: object, **__: object) -> None:
 def test_a_roll_back_whose_event_is_missing_is_in_the_history(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crown(client, "1")
-    crown(client, "2", expected="1")
+    crown(client, "1", decided_at="2026-01")
+    crown(client, "2", expected="1", decided_at="2026-01")
     with monkeypatch.context() as patch:
         patch.setattr("condswin.registry.aliases.event_tag", no_events)
         with pytest.raises(KeyboardInterrupt):
             take_back(client)
     assert aliased(client, NAME, CHAMPION) == "1"
-    (taken,) = [event for event in history(client, NAME) if event["event"] == "rolled back"]
-    assert (taken["version"], taken["why"]) == ("2", "to version 1")
+    for _ in range(2):
+        (taken,) = [event for event in history(client, NAME) if event["event"] == "rolled back"]
+        assert (taken["version"], taken["why"]) == ("2", "to version 1")
+        take_back(client)  # goes back no further, and tells of what it did
+    assert aliased(client, NAME, CHAMPION) == "1"
+    assert [event["event"] for event in events(client, NAME)] == ["promoted", "promoted", "rolled back"]
 
 
 @pytest.mark.parametrize("lift", [False, True])
@@ -343,6 +347,20 @@ def test_no_freeze_is_told_of_that_did_not_happen(
     assert receiver.told == [*told_before, ("lifted" if lift else "frozen", "")]
 
 
+def test_a_freeze_is_told_of_though_the_clock_of_the_one_before_was_fast(
+    receiver: Receiver, client: MlflowClient
+) -> None:
+    freeze_aliases(client, NAME, by="Jane", why="audit")
+    (key,) = (key for key in client.get_registered_model(NAME).tags if key.startswith(EVENT))
+    ahead = {**json.loads(client.get_registered_model(NAME).tags[key]), "at": "2999-01-01T00:00:00+00:00"}
+    client.set_registered_model_tag(NAME, key, json.dumps(ahead))
+    freeze_aliases(client, NAME, by="Jane", why="done", lift=True)
+    for _ in range(2):
+        freeze_aliases(client, NAME, by="Joe", why="again")
+        deliver(client, NAME)
+    assert sorted(receiver.told) == [("frozen", ""), ("frozen", ""), ("lifted", "")]
+
+
 def test_a_champion_from_before_there_were_events_is_not_news(receiver: Receiver, client: MlflowClient) -> None:
     old = {"decided_at": "2026-01-02T03:04:05+00:00"}
     client.set_registered_model_alias(NAME, CHAMPION, "1")
@@ -355,7 +373,8 @@ def test_a_champion_from_before_there_were_events_is_not_news(receiver: Receiver
     assert event["at"] == "2026-01-02T03:04:06+00:00"
     # A second promotion of it is.
     with told(client, NAME):
-        journal(client, NAME, "1", previous=None, record={"decided_at": "2026-02-03T04:05:06+00:00"})
+        again = {"decided_at": "2026-01-01T00:00:00+00:00", "untold": []}  # by a machine whose clock is late
+        journal(client, NAME, "1", previous=None, record=again)
     assert receiver.told == [("promoted", "1")]
     assert receiver.got[0]["at"] > "2026-03"
 

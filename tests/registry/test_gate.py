@@ -4,7 +4,10 @@ from typing import Any
 import pytest
 
 from condswin.config.gate import GateConfig, RuleConfig
+from condswin.config.profiles import compose
+from condswin.ct.facts import SegmentationFacts
 from condswin.errors import ConfigError
+from condswin.mri.facts import ReconstructionFacts
 from condswin.registry.gate import Decision, Evidence, Ruling, decide
 from condswin.tasks.facts import Row
 from tests.registry.toy import ToyFacts
@@ -98,7 +101,7 @@ def test_superiority_is_decided_by_the_interval_not_by_the_mean() -> None:
     assert lucky.outcome == "undecided"
     equal = gate(superior, champion, champion)
     assert equal.outcome == "refused"
-    assert "gain +0 (95 % interval +0 to +0) over 8 patients, needed more than +0" in equal.reasons[0]
+    assert "gain +0 (the same of each) over 8 patients, needed more than +0" in equal.reasons[0]
     assert gate({**superior, "margin": 1.0}, rows(*spread(30.5, 0.2)), champion).outcome == "refused"
     assert gate(superior, champion).rulings[0].text == "there is no champion"
 
@@ -163,6 +166,17 @@ def test_cases_of_one_person_are_one_draw() -> None:
     assert uneven.rulings[0].estimate == pytest.approx(15)
 
 
+def test_a_champion_that_was_trained_on_every_test_case_is_compared_on_none() -> None:
+    rule = {"metric": "psnr", "superior_to": "champion"}
+    better, champion = rows(*spread(31)), rows(*spread(30))
+    assert ruling(rule, better, champion).outcome == "holds"
+    found = ruling(rule, better, champion, left_out=frozenset(str(row["case"]) for row in better))
+    assert (found.outcome, found.text) == (
+        "undecided",
+        "the champion was trained on all of these test cases; give others",
+    )
+
+
 def test_few_patients_decide_nothing_however_good_they_look() -> None:
     found = gate({"metric": "psnr", "floor": 1.0}, rows(*spread(30)), patients=9)
     assert found.outcome == "undecided"
@@ -199,6 +213,60 @@ def test_subgroups() -> None:
     few = gate({**rule, "where": {"site": "a", "size": "= 50"}}, challenger)
     assert few.outcome == "undecided"
     assert "fewer than 8 patients decide nothing" in few.rulings[0].text
+
+
+def test_lesions_by_size() -> None:
+    """Two scans of each person; a person without a lesion of the size is none of the patients that decide."""
+    recall = [1.0, 0.5, 1.0, 1.0, math.nan, math.nan, 1.0, math.nan, 0.5, 1.0] * 3
+    tables: list[list[Row]] = [
+        [{"case": f"c{i}", "lesion_recall_from_20mm": value} for i, value in enumerate(values)]
+        for values in (recall, [value / 2 for value in recall])
+    ]
+    people = {f"c{i}": f"person {i // 2}" for i in range(30)}
+
+    def judged(champion: list[Row] | None, **rule: Any) -> Ruling:
+        rules = GateConfig(rules=[RuleConfig(metric="lesion_recall_from_20mm", **rule)], patients=12)
+        return decide(SegmentationFacts, rules, Evidence(tables[0], people, champion=champion)).rulings[0]
+
+    found = judged(None, floor=0.5)
+    assert (found.outcome, found.patients, found.cases) == ("holds", 12, 21)
+    assert found.estimate == pytest.approx((0.75 + 1 + 1 + 0.75) / 4)
+    assert judged(None, floor=0.9).outcome == "undecided"
+    assert judged(tables[1], superior_to="champion").outcome == "holds"
+    (default,) = [
+        rule for rule in compose(["lits"]).segmentation.gate.rules if rule.metric == "lesion_recall_from_20mm"
+    ]
+    assert default.not_inferior_to == "champion"
+
+
+def test_the_recipes_ask_each_kind_of_scan() -> None:
+    """A gain on one kind of knee scan does not pay for a loss on the other."""
+    gate = compose(["fastmri"]).reconstruction.gate
+    kinds = ["CORPD_FBK", "CORPDFS_FBK"] * 12
+
+    def table(*gains: float) -> list[Row]:
+        return [
+            {"case": f"c{i}", "acquisition": kind, "acceleration": 4.0, "nominal_acceleration": 4.0}
+            | {name: value + gains[i % 2] + 0.01 * (i % 3) for name, value in (("psnr", 30.0), ("ssim", 0.8))}
+            | {name: value - gains[i % 2] / 100 for name, value in (("nmse", 0.02), ("mae", 0.02))}
+            | {"zero_filled_psnr": 20.0}
+            for i, kind in enumerate(kinds)
+        ]
+
+    people = {f"c{i}": f"c{i}" for i in range(24)}
+    even, paid = (
+        decide(
+            ReconstructionFacts,
+            gate,
+            Evidence(table(*gains), people, {"compressed-sensing": table(-2, -2)}, champion=table(0, 0)),
+        )
+        for gains in ((0.3, 0.31), (2.0, -0.5))
+    )
+    assert even.outcome == "promoted"
+    assert paid.outcome == "refused"
+    assert [reason.split(":")[0] for reason in paid.reasons] == [
+        "psnr not inferior to champion by 0.1 where acquisition CORPDFS_FBK"
+    ]
 
 
 def test_figures_of_the_network() -> None:

@@ -134,7 +134,7 @@ def test_others_wait_until_the_lock_is_released(client: MlflowClient, monkeypatc
     client.create_registered_model("condswin-segmentation")
     monkeypatch.setattr(lock, "WAIT_AT_MOST", 0.5)
     with promotion_lock(client, NAME):
-        with pytest.raises(GateError, match="another promotion has been going on"), promotion_lock(client, NAME):
+        with pytest.raises(GateError, match="other processes have been changing it"), promotion_lock(client, NAME):
             raise AssertionError("entered twice")
         with promotion_lock(client, "condswin-segmentation"):
             pass

@@ -15,7 +15,11 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.utils.rest_utils import verify_rest_response
+from requests import Response
 
 import condswin
 from condswin.errors import BadFileError, GateError
@@ -35,7 +39,7 @@ from condswin.registry.package import (
     verified_package,
 )
 from condswin.registry.smoke import _SETTINGS, ENVIRONMENT, compare_outputs, golden_batch, smoke
-from condswin.registry.tracking import tracked_run
+from condswin.registry.tracking import TrackingError, tracked_run
 from condswin.steps.promote import rollback
 from tests.registry.toy import NAME, World, make_config
 
@@ -57,7 +61,7 @@ SECRETS = {
 def logged(world: World, folder: Path) -> Path:
     """Registers a network without the step; returns the folder that MLflow keeps."""
     with tracked_run(world.config, "package"):
-        uri, digest = log_package(folder)
+        uri, digest, _ = log_package(folder)
         mlflow.register_model(uri, NAME, tags={PACKAGE: digest})
     world.client.set_registered_model_alias(NAME, "champion", "1")
     return next((world.folder / "mlartifacts").rglob("MLmodel")).parent
@@ -335,11 +339,48 @@ def test_requirements_are_what_the_logged_code_imports() -> None:
     assert {module for module in inside if not module.startswith("condswin.networks")} <= known
 
 
+@pytest.mark.parametrize("status", [401, 403, 404, 409, 429, 500, 503, 504])
+def test_a_refusal_or_a_gateway_s_page_does_not_say_that_files_are_gone(
+    status: int, world: World, few_files: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.register(0.5)
+    page = Response()
+    page.status_code, page._content = status, b"<html>please log in</html>"
+
+    def refused(*_: object, **__: object) -> None:
+        verify_rest_response(page, "/api/2.0/mlflow/logged-models/m-1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.artifacts.download_artifacts", refused)
+        with pytest.raises(TrackingError, match=rf"files of models:/.*/1 cannot be fetched \(.* code {status} != 200"):
+            world.register(0.5)
+    assert len(world.client.search_model_versions(f"name = '{NAME}'")) == 1
+
+
+def test_files_that_are_missing_once_are_not_gone(
+    world: World, few_files: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, answers = mlflow.artifacts.download_artifacts, [MlflowException("none", RESOURCE_DOES_NOT_EXIST)]
+
+    def download(*arguments: Any, **named: Any) -> Any:
+        if answers:
+            raise answers.pop()
+        return real(*arguments, **named)
+
+    world.register(0.5)
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", download)
+    assert read_json(world.register(0.5))["version"] == "1"
+
+
 def test_files_that_cannot_be_fetched_tell_no_password(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> str:
         raise OSError("403 for url: http://me:hush@host/api")
 
     world.register(0.5)
     monkeypatch.setattr("mlflow.artifacts.download_artifacts", refused)
-    with pytest.raises(ModelUnavailableError, match=r"cannot be fetched \(403 for url: http://\*\*\*@host/api\)"):
+    refusal = r"files of models:/.*/1 cannot be fetched \(403 for url: http://\*\*\*@host/api\); when it answers again"
+    with pytest.raises(TrackingError, match=refusal):
         load_registered(f"models:/{NAME}/1", world.config)
+    with pytest.raises(TrackingError, match=refusal):  # no reason to take them for gone, and to register them again
+        world.register(0.5)
+    assert len(world.client.search_model_versions(f"name = '{NAME}'")) == 1

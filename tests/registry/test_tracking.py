@@ -1,4 +1,6 @@
 import os
+import re
+import sqlite3
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -7,19 +9,23 @@ from pathlib import Path
 import mlflow
 import pytest
 import requests
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from condswin.errors import CondswinError, ConfigError
 from condswin.registry import tracking
 from condswin.registry.tracking import (
     TrackingError,
     connect,
+    in_a_line,
     tracked_run,
     tracking_errors,
     tracking_uri,
     without_password,
 )
+from condswin.steps.approve import freeze, history
 from tests.registry.race import race
-from tests.registry.toy import World, make_config
+from tests.registry.toy import NAME, World, make_config
 
 pytest_plugins = ["tests.registry.fixtures"]
 
@@ -55,26 +61,70 @@ def test_places_without_a_registry_are_refused(uri: str, clean_environment: None
         tracking_uri(make_config(uri))
 
 
-def test_passwords_stay_out_of_messages(clean_environment: None) -> None:
+def test_passwords_stay_out_of_messages(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert without_password("postgresql+psycopg2://me:secret@host:1/db") == "postgresql+psycopg2://***@host:1/db"
+    assert without_password("postgresql+psycopg2://me:se/cret@host:1/db") == "postgresql+psycopg2://***@host:1/db"
     text = "401 for url: http://me:se@cret@host/api, after http://host/@me and me@host"
     assert without_password(text) == "401 for url: http://***@host/api, after http://host/@me and me@host"
+    assert without_password("mysql://h/db?user=me&password=secret of me") == "mysql://h/db?*** of me"
+    text = "403 for url: https://s3/b/key?partNumber=1&X-Amz-Signature=secret (why? unknown)"
+    assert without_password(text) == "403 for url: https://s3/b/key?*** (why? unknown)"
     with (
         pytest.raises(TrackingError, match=r"url: http://\*\*\*@host/api of http://\*\*\*@other/"),
         tracking_errors("http://me:secret@host"),
     ):
         raise requests.HTTPError("401 for url: http://me:secret@host/api of http://me:secret@other/")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://me:secret@host")
     with pytest.raises(CondswinError) as caught:
-        tracking_uri(make_config("ftp://me:secret@host"))
+        tracking_uri(make_config("sqlite:///mlflow.db"))
     assert "secret" not in str(caught.value)
 
 
-def test_a_server_that_is_not_there_is_named_within_ten_seconds(clean_environment: None) -> None:
+@pytest.mark.parametrize(
+    ("wrapped", "said"),
+    [
+        ("""(Caused by ReadTimeoutError("HTTPConnection(host='h', port=1): Read timed out. (read timeout=2)"))""",
+         "Read timed out. (read timeout=2)"),
+        ("(Caused by ResponseError('too many 500 error responses'))", "too many 500 error responses"),
+        ("(Caused by ProtocolError('Connection aborted.', ConnectionResetError(104, 'peer')))", "Connection aborted."),
+        ("""("Connection broken: ConnectionResetError(104, 'by peer')", ConnectionResetError(104, 'by peer'))""",
+         "Connection broken: ConnectionResetError"),
+    ],
+)  # fmt: skip
+def test_what_became_of_a_request_is_said_in_few_words(wrapped: str, said: str) -> None:
+    retried = "HTTPConnectionPool(host='h', port=1): Max retries " if "Caused" in wrapped else ""
+    line = rf"^MLflow at http://\*\*\*@h:1: /api: {re.escape(said)}; when it answers again, the same"
+    with pytest.raises(TrackingError, match=line), tracking_errors("http://me:secret@h:1"):
+        raise MlflowException(f"API request to http://me:secret@h:1/api failed with exception {retried}{wrapped}")
+
+
+def test_a_refusal_is_no_reason_to_try_again() -> None:
+    with (
+        pytest.raises(TrackingError, match=r"^MLflow at sqlite:///x.db: not for you$"),
+        tracking_errors("sqlite:///x.db"),
+    ):
+        raise MlflowException("not for you", error_code=PERMISSION_DENIED)
+    files = "The following failures occurred while downloading one or more artifacts from s3://x:\n##### File a #####\n"
+    assert in_a_line(MlflowException(files + "cut off\n##### File b #####\n403")) == "cut off"
+
+
+def test_a_model_that_nobody_registered_is_said_with_what_makes_it(world: World) -> None:
+    missing = f"name={NAME} not found; `condswin register` makes its first version$"
+    with pytest.raises(TrackingError, match=missing):
+        history(world.config, "reconstruction")
+    with pytest.raises(TrackingError, match=missing):
+        freeze(world.config, "reconstruction", by="Jane", why="audit")
+
+
+def test_a_server_that_is_not_there_is_named_within_ten_seconds(
+    clean_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
     started = time.monotonic()
     with pytest.raises(
         TrackingError, match=r"http://\*\*\*@127\.0\.0\.1:9 cannot be reached \(ConnectionError\)"
     ) as caught:
-        connect(make_config("http://me:secret@127.0.0.1:9"))
+        connect(make_config("sqlite:///mlflow.db"))
     assert time.monotonic() - started < 10
     assert "secret" not in str(caught.value)
 
@@ -133,6 +183,18 @@ def test_a_database_that_cannot_be_written_beside_is_opened_without_a_lock(
     monkeypatch.setattr(tracking.os, "access", lambda *_: False)  # root may write everywhere
     assert connect(world.config).search_experiments()
     assert not lock.exists()
+
+
+@pytest.mark.parametrize("revision", ["451aebb31d03", "ffffffffffff"])
+def test_tables_of_another_mlflow_are_left_as_they_are(revision: str, world: World) -> None:
+    with sqlite3.connect(world.database) as database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+        database.execute("DROP TABLE review_queues")  # which makes MLflow upgrade the others
+    database.close()
+    before = world.database.read_bytes()
+    with pytest.raises(TrackingError, match=r"mlflow\.db: its tables are of another MLflow than 3.*`condswin doctor`"):
+        connect(world.config)
+    assert world.database.read_bytes() == before
 
 
 def test_a_failed_run_says_so(world: World) -> None:

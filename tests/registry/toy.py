@@ -23,10 +23,11 @@ from condswin.config.names import TaskName
 from condswin.config.profiles import compose
 from condswin.config.root import Config, TrackingConfig
 from condswin.files import read_json, sha256, write_json
-from condswin.manifest import GENERATED, CaseRecord, FileRecord, Manifest
+from condswin.manifest import GENERATED, TRAINED_ON, CaseRecord, FileRecord, Manifest
 from condswin.mri.config import ReconstructionConfig
 from condswin.networks.saving import WEIGHTS, ModelSpec, save_model
 from condswin.outputs import WRITTEN_BY
+from condswin.registry import package
 from condswin.registry.events import EVENT
 from condswin.registry.tracking import connect, tracking_uri
 from condswin.steps.promote import promote
@@ -115,6 +116,12 @@ def install(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "toy_task", package)
 
 
+def leave_out_code(patch: pytest.MonkeyPatch) -> None:
+    """Leaves all but one file of the code out of packages, each of whose files is a request."""
+    kept = ("registry", "serving.py")
+    patch.setattr(package, "_no_code_or_data", lambda _, names: [name for name in names if name not in kept])
+
+
 def psnr_rules(*, floor: float = 1.0, baseline: float = 0.0, champion: float = 0.0) -> list[RuleConfig]:
     """What the toy's networks must show, with margins in dB."""
     return [
@@ -156,7 +163,8 @@ class World:
     def network(self, bias: float, **provenance: Any) -> Path:
         """A model folder with a network of known quality."""
         out = self.folder / f"model-{bias}"
-        spec = ModelSpec("reconstruction", "swin", "swin", "demo", 1, 1, SMALL, {**self.provenance, **provenance})
+        told = {TRAINED_ON: {"train": [], "val": []}, **self.provenance, **provenance}
+        spec = ModelSpec("reconstruction", "swin", "swin", "demo", 1, 1, SMALL, told)
         torch.manual_seed(0)
         model = spec.build()
         last = model.projection[-2]  # the pixel shuffle has no weights

@@ -1,6 +1,7 @@
 """A report of made-up scores, for tests that need one page and no training."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,25 @@ from condswin.config.profiles import compose
 from condswin.evaluation.results import read_rows
 from condswin.manifest import Manifest
 from condswin.networks.costs import Flops
+from condswin.networks.saving import ModelSpec
+from condswin.reporting.answers import answers
 from condswin.reporting.cases import shown_cases
-from condswin.reporting.decision import headline, remarks
+from condswin.reporting.costs import cost_table, share_table, training_table
+from condswin.reporting.data import caveat, method_facts
+from condswin.reporting.decision import headline
 from condswin.reporting.figures import curves_figure, svg
 from condswin.reporting.html import TaskReport
 from condswin.reporting.networks import Seen
 from condswin.reporting.page import (
-    answers,
     case_table,
-    cost_table,
     forests,
     gain_table,
     group_tables,
+    position_table,
+    routing_forests,
     rule_table,
     scatters,
     score_tables,
-    share_table,
 )
 from condswin.reporting.scores import Scores
 from condswin.reporting.text import case_rows
@@ -81,7 +85,10 @@ def scores() -> Scores:
     best = rows(3, 0)
     zero = [{"case": row["case"], **{name: row[f"zero_filled_{name}"] for name in facts.metrics}} for row in best]
     methods = {"unrolled-swin": best, "compressed-sensing": rows(1.5, 1), "zero-filled": zero, "swin": rows(2.9, 2)}
-    return Scores(facts, PATIENTS, methods, ["zero-filled", "compressed-sensing"])
+    slices = {
+        method: {case: [20.0 + place, 30.0, 25.0 - place] for place, case in enumerate(PATIENTS)} for method in methods
+    }
+    return Scores(facts, PATIENTS, methods, ["zero-filled", "compressed-sensing"], slices=slices)
 
 
 def panels(case: str, side: int = 24) -> CasePanels:
@@ -91,40 +98,77 @@ def panels(case: str, side: int = 24) -> CasePanels:
         Panel(name, [random.integers(0, 255, (side, side), dtype=np.uint8) for _ in range(3)], name.startswith("error"))
         for name in names
     ]
-    return CasePanels([1, 0, 2], 3, shown, "a.u.", (0.0, 2.0), (0.0, 0.4), "Errors are absolute.")
+    whole = [Panel("lesions by unrolled-swin: 1 false", [random.integers(0, 255, (side, side), dtype=np.uint8)])]
+    scales = ("a.u.", (0.0, 2.0), (0.0, 40.0))
+    return CasePanels([1, 0, 2], 3, shown, *scales, "Errors are absolute.", "% of white", whole, "All slices in one.")
 
 
 def task_report(found: Scores | None = None, decision: dict[str, Any] | None = DECISION) -> TaskReport:
     found = found or scores()
-    texts = [{name: str(value) for name, value in row.items()} for row in found.methods[found.best]]
-    every_case = case_rows(found.facts, texts)
+    every_case = case_rows(found.facts, found.methods[found.best])
     flops = Flops(5 * 10**8, 10**8, 10**7, 10**9)
     router = svg(curves_figure({}, "loss"), "Patches that routers chose")
-    seen = {"unrolled-swin": Seen(330168, flops, (96, 96), router, {"intensity": [0.1, 0.2, 0.3]})}
+    seen = {"unrolled-swin": Seen(330168, flops, (96, 96), 12.5, router, {"intensity": [0.1, 0.2, 0.3]})}
     history = [{"epoch": str(epoch), "train/loss": str(1 / (epoch + 1))} for epoch in range(3)]
+    seen["swin"] = seen["unrolled-swin"]._replace(milliseconds=5.0, flops=Flops(10**8, 0, 0, 10**8))
+    networks = {"unrolled-swin": "unrolled-swin", "swin": "swin"}
+    # As if the best had routers.
+    pairs = {found.best: "swin"} if "swin" in found.methods else {}
+    trained = {"batch_size": 4, "learning_rate": 0.003, "schedule": {"name": "cosine"}}
+    provenance = {"parameters": {"seed": 10, "train": trained}}
+    specs = {
+        name: ModelSpec("reconstruction", name, network, "demo", 3, 2, {}, provenance)
+        for name, network in networks.items()
+    }
+    histories = {name: [{"epoch": f"{epoch}", "val/psnr": f"{20 + epoch % 2}"} for epoch in range(3)] for name in specs}
     return TaskReport(
         name="reconstruction",
         best=found.best,
-        metric="psnr",
+        title="MRI reconstruction",
+        metric="PSNR",
         data="Generated data, of no real patient: made up for a test",
         headline=headline(decision) if decision else "no decision yet",
         outcome=decision["outcome"] if decision else "undecided",
-        answers=answers(found, COMPARISON, decision),
-        rules=rule_table(decision) if decision else None,
-        remarks=remarks(decision) if decision else [],
-        scores=score_tables(found, decision),
+        caveat=caveat("all"),
+        answers=answers(found, COMPARISON, decision, "all", seen=seen, networks=networks),
+        rules=rule_table(decision, found.facts) if decision else None,
+        unused=["nobody asked, so not applied: ssim at least 0.5"] if decision else [],
+        least=found.least,
+        scores=score_tables(found, decision, label="chosen (on validation cases)", chosen={"unrolled-swin": 27.5}),
+        methods=method_facts(found.methods, specs, found.facts),
+        terms={"PSNR": "Peak signal-to-noise ratio."},
         forests=forests(found, decision),
         gains=gain_table(found, decision),
-        groups=group_tables(found),
+        routed=pairs,
+        routing=routing_forests(found, decision, pairs),
+        groups=[*group_tables(found), *filter(None, [position_table(found, "as they lie")])],
         cases=shown_cases([(row["case"], "worst") for row in every_case], panels, found.best),
-        every_case=case_table(every_case, found.facts),
+        others="condswin view evaluation/reconstruction/unrolled-swin --case NAME",
+        every_case=case_table(every_case, found.facts, {case: int(key[8:]) for case, key in PATIENTS.items()}),
         maps={"unrolled-swin": router},
         shares=share_table(seen),
         trends=scatters(found),
         curves=[svg(curves_figure({"swin": history}, "train/loss"), "Loss by epoch")],
-        costs=cost_table(seen, decision, found.best),
+        costs=cost_table(seen, {"unrolled-swin": 0.5}, found.references),
+        training=training_table(specs, histories, ("psnr", True)),
+        about={"sampling": "accelerations [4]"},
         rejected=[{"file": "<script>bad.h5", "reason": "is empty"}],
         facts={"commit": "abc"},
+    )
+
+
+def alone() -> TaskReport:
+    """The page of one evaluation."""
+    found = scores()
+    methods = {method: rows for method, rows in found.methods.items() if method != "swin"}
+    found = replace(found, methods=methods)
+    comparison = {"metric": "psnr", "best": found.best}
+    return replace(
+        task_report(found, None),
+        headline="evaluated",
+        outcome="evaluated",
+        answers=answers(found, comparison, None, "none", seen={}, networks={}),
+        curves=[],
     )
 
 

@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +8,32 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from condswin.config.names import TASKS
+from condswin.config.profiles import compose
 from condswin.config.root import Config
+from condswin.networks.saving import ModelSpec
 from condswin.networks.watching import Decision
 from condswin.registry.interval import Interval, interval
 from condswin.reporting.cases import shown_cases
+from condswin.reporting.data import method_facts
 from condswin.reporting.figures import colour_bar, pixels_uri, svg
 from condswin.reporting.networks import heavy_shares
-from condswin.reporting.page import gain_table, group_tables, interval_text, rule_table, score_tables
-from condswin.reporting.scores import Scores, verdict
-from condswin.reporting.text import shown, span
+from condswin.reporting.page import (
+    gain_table,
+    group_tables,
+    interval_text,
+    position_table,
+    routing_forests,
+    rule_table,
+    score_tables,
+)
+from condswin.reporting.plots import curve_rows, gain_rows, score_rows, write_table
+from condswin.reporting.scores import Scores, routed, verdict
+from condswin.reporting.text import ends, shown
+from condswin.tasks.facts import Facts
+from condswin.tasks.loading import load
 from condswin.tasks.pictures import Pictures
-from tests.reporting.pages import COMPARISON, DECISION, PATIENTS, panels, scores, task_report, write
+from tests.reporting.pages import DECISION, PATIENTS, panels, scores, write
 
 
 def by_patient(values: dict[str, float]) -> np.ndarray:
@@ -53,7 +69,7 @@ def test_values_that_one_method_lacks_are_left_out_of_its_gains() -> None:
 def test_intervals_of_shares_stay_where_shares_can_be() -> None:
     """Those of few patients, of which one differs a lot, reach far beyond."""
     found = scores()
-    facts = type("Of", (), {"metrics": {"dice": True}, "further": {}, "ceilings": {}, "shares": ("dice",)})
+    facts = type("Of", (), {"metrics": {"dice": True}, "further": {}, "ceilings": {}, "ranges": {"dice": (0.0, 1.0)}})
     dice = [0.0, 0.9, 0.95, 0.93, 0.92, 0.94]
     rows = {
         name: [{"case": f"case-{number}", "dice": value} for number, value in enumerate(values, start=1)]
@@ -65,6 +81,8 @@ def test_intervals_of_shares_stay_where_shares_can_be() -> None:
     assert unbounded.high > 1
     assert within.mean("ours", "dice") == unbounded._replace(low=0.0, high=1.0)
     assert within.gain("theirs", "dice").low == -1.0
+    two = Scores(facts, PATIENTS, {name: each[:2] for name, each in rows.items()}, ["theirs"])  # type: ignore[arg-type]
+    assert not np.isfinite([two.mean("ours", "dice").low, two.gain("theirs", "dice").high]).any()
     # Decibels have no ends.
     assert found.mean("unrolled-swin", "psnr").high > 1
 
@@ -78,13 +96,25 @@ def test_methods_are_told_apart_by_their_intervals() -> None:
 
 def test_the_table_has_every_method_as_a_row_with_the_numbers_of_its_cases() -> None:
     found = scores()
-    (table,) = score_tables(found, DECISION)
+    (table,) = score_tables(found, DECISION, label="chosen", chosen={"unrolled-swin": 27.5, "swin": 27.0})
     assert [row[0].text for row in table.rows] == ["unrolled-swin", "compressed-sensing", "zero-filled", "swin"]
-    assert table.columns[1:] == [("psnr", "↑ dB"), ("ssim", "↑"), ("nmse", "↓"), ("mae", "↓ scanner's units")]
+    heads = [
+        ("PSNR", "↑ dB"),
+        ("SSIM", "↑"),
+        ("NMSE", "↓"),
+        ("MAE", "↓ the file's units"),
+        ("PSNR, validation", "↑ dB"),
+    ]
+    assert [column[:2] for column in table.columns[1:]] == heads
+    assert table.columns[1].meaning == found.facts.meaning("psnr") != ""
+    # The choice is told by its cases, the best value of a column wherever it is.
+    assert [row[0].below for row in table.rows] == ["chosen", "reference method", "reference method", "variant"]
+    assert [row[5].text for row in table.rows] == ["27.50", "none", "none", "27.00"]
+    assert [[cell.mark for cell in row[1:3]] for row in table.rows] == [["", "most"], ["", ""], ["", ""], ["most", ""]]
     for row in table.rows:
         mean = interval(by_patient(found.values(row[0].text, "psnr")))
         assert row[1].sort == mean.mean
-        assert (row[1].text, row[1].below) == (shown("psnr", mean.mean), span("psnr", mean.low, mean.high))
+        assert (row[1].text, row[1].below) == (shown("psnr", mean.mean), ends("psnr", mean.low, mean.high))
     assert {row[3].below for row in table.rows if row[0].text == "swin"} == {"equal in all 9 patients"}
 
 
@@ -95,25 +125,85 @@ def test_the_champion_is_among_the_gains_where_the_gate_knew_one() -> None:
     assert "champion" not in [row[0].text for row in gain_table(scores(), None).rows]
 
 
+def test_variants_with_routers_are_set_against_the_same_networks_without() -> None:
+    networks = {
+        "light": "conditional-light",
+        "ours": "swin",
+        "wider": "swin",
+        "unrolled-light": "unrolled-conditional-light",
+        "unrolled": "unrolled-swin",
+        "unet": "unet",
+    }
+    assert routed(networks) == {"light": "ours", "unrolled-light": "unrolled"}
+    assert routed({"light": "conditional-light", "unrolled": "unrolled-swin"}) == {}
+    found = scores()
+    drawn = routing_forests(found, None, {"compressed-sensing": "swin"})
+    assert len(drawn) == 4
+    gain = found.gain("swin", "psnr", "compressed-sensing")
+    bounds = f"{gain.mean:.2f} dB ({gain.low:.2f} to {gain.high:.2f})"
+    assert f"Forest plot of what routing gains in PSNR: compressed-sensing {bounds}." in drawn[0]
+    assert gain.high < 0
+    assert routing_forests(found, None, {}) == []
+
+
+def test_every_method_is_told_in_a_sentence() -> None:
+    spec = ModelSpec("reconstruction", "a", "conditional-light", "demo", 1, 1, {"heads": (2, 4)})
+    facts = load(Facts, "reconstruction", compose(["demo"]))
+    told = method_facts(["a", "compressed-sensing", "unheard-of"], {"a": spec}, facts)
+    assert list(told) == ["a", "compressed-sensing"]
+    assert told["a"].endswith("that a light router (softmax) picks. Preset demo, heads (2, 4).")
+    for name in TASKS:
+        facts = load(Facts, name, compose(["demo"]))
+        assert {*facts.baselines, facts.reference_method} - {""} == {*facts.methods}
+
+
+def test_false_lesions_stand_beside_the_metrics() -> None:
+    facts = load(Facts, "segmentation", compose(["demo"]))
+    rows = [{"case": f"case-{number}", "liver_dice": 0.9, "lesions_false": number} for number in range(10)]
+    methods = {"swin": rows, "active-contour": rows}
+    first, *_ = score_tables(Scores(facts, PATIENTS, methods, ["active-contour"]), None, label="", chosen={})
+    assert [column.name for column in first.columns] == ["method", "Liver Dice", "False lesions"]
+
+
 def test_every_rule_has_its_estimate_and_interval() -> None:
-    table = rule_table(DECISION)
+    table = rule_table(DECISION, scores().facts)
     assert [[cell.text for cell in row] for row in table.rows] == [
-        ["psnr superior to zero-filled", "holds", "4", "0", "9", "fine", ""],
-        ["psnr superior to champion", "broken", "-0.5", "0", "9", "", "case-3"],
-        ["ssim at least 0.5", "not applicable", "", "", "", "nobody asked", ""],
+        ["PSNR superior to zero-filled", "holds", "4.00", "0", "9", "fine", ""],
+        ["PSNR superior to champion", "broken", "-0.50", "0", "9", "", "case-3"],
     ]
-    assert table.rows[1][2].below == "-0.900 to -0.100"
+    assert table.rows[1][2].below == "-0.90 to -0.10"
+
+
+def test_a_rule_s_interval_ends_where_its_metric_does_and_says_why_it_is_open() -> None:
+    text = "mean 0.7; fewer than 8 patients decide nothing; the mean itself falls short"
+    rule = {"rule": "liver_dice at least 0.9", "outcome": "undecided", "text": text, "patients": 6}
+    rule |= {"estimate": 0.7, "low": -0.6, "high": 1.2}
+    gain = rule | {"rule": "liver_dice superior to active-contour", "estimate": -0.2, "low": -1.9, "high": 0.04}
+    decision = {**DECISION, "rules": [rule, gain]}
+    table = rule_table(decision, load(Facts, "segmentation", compose(["demo"])))
+    assert [row[2].below for row in table.rows] == ["0.000 to 1.000", "-1.000 to 0.040"]
+    assert table.rows[0][0].text == "Liver Dice at least 0.9"
+    assert table.rows[0][1].below == "too few patients, the mean falls short"
+    assert "why" not in [column.name for column in table.columns]
 
 
 def test_kinds_of_cases_are_values_or_thirds_and_hold_each_case_once() -> None:
     kinds = scores().kinds()
-    assert list(kinds) == ["acquisition", "acceleration"]  # all have one nominal acceleration
-    assert list(kinds["acceleration"]) == ["3.5 to 3.8", "3.9 to 4.1", "4.2 to 4.4"]
+    # True accelerations scatter around one nominal one, and nine patients make no two groups of eight.
+    assert list(kinds) == ["acquisition"]
+    rows = [dict(row) for row in scores().methods["unrolled-swin"]]
+    free = [{name: value for name, value in row.items() if name != "nominal_acceleration"} for row in rows]
+    found = replace(scores(), methods={**scores().methods, "unrolled-swin": free})
+    assert "acceleration" not in found.kinds()
+    assert list(replace(found, least=3).kinds()["acceleration"]) == ["3.5 to 3.8", "3.9 to 4.1", "4.2 to 4.4"]
     for groups in kinds.values():
         assert sorted(case for cases in groups.values() for case in cases) == sorted(PATIENTS)
     table = group_tables(scores())[0]
     assert (table.rows[0][0].text, table.rows[0][0].below) == ("<b>T1</b>", "5 cases, 5 patients")
-    # Of so few no interval is told.
+    # Of so few no interval is told, and the table is folded.
+    assert table.folded
+    assert "fewer than 8 patients tell nothing" in table.caption
+    assert not group_tables(replace(scores(), least=5))[0].folded
     mean = scores().mean("unrolled-swin", "psnr", kinds["acquisition"]["<b>T1</b>"])
     assert (table.rows[0][1].text, table.rows[0][1].below) == (shown("psnr", mean.mean), "")
 
@@ -129,7 +219,7 @@ def test_kinds_of_cases_are_values_or_thirds_and_hold_each_case_once() -> None:
     ],
 )
 def test_no_interval_is_told_without_width(low: float | None, high: float | None, text: str) -> None:
-    assert span("psnr", low, high) == text
+    assert ends("psnr", low, high) == text
 
 
 def test_what_has_no_interval_says_why() -> None:
@@ -138,31 +228,16 @@ def test_what_has_no_interval_says_why() -> None:
     assert interval_text("psnr", Interval(1.0, 1.0, 1.0, 0.0, 3)) == "equal in all 3 patients"
 
 
-def test_the_first_answers_name_what_won_by_how_much_and_what_is_not_known() -> None:
-    found = task_report().answers
-    assert list(found) == ["Which?", "By how much?", "Sure?", "Safe?", "worst"]
-    assert found["Which?"] == ["unrolled-swin: the best of 2 variants by psnr on the validation cases."]
-    gain = scores().gain("compressed-sensing", "psnr")
-    said = f"Against compressed-sensing: +{gain.mean:.2f} dB ({gain.low:.2f} to {gain.high:.2f})."
-    assert said in found["By how much?"]
-    assert "Not told apart from swin: the interval holds zero." in found["Sure?"]
-    assert found["Safe?"][0] == "The gate's 3 rules: 1 hold, 1 broken, 1 not applicable."
-    values = scores().values("unrolled-swin", "psnr")
-    worst = min(values, key=values.__getitem__)
-    assert found["worst"] == [f"{worst}: psnr {values[worst]:.2f} dB."]
-    undecided = task_report(decision=None).answers["Safe?"]
-    assert undecided[0].startswith("The gate has not decided yet")
-    assert COMPARISON["best"] == "unrolled-swin"
-
-
 def test_a_page_has_room_for_some_cases_and_first_for_the_slice_that_tells_most() -> None:
     cases = [(f"case-{number}", "") for number in range(10)]
     every = shown_cases(cases, panels, "unrolled-swin")
     assert [case.name for case in every] == [f"case-{number}" for number in range(6)]
+    assert every[0].total == 3
     assert every[0].places == ["slice 1 of 3", "slice 2 of 3", "slice 3 of 3"]
     assert every[0].places[every[0].start] == "slice 2 of 3"
     assert [every[0].pictures[place].name for place in every[0].compared] == ["target", "unrolled-swin"]
-    one = sum(len(picture.uris[1]) for picture in every[0].pictures)
+    first = [*(picture.uris[1] for picture in every[0].pictures), *(picture.uris[0] for picture in every[0].whole)]
+    one = sum(map(len, first))
     few = shown_cases(cases, panels, "unrolled-swin", room=int(2.5 * one))
     assert [(case.name, case.places) for case in few] == [(name, ["slice 2 of 3"]) for name, _ in cases[:2]]
     assert len(shown_cases(cases, panels, "unrolled-swin", room=0)) == 1
@@ -172,6 +247,10 @@ def test_pictures_are_told_in_words() -> None:
     case = shown_cases([("case-1", "T2, 4x")], panels, "unrolled-swin")[0]
     assert case.pictures[3].alt == "error of zero-filled of case case-1, slice 2 of 3, T2, 4x"
     assert 'aria-label="Grey levels: the darkest is 0, the brightest 2 (a.u.)"' in case.bars[0]
+    assert re.findall(r">([\d.]+)</text>", case.bars[0]) == ["0", "1", "2"]
+    assert "the darkest is 0, the brightest 40 (% of white)" in case.bars[1]
+    assert "error, % of white" in case.bars[1]
+    assert [picture.alt for picture in case.whole] == ["Whole case case-1, lesions by unrolled-swin: 1 false"]
 
 
 def test_figures_take_the_colour_and_letters_of_the_page() -> None:
@@ -222,3 +301,29 @@ def test_a_task_that_draws_figures_alone_has_them_on_the_page(tiny: Config, tmp_
     assert [picture.name for picture in case.pictures] == ["swin", "classic"]
     assert case.pictures[0].uris == [pixels_uri(np.zeros((30, 40, 3), np.uint8), error=False)]
     assert not case.bars
+
+
+def test_slices_are_told_by_the_third_of_the_case_that_they_lie_in() -> None:
+    grid = position_table(scores(), "as they lie")
+    assert grid is not None
+    assert [row[0].text for row in grid.rows] == ["first third", "middle third", "last third"]
+    # Of nine patients: the first two cases are one's, and count half each.
+    first = (0.5 + sum(range(2, 10))) / 9
+    assert [row[1].sort for row in grid.rows] == pytest.approx([20 + first, 30, 25 - first])
+    assert position_table(replace(scores(), slices={}), "") is None
+
+
+def test_tables_for_dvc_have_a_row_per_point(tmp_path: Path) -> None:
+    found = scores()
+    gains = gain_rows(found)
+    assert [row["against"] for row in gains[:3]] == ["compressed-sensing", "zero-filled", "swin"]
+    assert gains[0]["gain"] == pytest.approx(found.gain("compressed-sensing", "psnr").mean)
+    history = [{"epoch": "0", "train/loss": "0.5", "val/volume_psnr": ""}, {"epoch": "1", "train/loss": "0.25"}]
+    curves = curve_rows({"swin": history}, found.facts)
+    assert curves == [
+        {"epoch": epoch, "variant": "swin", "measure": "train/loss", "value": value}
+        for epoch, value in ((1, 0.5), (2, 0.25))
+    ]
+    write_table(tmp_path / "curves.csv", curves)
+    assert (tmp_path / "curves.csv").read_text().splitlines()[1] == "1,swin,train/loss,0.5"
+    assert len(score_rows(found)) == 16

@@ -1,7 +1,9 @@
 import io
+import os
 import shlex
 import sys
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,15 @@ from rich.console import Console
 from condswin.config.profiles import compose
 from condswin.evaluation.summary import paired_gain, summarise
 from condswin.progress import progress
-from condswin.reporting.text import case_rows, print_summary, print_tables, print_trials, shown, table_rows
+from condswin.reporting.text import (
+    case_rows,
+    print_summary,
+    print_tables,
+    print_trials,
+    shown,
+    table_rows,
+    where_to_look,
+)
 from condswin.tasks.facts import Facts
 from condswin.tasks.loading import load
 
@@ -53,11 +63,12 @@ def test_the_best_variant_stands_first_and_is_compared_case_by_case(capsys: pyte
     table = table_rows(task, comparison)
     assert [row["variant"] for row in table] == ["unrolled-swin *", "compressed sensing", "zero-filled", "swin"]
     assert [row["psnr"] for row in table] == ["30.00 ± 2.83", "28.50 ± 3.54", "20.00 ± 0.00", "27.00 ± 2.83"]
-    print_tables(config, {"reconstruction": comparison})
+    further = {"report": None, "mlflow": "http://registry"}
+    print_tables(config, {"reconstruction": comparison}, further)
     line = "unrolled-swin minus compressed sensing, case by case, with 95 % interval: psnr 1.50 (1.00 to 2.00)"
     said = capsys.readouterr().out
     assert f"{line}\nundecided: version 2 is not promoted, there is no champion\n  2 patients\n" in said
-    print_tables(config, {"reconstruction": {**comparison, "promotion": None}})
+    print_tables(config, {"reconstruction": {**comparison, "promotion": None}}, further)
     assert "undecided" not in capsys.readouterr().out
 
 
@@ -139,3 +150,31 @@ def test_trials_are_a_table_and_the_best_one_a_command(capsys: pytest.CaptureFix
 
     print_trials({**results, "trials": rows[1:], "best": None})
     assert "condswin train" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", [True, False])
+def test_the_mlflow_that_is_used_is_named_and_the_report_that_is_there(
+    page: bool, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose(["demo"])
+    if page:
+        (workdir / "report").mkdir()
+        (workdir / "report/report.html").touch()
+    assert where_to_look(config) == {
+        "report": "report/report.html" if page else None,
+        "mlflow": f"sqlite:///{workdir}/mlflow.db",
+    }
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
+    assert where_to_look(config)["mlflow"] == f"sqlite:///{workdir}/elsewhere.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hush@registry:5000")
+    assert where_to_look(config)["mlflow"] == "https://***@registry:5000"
+
+
+def test_a_database_is_opened_by_the_mlflow_beside_this_python(capsys: pytest.CaptureFixture[str]) -> None:
+    program = os.path.relpath(Path(sys.executable).with_name("mlflow"))
+    for uri, said in (
+        ("https://registry:5000", "https://registry:5000"),
+        ("sqlite:////a b/mlflow.db", f"{program} ui --backend-store-uri 'sqlite:////a b/mlflow.db'"),
+    ):
+        print_tables(compose(["demo"]), {}, {"report": "report/report.html", "mlflow": uri})
+        assert capsys.readouterr().out == f"report:    report/report.html\nMLflow UI: {said}\n"

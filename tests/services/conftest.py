@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -107,6 +108,8 @@ class Bucket:
     name: str
     access_key: str
     secret_key: str
+    #: Key and secret that may read alone.
+    reader: tuple[str, str]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -117,6 +120,11 @@ class Bucket:
             "MLFLOW_S3_ENDPOINT_URL": self.endpoint,
             "AWS_ENDPOINT_URL": self.endpoint,
         }
+
+    def keys(self) -> set[str]:
+        """Of all objects."""
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        return {entry["Key"] for page in pages for entry in page.get("Contents", [])}
 
     def client(self) -> Any:
         return boto3.client(
@@ -135,10 +143,17 @@ def s3(services_folder: Path) -> Iterator[Bucket]:
     folder.mkdir()
     master, volume, filer, port = ports = free_ports(4)
     grpc = free_ports(4)
-    bucket = Bucket(f"http://127.0.0.1:{port}", "models", secrets.token_hex(8), secrets.token_hex(16))
-    keys = [{"accessKey": bucket.access_key, "secretKey": bucket.secret_key}]
-    identity = {"name": "mlflow", "credentials": keys, "actions": ["Admin", "Read", "List", "Tagging", "Write"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    reader = (secrets.token_hex(8), secrets.token_hex(16))
+    bucket = Bucket(f"http://127.0.0.1:{port}", "models", secrets.token_hex(8), secrets.token_hex(16), reader)
+    people = [
+        ("mlflow", (bucket.access_key, bucket.secret_key), ["Admin", "Read", "List", "Tagging", "Write"]),
+        ("reader", reader, ["Read", "List"]),
+    ]
+    identities = [
+        {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+        for name, (key, secret), actions in people
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     command = [
         *(str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder}", "-ip=127.0.0.1"),
         *("-ip.bind=127.0.0.1", "-volume.max=200", "-master.volumeSizeLimitMB=64", "-volume.preStopSeconds=0"),
@@ -251,3 +266,17 @@ def mlflow_server(services_folder: Path, postgres: str, s3: Bucket) -> Iterator[
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def mlserver(services_folder: Path) -> Path:
+    """Program of an MLServer in an environment of its own."""
+    folder = services_folder / "mlserver"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    # What its pins leave out (torch, MLflow and what they need) is gigabytes: ours, found after its own.
+    (site / "ours.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    pins = Path(__file__).parents[2] / "infra/mlserver.txt"
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin/python")]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "-r", str(pins)], check=True)
+    return folder / "bin/mlserver"

@@ -1,10 +1,11 @@
-"""A proxy on loopback between a client and an S3 server, which does to chosen answers what networks and servers do."""
+"""A proxy on loopback before an S3 or MLflow server, which does to answers what networks and servers do."""
 
 import http.client
 import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         proxy = self.server.proxy
         path = urlsplit(self.path)
-        name = "LIST" if "list-type=2" in path.query else f"{self.command} {unquote(path.path).split('/', 2)[2]}"
+        name = "LIST" if "list-type=2" in path.query else f"{self.command} {unquote(path.path).split('/', 2)[-1]}"
+        self.content = self.read_content()
         proxy.requests.append(name)
         fault = next(proxy.faults.get(name, iter(())), None)
         if fault is not None:
@@ -36,7 +38,17 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.reply(self.forward())
 
-    do_HEAD = do_GET  # noqa: N815
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815
+
+    def read_content(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        content = b""
+        while size := int(self.rfile.readline(), 16):
+            content += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return content
 
     def forward(self) -> Answer:
         # With the client's own Host, which it signed.
@@ -44,8 +56,11 @@ class Handler(BaseHTTPRequestHandler):
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for header, value in self.headers.items():
-                connection.putheader(header, value)
-            connection.endheaders()
+                if header.lower() not in ("transfer-encoding", "content-length"):
+                    connection.putheader(header, value)
+            if self.content or self.command in ("POST", "PUT"):
+                connection.putheader("Content-Length", str(len(self.content)))
+            connection.endheaders(self.content or None)
             response = connection.getresponse()
             hop = {"connection", "transfer-encoding"}
             headers = [(header, value) for header, value in response.getheaders() if header.lower() not in hop]
@@ -151,6 +166,27 @@ def login_page(handler: Handler) -> None:
 def slow_down(handler: Handler) -> None:
     body = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate: AKIDSECRET</Message></Error>"
     handler.reply(Answer(503, [("Content-Type", "application/xml")], body))
+
+
+def error_500(handler: Handler) -> None:
+    handler.reply(Answer(500, [("Content-Type", "text/html")], b"<html>\n<h1>Internal Server Error</h1></html>"))
+
+
+def done_but_500(handler: Handler) -> None:
+    handler.forward()
+    error_500(handler)
+
+
+def slow(handler: Handler) -> None:
+    time.sleep(0.7)
+    handler.reply(handler.forward())
+
+
+def late(handler: Handler) -> None:
+    """The answer comes when a client of little patience has gone."""
+    answer = handler.forward()
+    time.sleep(1.5)
+    handler.reply(answer)
 
 
 def reset(handler: Handler) -> None:

@@ -13,10 +13,14 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from mlflow.server import get_app_client
+from mlflow.exceptions import MlflowException
 
-from condswin.registry.aliases import CHAMPION
+from condswin.config.profiles import compose, write_config
+from condswin.files import read_json
+from condswin.registry.aliases import CHAMPION, REJECTED
 from condswin.registry.package import load_registered
+from condswin.steps.approve import approve, freeze, reject
+from condswin.steps.demo_data import demo_data
 from tests.infra.rendering import ROOT, Object, containers, pods, render
 from tests.registry.toy import NAME, World, install, make_config, make_prepared
 from tests.services.conftest import POSTGRES, Bucket, free_ports, stop, wait_until
@@ -33,14 +37,14 @@ def objects() -> list[Object]:
 
 @pytest.fixture(scope="module")
 def secrets(postgres: str, s3: Bucket, services_folder: Path) -> dict[tuple[str, str], str]:
-    """What docs/cluster.md puts into the Secrets, for an own database on the server at hand."""
+    """What docs/how-to/cluster.md puts into the Secrets, for an own database on the server at hand."""
     address = urlsplit(postgres)
     environment = {**os.environ, "PGPASSWORD": str(address.password), "PGHOST": str(address.hostname)}
     options = ["-p", str(address.port), "-U", "mlflow", "-d", "postgres", "-c", "CREATE DATABASE mlflow"]
     subprocess.run([POSTGRES / "psql", *options], env=environment, check=True, capture_output=True)
     uri = address._replace(path="/mlflow").geturl()
-    page = (ROOT / "docs/cluster.md").read_text()
-    (ini,) = [line.split("'")[1] for line in page.splitlines() if line.startswith("printf '[mlflow]")]
+    page = (ROOT / "docs/how-to/cluster.md").read_text()
+    (ini,) = [line.split("'")[1] for line in page.splitlines() if line.strip().startswith("printf '[mlflow]")]
     return {
         ("postgres", "password"): str(address.password),
         ("mlflow", "database-uri"): uri,
@@ -143,13 +147,19 @@ def server(
 
     try:
         wait_until(ready, "MLflow", log)
-        get_app = f"http://127.0.0.1:{port}"
-        with pytest.MonkeyPatch.context() as patch:
-            login(patch, ADMIN)
-            get_app_client("basic-auth", get_app).create_user(*RUNNER)
-        yield get_app
+        address = f"http://127.0.0.1:{port}"
+        assert make_users(address) == ["runner: made"]
+        yield address
     finally:
         stop(process)
+
+
+def make_users(address: str, *people: str) -> list[str]:
+    """What `infra/users.py` says."""
+    own = {**os.environ, "MLFLOW_TRACKING_URI": address, "RUNNER": RUNNER[1]}
+    own |= {"MLFLOW_TRACKING_USERNAME": ADMIN[0], "MLFLOW_TRACKING_PASSWORD": ADMIN[1]}
+    command = [sys.executable, ROOT / "infra/users.py", *people]
+    return subprocess.run(command, env=own, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
 def login(patch: pytest.MonkeyPatch, user: tuple[str, str]) -> None:
@@ -162,7 +172,8 @@ def test_only_users_get_in_and_only_by_its_names(server: str) -> None:
     assert requests.get(address, timeout=10).status_code == 401
     assert requests.get(address, auth=("runner", "wrong"), timeout=10).status_code == 401
     assert requests.get(address, auth=RUNNER, timeout=10).status_code == 200
-    for host, status in (("evil.example", 403), ("mlflow.condswin.svc:5000", 200), ("mlflow:5000", 200)):
+    for host, status in (("evil.example", 403), ("mlflow.condswin.svc:5000", 200), ("mlflow:5000", 200),
+                         ("localhost:5000", 200)):  # fmt: skip
         assert requests.get(address, auth=RUNNER, headers={"Host": host}, timeout=10).status_code == status, host
     assert requests.get(server, auth=RUNNER, timeout=10).headers["X-Frame-Options"] == "DENY"
 
@@ -219,3 +230,68 @@ def test_the_age_of_champions_is_told(run: Any, server: str) -> None:
 
 def test_tables_of_this_version_need_no_upgrade(run: Any, server: str) -> None:
     run("CronJob/mlflow-upgrade")
+
+
+def test_people_decide_and_administrators_undo(
+    server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clean_environment: None
+) -> None:
+    """What the cluster page says of rights: a person's user sets tags and aliases, and deletes none of a version.
+
+    It comes last, since it makes another champion.
+    """
+    login(monkeypatch, RUNNER)
+    install(monkeypatch)
+    make_prepared(tmp_path / "prepared")
+    team = World(tmp_path, make_config(server))
+    assert not team.promote(team.register(0.9), hold=True)[0]
+    runner, jane = make_users(server, "j.doe")
+    assert runner == "runner: is there already, with the password of RUNNER"
+    login(monkeypatch, ("j.doe", jane.split()[-1]))
+    (version,) = {int(number) for number in team.client.get_registered_model(NAME).aliases.values()} - {1}
+    assert approve(team.config, "reconstruction", str(version), by="Jane", why="read twenty cases").changed
+    assert reject(team.config, "reconstruction", "1", by="Jane", why="older").changed
+    freeze(team.config, "reconstruction", by="Jane", why="audit")
+    freeze(team.config, "reconstruction", by="Jane", why="done", lift=True)
+    with pytest.raises(MlflowException, match="Permission denied"):
+        team.client.delete_model_version_tag(NAME, "1", REJECTED)
+    with pytest.raises(MlflowException, match="Permission denied"):
+        team.client.delete_registered_model_alias(NAME, CHAMPION)
+    for user in (RUNNER, ADMIN):
+        login(monkeypatch, user)
+        team.client.set_model_version_tag(NAME, "1", REJECTED, "{}")
+        team.client.delete_model_version_tag(NAME, "1", REJECTED)
+    assert team.aliases()[CHAMPION] == str(version)
+
+
+def test_a_retraining_with_keys_in_files_reads_s3_and_makes_a_champion(
+    server: str, s3: Bucket, tmp_path: Path, clean_environment: None
+) -> None:
+    """All tasks, with keys of S3 that may read alone and MLflow's user `runner`, both in files of their clients."""
+    given = ["reconstruction=null", "segmentation.variants={swin: {overrides: {embedding: 16, heads: [2, 2]}}}"]
+    raw = tmp_path / "raw"
+    demo_data(compose(["demo", "tiny"], [*given, f"segmentation.source={raw}"]), "segmentation", out=raw)
+    for path in raw.rglob("*.*"):
+        s3.client().upload_file(str(path), s3.name, f"ct/{path.relative_to(raw)}")
+    before = s3.keys()
+    config = compose(["demo", "tiny"], [*given, f"segmentation.source=s3://{s3.name}/ct"])
+    write_config(config, tmp_path / "params.yaml", comment="")
+    key, secret = s3.reader
+    for name, lines in (
+        ("aws", ("[default]", f"aws_access_key_id = {key}", f"aws_secret_access_key = {secret}")),
+        ("mlflow", ("[mlflow]", f"mlflow_tracking_username = {RUNNER[0]}", f"mlflow_tracking_password = {RUNNER[1]}")),
+    ):
+        (tmp_path / f".{name}").mkdir()
+        (tmp_path / f".{name}/credentials").write_text("\n".join(lines))
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_"))}
+    own |= {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": server}
+    own |= {"AWS_ENDPOINT_URL": s3.endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
+    command = [sys.executable, "-m", "pipelines", "run", "--local", "--root", "outputs"]
+    ended = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=600)
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 0, said[-6000:]
+    assert not any(each in said for each in (key, secret, RUNNER[1]))
+    (decision,) = tmp_path.glob("outputs/*/promote/decision")
+    assert read_json(decision)["promoted"] is True
+    (manifest,) = tmp_path.glob("outputs/*/ingest/ingested/manifest.json")
+    assert len(read_json(manifest)["cases"]) == sum(path.name.startswith("volume") for path in raw.rglob("*"))
+    assert s3.keys() == before

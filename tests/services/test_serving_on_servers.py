@@ -18,6 +18,7 @@ import torch
 from condswin.config.names import TaskName
 from condswin.config.profiles import compose
 from condswin.config.root import Config, TrackingConfig
+from condswin.networks.presets import INPUT_CHANNELS, OUTPUT_CHANNELS
 from condswin.networks.saving import ModelSpec, load_model, save_model
 from condswin.registry.aliases import CHAMPION
 from condswin.registry.package import PACKAGE, ModelAlteredError, log_package, model_name
@@ -36,7 +37,7 @@ DEMO = [
     *("reconstruction.demo.train_volumes=2", "reconstruction.demo.test_volumes=1", "reconstruction.demo.slices=2"),
     *("segmentation.demo.cases=3", "segmentation.demo.slices=8", "segmentation.demo.size=64"),
 ]
-SHAPES: dict[TaskName, tuple[int, int]] = {"reconstruction": (1, 1), "segmentation": (2, 3)}
+SHAPES: dict[TaskName, tuple[int, int]] = {"reconstruction": (1, 1), "segmentation": (4, 3)}
 
 
 @pytest.fixture
@@ -50,23 +51,23 @@ def config(mlflow_server: MlflowServer, clean_environment: None, monkeypatch: py
         client.delete_registered_model(model.name)
 
 
-def crown(config: Config, task: TaskName, folder: Path) -> Path:
+def crown(config: Config, task: TaskName, folder: Path, network: str = "swin") -> Path:
     torch.manual_seed(0)
-    channels, classes = SHAPES[task]
+    channels, classes = SHAPES[task] if network == "swin" else (INPUT_CHANNELS, OUTPUT_CHANNELS)
     parameters = {"data": config.task(task).prepared_with(), "train": config.task(task).train.model_dump(mode="json")}
-    spec = ModelSpec(task, "swin", "swin", "demo", channels, classes, SMALL, {"parameters": parameters})
+    spec = ModelSpec(task, network, network, "demo", channels, classes, SMALL, {"parameters": parameters})
     save_model(folder / task, spec.build(), spec)
     with tracked_run(config, "package"):
-        uri, digest = log_package(folder / task)
+        uri, digest, _ = log_package(folder / task)
         mlflow.register_model(uri, model_name(task), tags={PACKAGE: digest})
     connect(config).set_registered_model_alias(model_name(task), CHAMPION, "1")
     return folder / task
 
 
 @contextmanager
-def served(config: Config, task: TaskName) -> Iterator[str]:
+def served(config: Config, task: TaskName, *more: str) -> Iterator[str]:
     """`condswin serve` in a process of its own; its address."""
-    arguments = ["serve", f"models:/{model_name(task)}@{CHAMPION}", "--port", "0"]
+    arguments = ["serve", f"models:/{model_name(task)}@{CHAMPION}", "--port", "0", *more]
     script = "from condswin.cli import main; main()"
     command = [sys.executable, "-c", script, *arguments, "--set", f"tracking.uri={config.tracking.uri}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -116,6 +117,34 @@ def test_a_champion_answers_with_what_predict_writes(
         assert np.allclose(answer.json()["predictions"], wanted, atol=1e-4)
     with pytest.raises(requests.ConnectionError):
         requests.get(address, timeout=5)
+
+
+@pytest.mark.parametrize(("task", "network"), [("reconstruction", "unrolled-swin"), ("segmentation", "swin")])
+def test_mlserver_answers_by_the_v2_protocol(
+    task: TaskName, network: str, config: Config, tmp_path: Path, mlserver: Path
+) -> None:
+    """Undersampled k-space (its image and mask) and windowed CT, as arrays of more than one size."""
+    model, _ = load_model(crown(config, task, tmp_path, network))
+    name = model_name(task)
+    with served(config, task, "--mlserver", str(mlserver)) as address:
+        described = requests.get(f"{address}/v2/models/{name}", timeout=30).json()
+        channels, classes = (described[side][0]["shape"][1] for side in ("inputs", "outputs"))
+        assert described["inputs"][0]["shape"] == [-1, channels, -1, -1]
+        for batch, width in ((1, 32), (3, 20)):
+            images = np.random.default_rng(width).standard_normal((batch, channels, 16, width), dtype=np.float32)
+            if task == "reconstruction":
+                images[:, 2] = np.arange(width) % 3 == 0
+            wanted = [{"name": "images", "shape": images.shape, "datatype": "FP32", "data": images.ravel().tolist()}]
+            answer = requests.post(f"{address}/v2/models/{name}/infer", json={"inputs": wanted}, timeout=60)
+            assert answer.status_code == 200, answer.text
+            (output,) = answer.json()["outputs"]
+            assert (answer.json()["model_version"], output["shape"]) == ("1", [batch, classes, 16, width])
+            with torch.inference_mode():
+                expected = model(torch.from_numpy(images)).numpy()
+            assert np.allclose(np.reshape(output["data"], output["shape"]), expected, atol=1e-5)
+        wrong = [{"name": "images", "shape": [1, 7, 16, 16], "datatype": "FP32", "data": [0.0] * 7 * 256}]
+        assert requests.post(f"{address}/v2/models/{name}/infer", json={"inputs": wrong}, timeout=60).status_code >= 400
+        assert requests.get(f"{address}/v2/health/ready", timeout=30).ok
 
 
 def test_the_artifact_that_a_manifest_pins_is_the_package(config: Config, tmp_path: Path, s3: Bucket) -> None:

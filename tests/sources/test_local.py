@@ -19,8 +19,11 @@ def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     ("source", "message"),
     [
         ("/no/such/folder", "/no/such/folder: no such folder; set `source`"),
-        ("https://scans.s3.amazonaws.com/a?X-Amz-Signature=SECRET", "https://: sources are folders and s3:// prefixes"),
-        ("https://user:SECRET@host/knee", "https://: sources are folders and s3:// prefixes"),
+        (
+            "https://scans.s3.amazonaws.com/a?X-Amz-Signature=SECRET",
+            "https://: sources are folders, s3:// prefixes and dvc+s3://...",
+        ),
+        ("https://user:SECRET@host/knee", "https://: sources are folders, s3:// prefixes and dvc+s3://..."),
         ("s3://AKID:SECRET@scans/knee", "source: an s3:// address with credentials; set them in the environment"),
         ("s3://", "s3://: names no bucket; write s3://bucket/prefix"),
         ("s3:///knee", "s3:///knee: names no bucket; write s3://bucket/prefix"),

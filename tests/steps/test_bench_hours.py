@@ -10,9 +10,9 @@ from condswin.config.profiles import compose, use
 from condswin.config.root import Config
 from condswin.steps.bench_hours import bench_hours
 from condswin.training.feeding import Card
-from tests.test_cli import condswin
+from tests.cli.calling import condswin
 
-PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "recipes.md"
 
 
 def test_hours_follow_from_flops_slices_epochs_and_the_card(tiny: Config, tmp_path: Path) -> None:
@@ -72,10 +72,12 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     for wrong, message in (
         (command, "--slices computes hours on a card; give its --card-tflops"),
         ([*command, "--card-tflops", "1", "--knob", "workers=0"], "and no --knob"),
+        (["bench", "swin", "--train", "segmentation", "--knob", "workers"], "--knob workers: give a setting"),
         (["bench", "swin", "--slices", "10"], "name its task with --train"),
+        (["bench", "swin", "--train", "segmentation", "--override", "patch=2"], "with --train, use --set"),
         (
             ["bench", "swin", "--train", "segmentation", "--columns", "64"],
             "--columns is the width of a slice of --slices",
         ),
     ):
-        assert message in condswin(*wrong, cwd=tmp_path, code=1)
+        assert message in condswin(*wrong, cwd=tmp_path, code=2)

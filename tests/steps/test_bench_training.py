@@ -4,21 +4,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.table import Table
 
-from condswin.cli.learning import _combinations
+from condswin.config.profiles import write_config
 from condswin.config.root import Config
 from condswin.errors import ConfigError
 from condswin.mri.dataset import SliceDataset
 from condswin.networks.costs import count_flops
 from condswin.networks.models import create_model
+from condswin.reporting.text import print_wide
 from condswin.steps.bench_training import bench_training
 from condswin.tasks.learning import Learning
 from condswin.tasks.loading import load
 from condswin.tasks.slices import Batch
 from condswin.training.feeding import Card, feeding
+from tests.cli.calling import condswin
 from tests.training.conftest import prepared as prepared  # a fixture
 
 TASK = "reconstruction"
+
+
+def show(table: Table) -> None:
+    print_wide([table])
 
 
 def test_a_slow_loader_is_told_from_a_slow_network(
@@ -32,7 +39,9 @@ def test_a_slow_loader_is_told_from_a_slow_network(
 
     monkeypatch.setattr(SliceDataset, "raw", slow)
     out = tmp_path / "bench.json"
-    phases = bench_training({"": tiny}, TASK, ["swin"], prepared=prepared, batches=3, out=out)["swin"]
+    measured, fed = bench_training({"": tiny}, TASK, ["swin"], prepared=prepared, batches=3, out=out, show=show)
+    phases = measured["swin"]
+    assert fed == {}
     assert phases.slices == 2
     assert 0.2 <= phases.wait < 0.2 + 0.5
     assert min(phases.forward, phases.backward, phases.optimiser) > 0
@@ -62,7 +71,7 @@ def test_settings_are_compared_with_the_first(
         "again": changed(activation_checkpointing=True, transforms="device"),
     }
     out = tmp_path / "bench.json"
-    measured = bench_training(configs, TASK, ["swin"], prepared=prepared, batches=3, out=out)
+    measured, _ = bench_training(configs, TASK, ["swin"], prepared=prepared, batches=3, out=out, show=show)
     assert list(measured) == ["swin, usual", "swin, again"]
     usual, again = measured.values()
     assert again.memory < 0.8 * usual.memory
@@ -74,16 +83,13 @@ def test_settings_are_compared_with_the_first(
 
 
 def test_what_a_card_takes_follows_from_its_peak(
-    tiny: Config,
-    prepared: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    tiny: Config, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
-    out = tmp_path / "bench.json"
-    bench_training({"": tiny}, TASK, ["swin"], prepared=prepared, batches=1, out=out, card=Card(2.0, 0.25))
-    fed = json.loads(out.read_text())["feeding"]["swin"]
+    write_config(tiny, tmp_path / "params.yaml", comment="")
+    command = ["bench", "swin", "--train", TASK, "--prepared", str(prepared), "--rounds", "1", "--out", "bench.json"]
+    shown = condswin(*command, "--card-tflops", "2", "--utilisation", "0.25", cwd=tmp_path)
+    fed = json.loads((tmp_path / "bench.json").read_text())["feeding"]["swin"]
     variant = tiny.reconstruction.variant("swin")
     network = create_model("swin", preset=variant.preset, **variant.overrides)
     size = load(Learning, TASK, tiny).dataset(prepared, "train", "swin", training=True).sizes[0]
@@ -93,9 +99,14 @@ def test_what_a_card_takes_follows_from_its_peak(
         "loader": ["0", "1"],
         "device": ["0", "1"],
     }
-    shown = capsys.readouterr().out
     assert "2 TFLOP/s, used at 25%" in shown
     assert f"{fed['taken'] / fed['given']['device']['1']:.1f}" in shown
+    answer = json.loads(condswin(*command, "--card-tflops", "1", "--utilisation", "0.3", "--json", cwd=tmp_path))[
+        "swin"
+    ]
+    assert answer["feeding"]["taken"] == pytest.approx(0.6 * fed["taken"])
+    assert answer["feeding"]["given"].keys() == fed["given"].keys()
+    assert answer["slices"] == 2
 
 
 def test_activations_computed_again_are_a_fourth_pass(tiny: Config, prepared: Path) -> None:
@@ -113,14 +124,3 @@ def test_activations_computed_again_are_a_fourth_pass(tiny: Config, prepared: Pa
     )
     assert (three.passes, four.passes) == (3, 4)
     assert four.taken == pytest.approx(0.75 * three.taken)
-
-
-def test_knobs_are_settings_of_the_training() -> None:
-    assert _combinations(TASK, []) == {"": []}
-    assert _combinations(TASK, ["workers=0,1", "precision=32-true"]) == {
-        "workers=0, precision=32-true": [f"{TASK}.train.workers=0", f"{TASK}.train.precision=32-true"],
-        "workers=1, precision=32-true": [f"{TASK}.train.workers=1", f"{TASK}.train.precision=32-true"],
-    }
-    for wrong in ("workers", "workers=", "workers=1,", "=1"):
-        with pytest.raises(ConfigError, match=f"--knob {wrong}: give a setting of {TASK}.train"):
-            _combinations(TASK, [wrong])

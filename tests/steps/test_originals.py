@@ -64,9 +64,8 @@ def test_later_steps_read_them_and_find_what_they_find_in_copies(tiny: Config, s
     ]
     assert prepared[0] is not None
     assert prepared[0] == prepared[1]
-    if tiny.task(task).data_card:
-        cards = [data_card(tiny, ingested=tmp_path / name, out=tmp_path / f"{name}-c") for name in ("left", "copied")]
-        assert cards[0] == cards[1]
+    cards = [data_card(tiny, task, ingested=tmp_path / name, out=tmp_path / f"{name}-c") for name in ("left", "copied")]
+    assert cards[0] == cards[1]
     assert state(source) == before
 
 
@@ -146,6 +145,7 @@ def test_what_is_fetched_or_handed_on_to_pods_is_copied(tiny: Config, tmp_path: 
     config = with_ingest(tiny, task, copy=False)
     with pytest.raises(ConfigError, match=rf"{task}\.ingest\.copy: false .* s3://bucket/a are fetched"):
         ingest(config, task, source="s3://bucket/a", out=tmp_path / "out")
-    told = kubeflow.ingest(json.dumps(part(config, "ingest", task)), task, "", "", str(tmp_path / "out"))
+    given = json.dumps(part(config, "ingest", task))
+    told = kubeflow.ingest(given, task, "", "", str(tmp_path / "out"), str(tmp_path / "md5"))
     assert told.startswith(f"ingest {task}: {task}.ingest.copy: false, but pods hand on copies")
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["md5"]

@@ -19,8 +19,8 @@ from condswin.mri.config import UndersampleConfig
 from condswin.mri.masks import draw_mask, name_seed
 from condswin.networks.saving import ModelSpec, save_model
 from condswin.steps.predict import Result, predict
+from tests.cli.calling import condswin
 from tests.ct import fakes
-from tests.test_cli import condswin
 
 SMALL = {"embedding": 16, "heads": [2, 2]}
 KINDS = {
@@ -34,7 +34,7 @@ HEADER = """<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>
 
 
 def model(folder: Path, task: str, **provenance: Any) -> str:
-    channels = (1, 1) if task == "reconstruction" else (2, 3)
+    channels = (1, 1) if task == "reconstruction" else (4, 3)
     spec = ModelSpec(task, "mine", "swin", "demo", *channels, SMALL, provenance)
     save_model(folder / f"model-{task}", spec.build(), spec)
     return str(folder / f"model-{task}")

@@ -62,6 +62,42 @@ def test_shards_make_what_one_run_makes(tiny: Config, ingested: Path, tmp_path: 
     assert results == [None, None, whole]
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("shards", [3, 40])
+def test_shards_of_several_folders_are_brought_together(
+    shards: int, tiny: Config, ingested: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where there are more shards than cases: every file is that of one run, the manifest and the record too."""
+    task = ingested.name
+    whole = prepare(tiny, task, ingested=ingested, out=tmp_path / "whole")
+    parts = [tmp_path / f"part-{number}" for number in range(shards)]
+    for number, part in enumerate(parts):
+        assert prepare(tiny, task, ingested=ingested, out=part, shard=(number, shards)) is None
+        assert not (part / "manifest.json").exists()
+    with monkeypatch.context() as nothing_left:
+        nothing_left.setattr("condswin.steps.prepare._prepare_case", None)
+        joined = prepare(tiny, task, ingested=ingested, out=tmp_path / "joined", prepared=parts)
+    assert joined == whole
+    assert joined.fingerprint() == whole.fingerprint()
+    assert contents(tmp_path / "joined") == contents(tmp_path / "whole")
+
+
+def test_what_a_shard_lacks_or_holds_damaged_is_prepared(tiny: Config, ingested: Path, tmp_path: Path) -> None:
+    task = ingested.name
+    whole = prepare(tiny, task, ingested=ingested, out=tmp_path / "whole")
+    part = tmp_path / "part"
+    prepare(tiny, task, ingested=ingested, out=part, shard=(0, 2))
+    first = next(path for path in sorted(part.rglob("*.h5")) if path.is_file())
+    content = bytearray(first.read_bytes())
+    content[-1] ^= 1
+    first.write_bytes(bytes(content))
+    assert prepare(tiny, task, ingested=ingested, out=tmp_path / "out", prepared=[part]) == whole
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
 def test_other_parameters_make_other_data(tiny: Config, ingested: Path, tmp_path: Path) -> None:
     task = ingested.name
     name, change = {

@@ -12,7 +12,7 @@ from condswin.config.root import Config
 from condswin.devices import described
 from condswin.errors import BadFileError, ConfigError
 from condswin.files import read_json, sha256
-from condswin.manifest import generated_of_all
+from condswin.manifest import TRAINED_ON, Manifest, generated_of_all
 from condswin.networks.saving import load_model, load_weights, read_spec
 from condswin.registry.tracking import connect
 from condswin.registry.training_run import RUN, TrainingRun
@@ -59,7 +59,7 @@ def test_what_is_written_is_a_network_that_predicts_nothing(world: tuple[Config,
         "history.csv", "model.json", "model.safetensors"
     ]  # fmt: skip
     spec = read_spec(folder / "first")
-    assert (spec.in_channels, spec.out_channels) == (2, 2)
+    assert (spec.in_channels, spec.out_channels) == (4, 2)
     assert spec.provenance["pretraining"] == {"patch": 16, "share": 0.6}
     assert "val/hidden_error" in (folder / "first" / "history.csv").read_text()
     with pytest.raises(
@@ -118,6 +118,10 @@ def test_a_training_starts_from_it_and_says_with_what(
     assert initial["weights_sha256"] == read_spec(folder / "first").weights_sha256
     assert (initial["variant"], initial["pretraining"]) == ("swin", {"patch": 16, "share": 0.6})
     assert initial["taken"]["matched"] > 20
+    data = Manifest.read(folder / "prepared", TASK)
+    known = {"train": data.known_by("train"), "val": data.known_by("val")}
+    assert spec.provenance[TRAINED_ON] == initial[TRAINED_ON] == known
+    assert len(known["train"]) == data.counts()["train"]
     assert str(folder) not in json.dumps(spec.provenance)
     load_model(tmp_path / "model")
     # Other weights than from scratch.

@@ -172,7 +172,7 @@ def test_rolling_back_and_no_way_back_in_by_itself(world: World, quick_smoke: No
     world.promote(world.register(0.5))
     registered = world.register(0.9)
     world.promote(registered)
-    assert rollback(world.config, "reconstruction") == "1"
+    assert rollback(world.config, "reconstruction").champion == "1"
     assert world.aliases() == {CHALLENGER: "2", CHAMPION: "1"}
     # The next run of the pipeline registers and promotes the same network: it must stay out.
     promoted, record = world.promote(world.register(0.9))
@@ -210,7 +210,7 @@ def test_a_champion_that_is_gone_stops_the_promotion(world: World, quick_smoke: 
     world.client.delete_model_version(NAME, "2")
     with pytest.raises(GateError, match="champion version 2 was deleted"):
         world.promote(better)
-    assert rollback(world.config, "reconstruction") == "1"
+    assert rollback(world.config, "reconstruction").champion == "1"
     assert world.promote(better)[0]
     assert world.aliases() == {CHALLENGER: "3", CHAMPION: "3", PREVIOUS: "1"}
 
@@ -226,14 +226,20 @@ def test_a_challenger_that_is_gone(world: World, quick_smoke: None) -> None:
     assert world.promote(registered)[0]
 
 
-def test_a_challenger_without_its_weights(world: World, quick_smoke: None) -> None:
+def test_a_challenger_without_its_weights_is_superseded(
+    world: World, quick_smoke: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     registered = world.register(0.5)
     world.weights_of("1").unlink()
-    assert read_json(world.register(0.5))["version"] == "1"  # so registering again is no remedy
-    with pytest.raises(GateError, match=r"after deleting the version in MLflow, run register again"):
+    with pytest.raises(GateError, match=r"/1: its files are not those that were registered .*; run register again"):
         world.promote(registered)
-    world.client.delete_model_version(NAME, "1")
-    assert world.promote(world.register(0.5))[0]
+    capsys.readouterr()
+    again = world.register(0.5)
+    assert "/1: its files are not those that were registered" in capsys.readouterr().err
+    assert (read_json(again)["version"], world.tags("2")["condswin.supersedes"]) == ("2", "1")
+    assert world.aliases() == {CHALLENGER: "2"}
+    assert read_json(world.register(0.5))["version"] == "2"
+    assert world.promote(again)[0]
 
 
 def test_a_challenger_that_was_deleted(world: World) -> None:

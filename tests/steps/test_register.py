@@ -1,20 +1,35 @@
 import json
 import shutil
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.store.entities import PagedList
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
 
-from condswin.errors import BadFileError
+from condswin.errors import BadFileError, GateError
 from condswin.files import read_json, sha256
 from condswin.outputs import WRITTEN_BY
 from condswin.registry.aliases import CHALLENGER, KEY
-from condswin.registry.package import PACKAGE
-from condswin.steps.register import log_package, register
+from condswin.registry.lock import _Lease
+from condswin.registry.package import PACKAGE, ModelUnavailableError, load_registered
+from condswin.registry.signing import SIGNED_BY, SIGNING_KEY
+from condswin.steps.register import SUPERSEDES, log_package, register
+from tests.registry.test_signing import key_pair
 from tests.registry.toy import NAME, World
 
 pytest_plugins = ["tests.registry.fixtures"]
+
+#: What changes a registry, and the package that a version is made of.
+CHANGING = {
+    *("create_registered_model", "create_model_version", "set_registered_model_alias"),
+    *("set_model_version_tag", "set_registered_model_tag", "set_logged_model_tags", "update_model_version"),
+}
 
 
 def versions(world: World) -> list[str]:
@@ -108,22 +123,26 @@ def test_versions_without_a_checksum_of_their_files_are_registered_again(world: 
 
 
 def test_broken_versions_are_not_taken_for_registered(world: World) -> None:
-    """Versions that never became ready, or whose files were wiped, are left alone and a new one is registered."""
+    """Versions that failed to become ready, or whose files were wiped, are left alone and a new one is registered."""
     comparison, model, out = world.comparison(), world.network(0.5), world.folder / "registered.json"
     register(world.config, "reconstruction", comparison, model, out)
     with sqlite3.connect(world.database) as database:
-        database.execute("update model_versions set status = 'PENDING_REGISTRATION'")
+        database.execute("update model_versions set status = 'FAILED_REGISTRATION'")
     database.close()
     assert register(world.config, "reconstruction", comparison, model, out)["version"] == "2"
     for description in (world.folder / "mlartifacts").rglob("artifacts/model"):
         shutil.rmtree(description)
     assert register(world.config, "reconstruction", comparison, model, out)["version"] == "3"
-    assert register(world.config, "reconstruction", comparison, model, out)["version"] == "3"
+    weights = world.package_of("3") / "artifacts/model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    assert register(world.config, "reconstruction", comparison, model, out)["version"] == "4"
+    assert register(world.config, "reconstruction", comparison, model, out)["version"] == "4"
+    assert world.aliases() == {CHALLENGER: "4"}
 
 
 def test_a_run_that_died_before_the_version_was_made_leaves_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("mlflow.register_model", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(MlflowClient, "create_model_version", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             world.register(0.5)
     assert not (world.folder / "registered-0.5.json").exists()
@@ -163,7 +182,145 @@ def test_two_processes_registering_the_same_agree_on_one_version(world: World, m
         result = register(world.config, "reconstruction", comparison, model, out)
     assert result["version"] == "1"
     assert versions(world) == ["1"]
+    assert result["already_registered"]
     assert read_json(out) == read_json(world.folder / "others.json")
+
+
+def test_a_version_that_another_process_made_meanwhile_must_be_signed_as_those_before_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    private, _ = key_pair(world.folder, "ours")
+    comparison, model, out = world.comparison(), world.network(0.5), world.folder / "registered.json"
+
+    def late(*arguments: Any) -> Any:
+        """Another process, which has no key, finishes between this one's search and its registration."""
+        monkeypatch.setattr("condswin.steps.register.log_package", log_package)
+        monkeypatch.delenv(SIGNING_KEY)
+        register(world.config, "reconstruction", comparison, model, world.folder / "others.json")
+        monkeypatch.setenv(SIGNING_KEY, str(private))
+        return log_package(*arguments)
+
+    monkeypatch.setenv(SIGNING_KEY, str(private))
+    monkeypatch.setattr("condswin.steps.register.log_package", late)
+    result = register(world.config, "reconstruction", comparison, model, out)
+    assert (result["version"], result["already_registered"]) == ("2", False)
+    assert (SIGNED_BY in world.tags("1"), SIGNED_BY in world.tags("2")) == (False, True)
+    assert world.tags("2")[SUPERSEDES] == "1"
+    assert "it is not signed (no model.sig)" in capsys.readouterr().err
+    again = register(world.config, "reconstruction", comparison, model, out)
+    assert (again["version"], again["already_registered"]) == ("2", True)
+
+
+def test_a_version_is_made_by_one_request_under_the_lock_and_is_as_mlflow_would_make_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def write(self: _Lease, request: Callable[..., Any], *arguments: Any) -> Any:
+        with monkeypatch.context() as patch:
+            for store in (SqlAlchemyStore, TrackingStore):
+                for name in CHANGING & set(vars(store)):
+                    patch.setattr(store, name, counted(getattr(store, name)))
+            return request(*arguments)
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            made.append(real.__name__)
+            return real(*arguments, **named)
+
+        return call
+
+    monkeypatch.setattr(_Lease, "write", write)
+    world.register(0.5)
+    assert made == ["create_model_version", "set_registered_model_alias"]
+    version = world.client.get_model_version(NAME, "1")
+    alike = mlflow.register_model(version.source, NAME, tags=version.tags)
+    facts = ("source", "run_id", "run_link", "status", "tags", "model_id")
+    assert [getattr(version, fact) for fact in facts] == [
+        getattr(world.client.get_model_version(NAME, alike.version), fact) for fact in facts
+    ]
+    linked = world.client.get_logged_model(version.source.removeprefix("models:/")).tags["mlflow.modelVersions"]
+    assert json.loads(linked) == [{"name": NAME, "version": each.version} for each in (version, alike)]
+
+
+@pytest.fixture
+def managed(few_files: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Makes the registry one that finishes a version after so many looks at it, or fails to, and may search late."""
+    told: dict[str, Any] = {"looks": 3, "failing": (), "found": True}
+    looked: dict[str, int] = {}
+
+    def as_told(version: ModelVersion) -> ModelVersion:
+        version._status = "PENDING_REGISTRATION"
+        if looked.get(str(version.version), 0) >= told["looks"]:
+            version._status = "READY"
+        if version._status == "READY" and str(version.version) in told["failing"]:
+            version._status, version._status_message = "FAILED_REGISTRATION", "no space\nleft"
+        return version
+
+    create, get, search = (
+        getattr(SqlAlchemyStore, name)
+        for name in ("create_model_version", "get_model_version", "search_model_versions")
+    )
+
+    def look(store: SqlAlchemyStore, name: str, version: str) -> ModelVersion:
+        looked[str(version)] = looked.get(str(version), 0) + 1
+        return as_told(get(store, name, version))
+
+    def find(store: SqlAlchemyStore, *arguments: Any, **named: Any) -> Any:
+        found = search(store, *arguments, **named)
+        return PagedList([as_told(each) for each in found if told["found"]], found.token)
+
+    def make(store: SqlAlchemyStore, *arguments: Any, **named: Any) -> ModelVersion:
+        return as_told(create(store, *arguments, **named))
+
+    monkeypatch.setattr(SqlAlchemyStore, "create_model_version", make)
+    monkeypatch.setattr(SqlAlchemyStore, "get_model_version", look)
+    monkeypatch.setattr(SqlAlchemyStore, "search_model_versions", find)
+    monkeypatch.setattr("condswin.registry.versions.LOOK_EVERY", 0.0)
+    return told
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_a_version_that_a_managed_registry_makes_slowly_is_waited_for(
+    found: bool, world: World, managed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    managed["found"] = found  # some list a version a while after it was made
+    result = read_json(world.register(0.5))
+    said = capsys.readouterr().err
+    assert said.count(f"{NAME}: waiting until MLflow has finished version 1 (PENDING_REGISTRATION), 300 s at most") == 1
+    assert (result["version"], world.aliases()) == ("1", {CHALLENGER: "1"})
+    assert world.client.get_model_version(NAME, "1").status == "READY"
+    managed["found"] = True
+    world.register(0.5)
+    assert versions(world) == ["1"]
+
+
+def test_a_version_that_another_run_left_unfinished_is_waited_for_and_not_made_twice(
+    world: World, managed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    managed["looks"] = 10**9
+    monkeypatch.setattr("condswin.registry.versions.READY_WITHIN", 0.05)
+    for _ in range(2):
+        with pytest.raises(GateError, match=r"has not finished version 1 within 0 s .*; register again to") as told:
+            world.register(0.5)
+        assert "\n" not in str(told.value)
+        assert world.aliases() == {}
+        with pytest.raises(ModelUnavailableError, match=r"has not finished version 1 \(PENDING_REGISTRATION\)"):
+            load_registered(f"models:/{NAME}/1", world.config)
+    managed["looks"] = 3
+    assert read_json(world.register(0.5))["version"] == "1"
+    assert (versions(world), world.aliases()) == (["1"], {CHALLENGER: "1"})
+
+
+def test_a_version_that_a_managed_registry_fails_to_make_is_said_in_a_line_and_made_anew(
+    world: World, managed: dict[str, Any]
+) -> None:
+    managed["failing"] = ("1",)
+    failed = rf"{NAME}: MLflow could not finish version 1 \(FAILED_REGISTRATION: no space\\nleft\); register again"
+    with pytest.raises(GateError, match=failed):
+        world.register(0.5)
+    assert world.aliases() == {}
+    assert read_json(world.register(0.5))["version"] == "2"
 
 
 @pytest.mark.parametrize(

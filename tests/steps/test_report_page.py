@@ -3,11 +3,14 @@ from pathlib import Path
 
 import pytest
 
+from condswin import layout
+from condswin.config.profiles import compose
+from condswin.errors import BadDataError
 from condswin.files import write_json
 from condswin.registry.linked import send_report
 from condswin.registry.tracking import tracked_run
 from condswin.reporting.html import write_report
-from condswin.steps.report import _nameless
+from condswin.steps.report import _nameless, read_comparisons, report
 from tests.registry.toy import World, make_config
 from tests.reporting.pages import task_report
 
@@ -40,3 +43,29 @@ def test_a_report_is_on_the_run_of_its_version(world: World, capsys: pytest.Capt
     send_report(make_config("sqlite:////nonexistent/mlflow.db"), registered, page)
     said = capsys.readouterr().err
     assert said.count("report.html: not on MLflow's page of ") == 2
+
+
+def test_a_decision_on_another_network_is_not_this_comparison_s(workdir: Path) -> None:
+    config, compared = compose(["demo"]), {"best": "swin", "weights_sha256": "w", "data_sha256": "d", "variants": {}}
+    registered = {"variant": "swin", "weights_sha256": "w", "version": "2", "uri": "models:/a/2"}
+    promoted = {"version": "2", "outcome": "promoted"}
+    write_json(layout.comparison("segmentation"), compared)
+    for there, decided, wanted in (
+        (registered, promoted, ("models:/a/2", promoted)),
+        (registered, promoted | {"version": "1"}, ("models:/a/2", None)),
+        (registered | {"weights_sha256": "other"}, promoted, ("", None)),
+        (registered | {"variant": "other"}, promoted, ("", None)),
+    ):
+        write_json(layout.registered("segmentation"), there)
+        write_json(layout.promoted("segmentation"), decided)
+        found = read_comparisons(config)["segmentation"]
+        assert (found["registered"], found["promotion"]) == wanted
+
+
+def test_evaluations_that_were_not_compared_are_refused(workdir: Path) -> None:
+    compared = {"best": "swin", "weights_sha256": "w", "data_sha256": "d", "variants": {"swin": {}}}
+    write_json(layout.comparison("segmentation"), compared)
+    result = {"task": "segmentation", "variant": "swin", "data_sha256": "d", "weights_sha256": "other"}
+    write_json(layout.evaluation("segmentation", "swin") / "metrics.json", result)
+    with pytest.raises(BadDataError, match=r"evaluation/segmentation/swin: not what .* run condswin compare"):
+        report(compose(["demo"]), out=Path("report.html"))

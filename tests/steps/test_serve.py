@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ server.serve_forever()
 
 
 @contextmanager
-def package(*_: object) -> Iterator[Path]:
+def package(*_: object, **__: object) -> Iterator[Path]:
     yield Path("package")
 
 
@@ -65,7 +66,7 @@ def test_the_server_gets_the_parameters_at_hand_but_no_address_of_a_registry(
     stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ["segmentation.predict.minimum_lesion=0", "reconstruction.predict.adapt=7"]
-    config = compose(["demo"], [*settings, "tracking.uri=http://me:hush@127.0.0.1:1"])
+    config = compose(["demo"], [*settings, "tracking.uri=http://127.0.0.1:1"])
     # Nor is a proxy asked for what is on this machine.
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
@@ -126,7 +127,7 @@ def test_an_address_of_ipv6_stands_in_brackets(stand_in: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells a process of its parent's end")
-def test_the_server_of_a_process_that_was_killed_ends(stand_in: Path) -> None:
+def test_the_server_of_a_process_that_was_killed_ends(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = Path(__file__).parents[2]
     program = (
         "from types import SimpleNamespace\n"
@@ -164,3 +165,15 @@ def test_the_server_of_a_process_that_was_killed_ends(stand_in: Path) -> None:
         with suppress(requests.RequestException):
             requests.post(url, timeout=5)
     assert not left
+    # What it had fetched and written goes with the next one.
+    (folder,) = stand_in.parent.glob("condswin-serve-*")
+    assert (folder / "parameters.json").exists()
+    monkeypatch.setattr(tempfile, "tempdir", str(stand_in.parent))
+
+    def tell(*_: str) -> None:
+        assert not folder.exists()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        serve(compose(["demo"]), EXACT, host="127.0.0.1", port=0, tell=tell)
+    assert not list(stand_in.parent.glob("condswin-serve-*"))

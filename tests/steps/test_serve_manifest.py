@@ -66,6 +66,10 @@ def test_files_that_only_the_server_reaches_need_its_destination(
         made = manifest(crowned.config, URI, runtime="mlserver", artifacts="s3://models/mlflow/", name="knee")
         assert made["spec"]["predictor"]["model"]["storageUri"] == "s3://models/mlflow/1/models/m-a"
         assert made["metadata"]["name"] == "knee"
+    for name in ("My_Knee", "knee; rm -rf x", "-knee", "k" * 64, "kn\nee"):
+        with pytest.raises(ConfigError, match=r"--name .*: no name of a service; give small letters") as caught:
+            manifest(crowned.config, URI, runtime="mlserver", artifacts="s3://models/mlflow/", name=name)
+        assert "\n" not in str(caught.value)
     lie_at("file:///somewhere", monkeypatch)
     with pytest.raises(ConfigError, match="keep artifacts in S3"):
         manifest(crowned.config, URI, runtime="mlserver")

@@ -56,6 +56,10 @@ def test_what_cannot_be_compared_is_named(rivals: World) -> None:
         shadow(rivals.config, TASK, [rivals.folder / "nowhere.npy"])
     with pytest.raises(ModelUnavailableError, match="@nobody"):
         shadow(rivals.config, TASK, [rivals.folder / "scans"], champion=f"models:/{NAME}@nobody")
+    rivals.client.set_registered_model_alias(NAME, CHAMPION, "2")
+    with pytest.raises(BadDataError, match=f"^models:/{NAME}/2: is champion and challenger; register another network"):
+        shadow(rivals.config, TASK, [rivals.folder / "scans"])
+    rivals.client.set_registered_model_alias(NAME, CHAMPION, "1")
     weights = rivals.weights_of("2")
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     with pytest.raises(ModelAlteredError, match=r"@challenger|/2"):

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.pipeline
+
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 

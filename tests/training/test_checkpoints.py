@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from condswin.training.checkpoints import Position, WholeFiles, newest
+from condswin.training.ranks import a_loader_died
 
 
 @pytest.fixture
@@ -45,3 +46,21 @@ def test_a_damaged_state_takes_the_place_of_none(tmp_path: Path, three: list[Pos
     damaged.write_bytes(damaged.read_bytes()[:-1])
     assert newest(tmp_path) == (three[1], tmp_path / three[1].file_name)
     assert names(tmp_path) == sorted([*whole(*three[:2]), f"{damaged.name}.damaged"])
+
+
+def test_a_loader_that_dies_amid_a_state_is_not_taken_for_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then torch's writer fails to end its file, and that is the error that arrives."""
+
+    def save(*_: object) -> None:
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 753920 vs 753808")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(RuntimeError, match="unexpected pos") as raised:
+        WholeFiles().save_checkpoint({}, tmp_path / "epoch-0000-batch-000001.ckpt")
+    assert a_loader_died(raised.value)
+    assert list(tmp_path.iterdir()) == []

@@ -38,7 +38,7 @@ def test_a_value_that_is_not_finite_is_named_with_its_file(
     with h5py.File(path, "a") as file:
         name = dataset if split == "train" or dataset != "kspace" else "zero_filled"
         file[name][1, 2, 3] = np.nan
-    with pytest.raises(BadDataError, match=rf"{path}, slice 1: (image|target) has NaN or infinite values \(epoch 0"):
+    with pytest.raises(BadDataError, match=rf"{path}, slice 2: (image|target) has NaN or infinite values \(epoch 0"):
         weights(tiny, tmp_path / "data", tmp_path / "checkpoints")
 
 

@@ -113,7 +113,7 @@ def test_the_recipe_of_lits_trains_and_its_folds_predict_together(
     wanted, values = compose(["lits"]).segmentation, tiny.values()
     values = {"seed": values["seed"], "segmentation": {**values["segmentation"], "source": str(tmp_path / "raw")}}
     section, train_wanted = values["segmentation"], wanted.train.model_dump(mode="json")
-    section["prepare"] |= {"neighbours": wanted.prepare.neighbours, "spacing": None}
+    section["prepare"] = {**wanted.prepare.model_dump(mode="json"), "spacing": None}
     section["predict"] |= {"overlap": wanted.predict.overlap, "mirrored": wanted.predict.mirrored, "window": 32}
     section["train"] |= {name: train_wanted[name] for name in ("foreground", "tumour", "synthetic_lesions", "augment")}
     section["train"] |= {"epochs": 1, "crop": 48, "pictures": 0}
