@@ -239,7 +239,12 @@ def test_what_races_is_waited_for() -> None:
 def test_embedded_objects_are_yaml_and_their_pods_end_beside_istio() -> None:
     scripts = re.findall(r"<<'END'\n(.*?)\nEND", PAGE, re.DOTALL)
     profile, tidy = scripts
-    assert yaml.safe_load(tidy)["metadata"]["labels"] == {"sidecar.istio.io/inject": "false"}
+    labels = yaml.safe_load(tidy)["metadata"]["labels"]
+    assert labels["sidecar.istio.io/inject"] == "false"
+    policies = yaml.safe_load_all((ROOT / "infra/kustomize/trainer/network.yaml").read_text())
+    (closed,) = [each["spec"] for each in policies if each["metadata"]["name"] == "tidy"]
+    assert closed["podSelector"]["matchLabels"].items() <= labels.items()
+    assert (closed["ingress"], closed["egress"], closed["policyTypes"]) == ([], [], ["Ingress", "Egress"])
     assert yaml.safe_load(profile)["metadata"]["name"] == "condswin"
 
 
