@@ -95,7 +95,7 @@ kube-binaries:  ## Build that server from Debian's source, once per machine, in 
 	tests/kube/build.sh "$(KUBE_BINARIES)"
 
 chaos: .venv/installed  ## Kill trainings, damage their checkpoints and fill their disk, CHAOS times each (20)
-	pytest -m chaos tests/chaos tests/pipelines/test_train_nodes.py
+	pytest -n 2 --dist loadscope -m chaos tests/chaos tests/pipelines/test_train_nodes.py
 
 docs: .venv/installed  ## Build the documentation as pages that open from disk, in build/docs; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict

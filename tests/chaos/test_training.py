@@ -159,7 +159,7 @@ def test_ended_at_random_moments(
     folder: Path,
     chance: random.Random,
     unbroken: tuple[str, float],
-    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     wanted, seconds = unbroken
     ended = kill_at_random(folder, chance, seconds, number)
@@ -168,9 +168,8 @@ def test_ended_at_random_moments(
     assert status == 0
     assert weights(folder) == wanted
     assert_tidy(folder)
-    with capsys.disabled():
-        running = sum(status in (-signal.SIGKILL, TERMINATED) for status in ended)
-        print(f"\n{number.name}: {running} of {TIMES} hit a running training, weights equal")
+    running = sum(status in (-signal.SIGKILL, TERMINATED) for status in ended)
+    record_property(number.name, f"{running} of {TIMES} hit a running training, weights equal")
 
 
 def test_asked_to_terminate_before_it_trains(folder: Path, chance: random.Random) -> None:
