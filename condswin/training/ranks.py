@@ -272,8 +272,10 @@ def _end_with(helpers: Sequence[BaseProcess], done: threading.Event) -> None:
 
 def _dead(helpers: Sequence[BaseProcess], wait: float = 3.0) -> str | None:
     """Which of the others died, in words."""
-    connection.wait([helper.sentinel for helper in helpers], timeout=wait)
+    ended = connection.wait([helper.sentinel for helper in helpers], timeout=wait)
     for rank, helper in enumerate(helpers, start=1):
+        if helper.sentinel in ended:
+            helper.join(1)  # its pipe closes a moment before its status is there
         who = f"training process {rank} of {len(helpers) + 1}, counted from 0,"
         again = "start again: the training goes on from its last checkpoint"
         if helper.exitcode and helper.exitcode > 0:

@@ -2,7 +2,6 @@ import json
 import pickle
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -266,20 +265,15 @@ def test_configs_survive_json() -> None:
     assert parse_config(json.loads(config.model_dump_json()), origin="json") == config
 
 
-def test_parameters_are_read_without_torch_in_under_a_second(tmp_path: Path) -> None:
+def test_parameters_are_read_without_torch(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(json.dumps(compose(["demo", "unrolled"]).values()))
     script = (
         "import sys; from pathlib import Path; from condswin.config.reading import load_config;"
         "load_config(Path('params.yaml'));"
         "print([name for name in ('torch', 'numpy', 'mlflow', 'matplotlib', 'kfp') if name in sys.modules])"
     )
-    took = []
-    for _ in range(3):
-        started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
-        took.append(time.perf_counter() - started)
-        assert done.stdout.strip() == "[]"
-    assert min(took) < 1
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_parameters_can_be_handed_to_another_process() -> None:

@@ -146,12 +146,12 @@ def test_others_wait_until_the_lock_is_released(client: MlflowClient, monkeypatc
 
 
 def test_a_dead_process_costs_one_lease(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "LEASE", 2.0)
+    monkeypatch.setattr(lock, "LEASE", 6.0)
     for key in DEAD:
         client.set_registered_model_tag(NAME, key, "")
     started = time.monotonic()
     with promotion_lock(client, NAME) as write:
-        assert 2 < time.monotonic() - started < 20
+        assert 6 < time.monotonic() - started < 60
         write(client.set_registered_model_alias, NAME, CHAMPION, "1")
     assert (leases(client), aliased(client, NAME, CHAMPION)) == ([], "1")
 
@@ -180,7 +180,7 @@ def test_a_holder_renews_for_as_long_as_it_takes(client: MlflowClient, monkeypat
 def test_a_sleeping_holder_writes_nothing_after_others_took_over(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "LEASE", 2.0)
+    monkeypatch.setattr(lock, "LEASE", 6.0)
     move_champion(client, NAME, "1", expected=None, record={})
     asleep, awake = threading.Event(), threading.Event()
     real = MlflowClient.set_registered_model_alias
@@ -208,7 +208,7 @@ def test_a_sleeping_holder_writes_nothing_after_others_took_over(
     move_champion(client, NAME, "3", expected="1", record={})
     awake.set()
     thread.join(PATIENCE)
-    assert "gave no sign of life for 2 s and another one took over" in refused[0]
+    assert "gave no sign of life for 6 s and another one took over" in refused[0]
     assert (aliased(client, NAME, CHAMPION), aliased(client, NAME, PREVIOUS)) == ("3", "1")
     assert leases(client) == []
 

@@ -141,8 +141,7 @@ def s3(services_folder: Path) -> Iterator[Bucket]:
     """An empty bucket that only its keys open."""
     folder = services_folder / "s3"
     folder.mkdir()
-    master, volume, filer, port = ports = free_ports(4)
-    grpc = free_ports(4)
+    master, volume, filer, port, *grpc = free_ports(8)
     reader = (secrets.token_hex(8), secrets.token_hex(16))
     bucket = Bucket(f"http://127.0.0.1:{port}", "models", secrets.token_hex(8), secrets.token_hex(16), reader)
     people = [
@@ -162,7 +161,6 @@ def s3(services_folder: Path) -> Iterator[Bucket]:
         *(f"-master.port.grpc={grpc[0]}", f"-volume.port.grpc={grpc[1]}", f"-filer.port.grpc={grpc[2]}"),
         f"-s3.port.grpc={grpc[3]}",
     ]
-    assert len(set(ports + grpc)) == 8
     log = folder / "log"
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, cwd=folder, start_new_session=True)
@@ -188,7 +186,7 @@ def bucket(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     # Outside, patience is a matter of minutes.
-    monkeypatch.setattr(fetching, "READ_TIMEOUT", 0.5)
+    monkeypatch.setattr(fetching, "READ_TIMEOUT", 2.0)
     monkeypatch.setattr(fetching, "REQUESTS", 2)
     monkeypatch.setattr(fetching, "STREAMS", 2)
     client = s3.client()

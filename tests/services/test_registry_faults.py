@@ -151,11 +151,11 @@ def test_answers_that_fail_leave_nothing_half_done(
     faults: Sequence[Fault], team: World, quick_smoke: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A command goes on, or ends in a line that names the server, and is completed by running it again."""
+    image, task = scan(team.folder), "reconstruction"
+    assert team.promote(team.register(0.5))[0]
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setattr(tracking, "PATIENCE", 4.0)
     monkeypatch.setattr(lock, "LEASE", 6.0)
-    image, task = scan(team.folder), "reconstruction"
-    assert team.promote(team.register(0.5))[0]
     said: list[str] = []
     with proxy_to(team.config.tracking.uri) as proxy:
         proxy.faults = Each(faults)

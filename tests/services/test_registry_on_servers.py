@@ -173,7 +173,7 @@ def test_a_server_that_stops_midway(
         started = time.monotonic()
         with pytest.raises(TrackingError, match="cannot be reached"):
             team.register(0.7)
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 60
         assert not (team.folder / "promotion.json").exists()
         assert not (team.folder / "registered-0.7.json").exists()
         assert not list(team.folder.glob(".partial*"))
@@ -220,7 +220,6 @@ def test_a_server_that_is_away_while_a_network_is_trained(
     def sent() -> list[int]:
         return [each.step for each in team.client.get_metric_history(run.id, "train/loss")]
 
-    started = time.monotonic()
     try:
         with training_run(team.config, "train", tags={}, parameters={}, folder=folder) as run:
             run.log(rows[:1])
@@ -231,11 +230,12 @@ def test_a_server_that_is_away_while_a_network_is_trained(
             run.log(rows[:3])
             assert sent() == [0, 1, 2]
             mlflow_server.stop()
+            started = time.monotonic()
             run.finish(rows)
+            assert time.monotonic() - started < 60
         assert "the same command again trains nothing" in capsys.readouterr().err
     finally:
         mlflow_server.start()
-    assert time.monotonic() - started < 90
     send_rest(team.config, folder, {"weights_sha256": "a" * 64})
     assert sent() == [0, 1, 2, 3]
     assert team.client.get_run(run.id).info.status == "FINISHED"

@@ -14,7 +14,7 @@ from condswin.training.heartbeat import heartbeat
 def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Statuses that processes ended with."""
     monkeypatch.setattr(module, "INTERVAL", 0.02)
-    monkeypatch.setattr(module, "PATIENCE", 0.25)
+    monkeypatch.setattr(module, "PATIENCE", 1.0)
     found: list[int] = []
     monkeypatch.setattr(os, "_exit", found.append)
     return found
@@ -36,8 +36,8 @@ def after(seconds: float, ended: list[int]) -> bool:
 def test_those_that_live_or_have_ended_are_not_missed(store: HashStore, ended: list[int]) -> None:
     with heartbeat(store, 0, 3):
         with heartbeat(store, 1, 3), heartbeat(store, 2, 3):
-            assert not after(0.8, ended)
-        assert not after(0.8, ended)
+            assert not after(2.5, ended)
+        assert not after(2.5, ended)
 
 
 @pytest.mark.parametrize(("here", "silent"), [(0, 2), (1, 0)])
@@ -48,16 +48,16 @@ def test_one_that_is_silent_ends_the_process(
     with heartbeat(store, here, 3):
         if here == 0:
             with heartbeat(store, 1, 3):
-                assert after(5, ended)
+                assert after(30, ended)
         else:
-            assert after(5, ended)
+            assert after(30, ended)
     assert ended[0] == 1
     assert f"training process {silent} of 3, counted from 0, gave no sign of life" in capsys.readouterr().err
 
 
 def test_one_that_never_came_is_missed_too(store: HashStore, ended: list[int]) -> None:
     with heartbeat(store, 1, 2):
-        assert after(5, ended)
+        assert after(30, ended)
 
 
 def test_a_store_that_does_not_answer_is_a_sign_too(
@@ -70,8 +70,8 @@ def test_a_store_that_does_not_answer_is_a_sign_too(
             return self
 
         def set(self, *_: str) -> None:
-            time.sleep(1)
+            time.sleep(3)
             raise RuntimeError("no answer")
 
     with heartbeat(Deaf(), 1, 2):  # type: ignore[arg-type]
-        assert after(0.8, ended)
+        assert after(2.5, ended)  # before the store gives up
