@@ -1,13 +1,12 @@
 """The built documentation as its readers meet it: opened from disk, in Debian's Chromium."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 
@@ -22,15 +21,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = ["mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder / "built")]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     return (folder / "built").rename(folder / "site")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium: apt install chromium")
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=chromium)
 
 
 @pytest.fixture

@@ -47,7 +47,8 @@ def differences(folders: list[Path]) -> str:
     for folder in folders[1:]:
         found, shown = read(folder), []
         for metric in METRICS:
-            assert found[metric].keys() == first[metric].keys(), f"{folder}: other volumes than {folders[0]}"
+            if found[metric].keys() != first[metric].keys():
+                sys.exit(f"{folder}: {metric} of other volumes than {folders[0]} has; evaluate both on the same")
             gains = [found[metric][case] - first[metric][case] for case in first[metric]]
             shown.append(f"{statistics.mean(gains):+.3f} ({statistics.stdev(gains) / len(gains) ** 0.5:.3f})")
         lines.append(f"| {folder.name} | {len(first['liver_dice'])} | " + " | ".join(shown) + " |")

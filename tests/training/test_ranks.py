@@ -12,7 +12,7 @@ import torch
 from condswin.config.root import Config
 from condswin.config.train import TrainConfig
 from condswin.errors import ConfigError
-from condswin.training.ranks import how_many
+from condswin.training.ranks import _dead, how_many
 from condswin.training.shown import Epoch
 from condswin.training.stopping import TERMINATED
 from tests.training.runs import run, states, weights
@@ -136,3 +136,21 @@ def test_there_are_no_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) 
     assert how_many(TrainConfig()) == 2
     with pytest.raises(ConfigError, match="processes: 3, but this machine has 2 GPUs"):
         how_many(TrainConfig(processes=3))
+
+
+def test_a_process_whose_pipe_closes_before_its_status_is_there_is_told_as_dead() -> None:
+    reader, writer = os.pipe()
+    os.close(writer)
+
+    class Dying:
+        sentinel, exitcode = reader, None
+
+        def join(self, _: float) -> None:
+            self.exitcode = -signal.SIGKILL
+
+    try:
+        said = _dead([Dying()], wait=0)  # type: ignore[list-item]
+    finally:
+        os.close(reader)
+    assert said is not None
+    assert "training process 1 of 2, counted from 0, was killed by SIGKILL" in said
